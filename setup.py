@@ -1,0 +1,26 @@
+"""The CPython build of the kernels (the host twin runs on it); all else is in pyproject.toml."""
+
+import glob
+import os
+
+from setuptools import Extension, setup
+
+kernels = sorted(glob.glob("ulab_kernels/*.c"))
+sources = [path for path in kernels if not path.endswith("bind_micropython.c")]
+
+setup(
+    packages=["sparsetune", "sparsetune_device", "sparsetune_tools"],
+    package_dir={
+        "sparsetune": "host/sparsetune",
+        "sparsetune_device": "device/sparsetune_device",
+        "sparsetune_tools": "tools/sparsetune_tools",
+    },
+    ext_modules=[
+        Extension(
+            "sparsetune_kernels",
+            sources=sources,
+            depends=sorted(glob.glob("ulab_kernels/*.h")),
+            extra_compile_args=os.environ.get("SPARSETUNE_CFLAGS", "-O3 -std=c99 -Wall").split(),
+        )
+    ],
+)

@@ -1,0 +1,26 @@
+// What forward keeps for backward: clamp masks and the chosen channels; and plumbing of errors.
+#ifndef ST_ACTIVATION_H
+#define ST_ACTIVATION_H
+
+#include <stdint.h>
+#include "error_tensor.h"
+
+// bits[ceil(n / 8)]: bit i % 8 of byte i / 8 is set where lo < y[i] < hi, that is where the
+// clamp (ReLU, or the end of the int8 range) passes the gradient.
+void clamp_mask_s8(const int8_t *y, int32_t n, int32_t lo, int32_t hi, uint8_t *bits);
+
+// dy[i] = 0 where bit i is not set.
+void apply_mask(int16_t *dy, int32_t n, const uint8_t *bits);
+
+// kept[positions, n] = x[positions, channels] at the chosen channels.
+typedef struct {
+    const uint16_t *index;
+    int32_t n, of; // chosen, all
+} st_channels_t;
+void keep_channels_s8(const int8_t *x, int32_t positions, const st_channels_t *channels,
+                      int8_t *kept);
+
+// Hands dy[n] on to another error tensor (copied, or added when dx accumulates).
+void error_add(const int16_t *dy, int32_t n, st_emit_t *dx);
+
+#endif

@@ -1,0 +1,68 @@
+#include "avg_pool.h"
+#include "fixedpoint.h"
+
+// sum / count rounded to nearest, ties away from zero; reciprocal = floor(2^31 / count) + 1.
+// Exact for |sum| <= 128 * count and count <= ST_AVG_POOL_MAX_WINDOW.
+static int32_t mean_of(int32_t sum, int32_t count, uint32_t reciprocal) {
+    uint32_t magnitude = (uint32_t)(sum < 0 ? -sum : sum) + (uint32_t)(count >> 1);
+    int32_t mean = (int32_t)(((uint64_t)magnitude * reciprocal) >> 31);
+    return sum < 0 ? -mean : mean;
+}
+
+static int32_t window_sum(const st_conv_geometry_t *g, const int8_t *x, st_taps_t ty,
+                          st_taps_t tx) {
+    const int32_t rows = ty.end - ty.begin, columns = tx.end - tx.begin;
+    int32_t sum = 0;
+    for (int32_t r = 0; r < rows; r++) {
+        const int8_t *xp = x + ((ty.first + r) * g->in_w + tx.first) * g->in_c;
+        for (int32_t c = 0; c < columns; c++, xp += g->in_c)
+            sum += *xp;
+    }
+    return sum;
+}
+
+void avg_pool_s8(const st_conv_geometry_t *g, const int8_t *x, int8_t *y) {
+    for (int32_t oy = 0; oy < g->out_h; oy++) {
+        for (int32_t ox = 0; ox < g->out_w; ox++) {
+            const st_taps_t ty = st_taps_h(g, oy), tx = st_taps_w(g, ox);
+            const int32_t count = (ty.end - ty.begin) * (tx.end - tx.begin);
+            const uint32_t reciprocal = (1u << 31) / (uint32_t)count + 1;
+            for (int32_t c = 0; c < g->in_c; c++) {
+                int32_t mean = mean_of(window_sum(g, x + c, ty, tx), count, reciprocal);
+                *y++ = (int8_t)st_clamp(mean, g->act_min, g->act_max);
+            }
+        }
+    }
+}
+
+// 2^(count_log2 + 15) / count: at most 2^15.
+static int32_t share_of(int32_t count, int count_log2) {
+    return ((1 << (count_log2 + 15)) + (count >> 1)) / count;
+}
+
+static void add_windows(const st_conv_geometry_t *g, int count_log2, const int16_t *dy,
+                        const int32_t at[2], int32_t *row) {
+    for (int32_t k = 0; k < g->kernel_h * g->kernel_w; k++) {
+        int32_t ky = k / g->kernel_w, kx = k % g->kernel_w;
+        int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, 1, g->out_h);
+        int32_t ox = st_output_of(at[1], kx, g->stride_w, g->pad_w, 1, g->out_w);
+        if (oy < 0 || ox < 0)
+            continue;
+        const st_taps_t ty = st_taps_h(g, oy), tx = st_taps_w(g, ox);
+        const int32_t share = share_of((ty.end - ty.begin) * (tx.end - tx.begin), count_log2);
+        const int16_t *d = dy + (oy * g->out_w + ox) * g->in_c;
+        for (int32_t c = 0; c < g->in_c; c++)
+            row[c] += d[c] * share;
+    }
+}
+
+void avg_pool_grad_input(const st_conv_geometry_t *g, int count_log2, const int16_t *dy,
+                         int32_t *row, st_emit_t *dx) {
+    for (int32_t i = 0; i < g->in_h * g->in_w; i++) {
+        const int32_t at[2] = {i / g->in_w, i % g->in_w};
+        for (int32_t c = 0; c < g->in_c; c++)
+            row[c] = 0;
+        add_windows(g, count_log2, dy, at, row);
+        st_emit_row(dx, i * g->in_c, row, g->in_c);
+    }
+}

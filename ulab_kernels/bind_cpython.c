@@ -1,0 +1,64 @@
+// CPython's side of the method table: the host twin runs the same C. Nothing but conversion.
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "methods.h"
+
+typedef void (*st_method_t)(const st_arg_t *arg, st_result_t *result);
+
+static int convert(char kind, PyObject *from, st_arg_t *to, Py_buffer *view) {
+    if (kind == 'i') {
+        to->value = (uint32_t)PyLong_AsUnsignedLongMask(from);
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    if (PyObject_GetBuffer(from, view, kind == 'w' ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
+        return -1;
+    to->data = view->buf;
+    to->size = (size_t)view->len;
+    return 0;
+}
+
+static PyObject *call(st_method_t method, const char *signature, PyObject *args) {
+    st_arg_t arg[ST_MAX_ARGS] = {{0}};
+    Py_buffer view[ST_MAX_ARGS] = {{0}};
+    st_result_t result = {0};
+    const Py_ssize_t n = (Py_ssize_t)strlen(signature);
+    int failed = PyTuple_GET_SIZE(args) != n;
+    if (failed)
+        PyErr_Format(PyExc_TypeError, "expected %zd arguments", n);
+    for (Py_ssize_t i = 0; !failed && i < n; i++)
+        failed = convert(signature[i], PyTuple_GET_ITEM(args, i), &arg[i], &view[i]) < 0;
+    if (!failed) {
+        Py_BEGIN_ALLOW_THREADS method(arg, &result);
+        Py_END_ALLOW_THREADS
+    }
+    for (Py_ssize_t i = 0; i < ST_MAX_ARGS; i++)
+        if (view[i].obj)
+            PyBuffer_Release(&view[i]);
+    if (!failed && result.error[0])
+        PyErr_SetString(PyExc_ValueError, result.error);
+    return PyErr_Occurred() ? NULL : PyLong_FromLong(result.value);
+}
+
+#define ST_METHOD(name, qstr, signature)                                                           \
+    static PyObject *mod_##name(PyObject *self, PyObject *args) {                                  \
+        (void)self;                                                                                \
+        return call(st_method_##name, signature, args);                                            \
+    }
+#include "methods.def.h"
+#undef ST_METHOD
+
+static PyMethodDef method_table[] = {
+#define ST_METHOD(name, qstr, signature) {#name, mod_##name, METH_VARARGS, NULL},
+#include "methods.def.h"
+#undef ST_METHOD
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "sparsetune_kernels", NULL, 0, method_table, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit_sparsetune_kernels(void) {
+    return PyModule_Create(&module);
+}

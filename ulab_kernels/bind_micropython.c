@@ -1,0 +1,75 @@
+// MicroPython's side of the method table: a module of the firmware, or (with dynruntime) a native
+// .mpy. Nothing but conversion happens here.
+#ifdef MICROPY_ENABLE_DYNRUNTIME
+#include "py/dynruntime.h"
+#define RAISE(text) mp_raise_ValueError(text)
+#else
+#include "py/obj.h"
+#include "py/runtime.h"
+#define RAISE(text) mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%s"), text)
+#endif
+#include "methods.h"
+
+typedef void (*st_method_t)(const st_arg_t *arg, st_result_t *result);
+
+static void convert(char kind, mp_obj_t from, st_arg_t *to) {
+    if (kind == 'i') {
+        to->value = (uint32_t)mp_obj_get_int_truncated(from);
+        return;
+    }
+    mp_buffer_info_t info;
+    mp_get_buffer_raise(from, &info, kind == 'w' ? MP_BUFFER_WRITE : MP_BUFFER_READ);
+    to->data = info.buf;
+    to->size = info.len;
+}
+
+static mp_obj_t call(st_method_t method, const char *signature, const mp_obj_t *args) {
+    st_arg_t arg[ST_MAX_ARGS];
+    st_result_t result;
+    result.value = 0;
+    result.error[0] = 0;
+    for (int i = 0; signature[i]; i++)
+        convert(signature[i], args[i], &arg[i]);
+    method(arg, &result);
+    if (result.error[0])
+        RAISE(result.error);
+    return mp_obj_new_int(result.value);
+}
+
+#define ST_METHOD(name, qstr, signature)                                                           \
+    static mp_obj_t mod_##name(size_t n, const mp_obj_t *args) {                                   \
+        (void)n;                                                                                   \
+        return call(st_method_##name, signature, args);                                            \
+    }                                                                                              \
+    static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(mod_##name##_obj, sizeof(signature) - 1,            \
+                                               sizeof(signature) - 1, mod_##name);
+#include "methods.def.h"
+#undef ST_METHOD
+
+#ifdef MICROPY_ENABLE_DYNRUNTIME
+
+mp_obj_t mpy_init(mp_obj_fun_bc_t *self, size_t n_args, size_t n_kw, mp_obj_t *args) {
+    MP_DYNRUNTIME_INIT_ENTRY
+#define ST_METHOD(name, qstr, signature) mp_store_global(qstr, MP_OBJ_FROM_PTR(&mod_##name##_obj));
+#include "methods.def.h"
+#undef ST_METHOD
+    MP_DYNRUNTIME_INIT_EXIT
+}
+
+#else
+
+static const mp_rom_map_elem_t globals_table[] = {
+    {MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_sparsetune_kernels)},
+#define ST_METHOD(name, qstr, signature) {MP_ROM_QSTR(qstr), MP_ROM_PTR(&mod_##name##_obj)},
+#include "methods.def.h"
+#undef ST_METHOD
+};
+static MP_DEFINE_CONST_DICT(globals, globals_table);
+
+const mp_obj_module_t sparsetune_kernels_module = {
+    .base = {&mp_type_module},
+    .globals = (mp_obj_dict_t *)&globals,
+};
+MP_REGISTER_MODULE(MP_QSTR_sparsetune_kernels, sparsetune_kernels_module);
+
+#endif

@@ -1,0 +1,36 @@
+// CONV_2D and FULLY_CONNECTED (a 1x1 convolution on a 1x1 map): forward, gradient of the input,
+// update of weights and bias.
+#ifndef ST_CONV2D_H
+#define ST_CONV2D_H
+
+#include "conv_geometry.h"
+#include "error_tensor.h"
+#include "fixedpoint.h"
+#include "update.h"
+
+// weights: int8 [out_c, kernel_h, kernel_w, in_c], symmetric (zero point 0).
+// bias: int32 [out_c], in units of x_scale * w_scale[c].
+// requant: [out_c], x_scale * w_scale[c] / y_scale.
+// scale_q15: uint16 [out_c], w_scale[c] / 2^k in (0, 2^15]; k is the layer's weight exponent.
+typedef struct {
+    const int8_t *weights;
+    const int32_t *bias;
+    const st_requant_t *requant;
+    const uint16_t *scale_q15;
+} st_conv_params_t;
+
+// y[out_h, out_w, out_c] int8 = conv(x[in_h, in_w, in_c] int8). Equal to TFLite's reference
+// kernel bit for bit. No scratch.
+void conv2d_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x, int8_t *y);
+
+// dx = transposed convolution of dy[out_h, out_w, out_c] with the weights, both in real units.
+// Incoming exponent of dx's sums: exponent(dy) + k. row: scratch int32 [in_c].
+void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
+                       int32_t *row, st_emit_t *dx);
+
+// Applies the gradient of the weights of the chosen input channels, and of the bias, as it is
+// made. u->kept: int8 [in_h, in_w, u->n_channels]. row: scratch int32 [u->n_channels].
+void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                   int32_t *row);
+
+#endif

@@ -1,0 +1,58 @@
+// The shape of a convolution or pooling window, shared by forward and gradient kernels.
+#ifndef ST_CONV_GEOMETRY_H
+#define ST_CONV_GEOMETRY_H
+
+#include <stdint.h>
+
+// As it stands in the image: 18 little-endian int32. Tensors are NHWC with N = 1.
+typedef struct {
+    int32_t in_h, in_w, in_c;
+    int32_t out_h, out_w, out_c;
+    int32_t kernel_h, kernel_w;
+    int32_t stride_h, stride_w;
+    int32_t dilation_h, dilation_w;
+    int32_t pad_h, pad_w; // rows above, columns left
+    int32_t x_zero, y_zero;
+    int32_t act_min, act_max; // of the output, within [-128, 127]
+} st_conv_geometry_t;
+
+// The taps [begin, end) of a window axis that fall inside the input, and where the first lands.
+typedef struct {
+    int32_t begin, end;
+    int32_t first; // input index of tap `begin`
+} st_taps_t;
+
+// Taps of output index `out` on an axis of `in` elements.
+static inline st_taps_t st_taps(int32_t out, int32_t stride, int32_t pad, int32_t dilation,
+                                int32_t kernel, int32_t in) {
+    int32_t origin = out * stride - pad;
+    st_taps_t t = {0, kernel, origin};
+    while (t.begin < kernel && t.first < 0) {
+        t.begin++;
+        t.first += dilation;
+    }
+    while (t.end > t.begin && origin + (t.end - 1) * dilation >= in)
+        t.end--;
+    return t;
+}
+
+static inline st_taps_t st_taps_h(const st_conv_geometry_t *g, int32_t out_y) {
+    return st_taps(out_y, g->stride_h, g->pad_h, g->dilation_h, g->kernel_h, g->in_h);
+}
+
+static inline st_taps_t st_taps_w(const st_conv_geometry_t *g, int32_t out_x) {
+    return st_taps(out_x, g->stride_w, g->pad_w, g->dilation_w, g->kernel_w, g->in_w);
+}
+
+// The output index whose tap `k` reads input index `in`, or -1. Called once per position and
+// tap, never per channel.
+static inline int32_t st_output_of(int32_t in, int32_t k, int32_t stride, int32_t pad,
+                                   int32_t dilation, int32_t out_len) {
+    int32_t shifted = in + pad - k * dilation;
+    if (shifted < 0)
+        return -1;
+    int32_t out = stride == 1 ? shifted : shifted / stride;
+    return (out * stride == shifted && out < out_len) ? out : -1;
+}
+
+#endif

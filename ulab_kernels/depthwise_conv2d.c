@@ -1,0 +1,118 @@
+#include "depthwise_conv2d.h"
+
+static int32_t channel_sum(const st_conv_geometry_t *g, const int8_t *x, const int8_t *w,
+                           const st_taps_t taps[2]) {
+    const st_taps_t ty = taps[0], tx = taps[1];
+    const int32_t x_step = g->dilation_w * g->in_c;
+    int32_t sum = 0, iy = ty.first;
+    for (int32_t ky = ty.begin; ky < ty.end; ky++, iy += g->dilation_h) {
+        const int8_t *xp = x + (iy * g->in_w + tx.first) * g->in_c;
+        const int8_t *wp = w + (ky * g->kernel_w + tx.begin) * g->out_c;
+        for (int32_t kx = tx.begin; kx < tx.end; kx++, xp += x_step, wp += g->out_c)
+            sum += (*xp - g->x_zero) * *wp;
+    }
+    return sum;
+}
+
+void depthwise_conv2d_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
+                         int8_t *y) {
+    const int32_t multiplier = g->out_c / g->in_c;
+    for (int32_t oy = 0; oy < g->out_h; oy++) {
+        for (int32_t ox = 0; ox < g->out_w; ox++) {
+            const st_taps_t taps[2] = {st_taps_h(g, oy), st_taps_w(g, ox)};
+            int32_t oc = 0;
+            for (int32_t ic = 0; ic < g->in_c; ic++) {
+                for (int32_t m = 0; m < multiplier; m++, oc++) {
+                    int32_t sum = p->bias[oc] + channel_sum(g, x + ic, p->weights + oc, taps);
+                    int32_t v = st_requantize(sum, p->requant[oc]) + g->y_zero;
+                    *y++ = (int8_t)st_clamp(v, g->act_min, g->act_max);
+                }
+            }
+        }
+    }
+}
+
+// tap_row[in_c] += dy * w over the taps that read the position, for channels m, m + multiplier...
+static void add_taps(const st_conv_geometry_t *g, const int8_t *weights, const int16_t *dy,
+                     const int32_t at[2], int32_t *tap_row) {
+    const int32_t multiplier = g->out_c / g->in_c;
+    for (int32_t ky = 0; ky < g->kernel_h; ky++) {
+        int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
+        if (oy < 0)
+            continue;
+        for (int32_t kx = 0; kx < g->kernel_w; kx++) {
+            int32_t ox = st_output_of(at[1], kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
+            if (ox < 0)
+                continue;
+            const int16_t *d = dy + (oy * g->out_w + ox) * g->out_c;
+            const int8_t *w = weights + (ky * g->kernel_w + kx) * g->out_c;
+            for (int32_t ic = 0; ic < g->in_c; ic++, d += multiplier, w += multiplier)
+                tap_row[ic] += *d * *w;
+        }
+    }
+}
+
+void depthwise_conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                 const int16_t *dy, int32_t *row, st_emit_t *dx) {
+    const int32_t multiplier = g->out_c / g->in_c;
+    int32_t *tap_row = row + g->in_c;
+    for (int32_t i = 0; i < g->in_h * g->in_w; i++) {
+        const int32_t at[2] = {i / g->in_w, i % g->in_w};
+        for (int32_t ic = 0; ic < g->in_c; ic++)
+            row[ic] = 0;
+        for (int32_t m = 0; m < multiplier; m++) {
+            for (int32_t ic = 0; ic < g->in_c; ic++)
+                tap_row[ic] = 0;
+            add_taps(g, p->weights + m, dy + m, at, tap_row);
+            for (int32_t ic = 0; ic < g->in_c; ic++)
+                row[ic] += st_mul_q15(tap_row[ic], p->scale_q15[ic * multiplier + m]);
+        }
+        st_emit_row(dx, i * g->in_c, row, g->in_c);
+    }
+}
+
+// row[n] += over all positions, for one tap: dy * (kept - x_zero) of output channels m, m + mult...
+static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                      const int32_t tap[2], int32_t *row) {
+    const int32_t multiplier = g->out_c / g->in_c;
+    for (int32_t oy = 0; oy < g->out_h; oy++) {
+        int32_t iy = oy * g->stride_h - g->pad_h + tap[0] * g->dilation_h;
+        if (iy < 0 || iy >= g->in_h)
+            continue;
+        int32_t ix = tap[1] * g->dilation_w - g->pad_w;
+        for (int32_t ox = 0; ox < g->out_w; ox++, ix += g->stride_w) {
+            if (ix < 0 || ix >= g->in_w)
+                continue;
+            const int16_t *d = dy + (oy * g->out_w + ox) * g->out_c;
+            const int8_t *x = u->kept + (iy * g->in_w + ix) * u->n_channels;
+            for (int32_t i = 0; i < u->n_channels; i++)
+                row[i] += d[u->channels[i] * multiplier] * (x[i] - g->x_zero);
+        }
+    }
+}
+
+static void update_tap(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                       const int32_t tap[2], int32_t *row) {
+    const int32_t multiplier = g->out_c / g->in_c;
+    const int32_t base = (tap[0] * g->kernel_w + tap[1]) * g->out_c;
+    for (int32_t m = 0; m < multiplier; m++) {
+        for (int32_t i = 0; i < u->n_channels; i++)
+            row[i] = 0;
+        correlate(g, dy + m, u, tap, row);
+        for (int32_t i = 0; i < u->n_channels; i++) {
+            int32_t oc = u->channels[i] * multiplier + m;
+            if (row[i])
+                st_update_weight(u, st_weight_step(u, oc), base + oc, row[i]);
+        }
+    }
+}
+
+void depthwise_conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                             int32_t *row) {
+    if (u->n_channels)
+        for (int32_t k = 0; k < g->kernel_h * g->kernel_w; k++) {
+            const int32_t tap[2] = {k / g->kernel_w, k % g->kernel_w};
+            update_tap(g, dy, u, tap, row);
+        }
+    st_update_biases(g->out_h * g->out_w, g->out_c, dy, u);
+}

@@ -1,0 +1,79 @@
+#include "error_tensor.h"
+#include "fixedpoint.h"
+
+// Round half up; error tensors have bits to spare, so the bias of the ties does not matter.
+static inline int32_t shift_round(int32_t v, int n) {
+    return n ? ((v >> (n - 1)) + 1) >> 1 : v;
+}
+
+static void halve_written(st_emit_t *e) {
+    for (int32_t i = 0; i < e->written; i++)
+        e->data[i] = (int16_t)shift_round(e->data[i], 1);
+    e->peak = (e->peak + 1) >> 1;
+    e->shift++;
+}
+
+void st_emit_begin(st_emit_t *e, const st_error_state_t *state, int base_exponent, int accumulate) {
+    e->base_exponent = (int16_t)base_exponent;
+    e->accumulate = (int8_t)accumulate;
+    e->shift = (int16_t)st_clamp(state->shift, 0, 31);
+    e->written = accumulate ? e->count : 0;
+    e->peak = 0;
+    if (!accumulate)
+        return;
+    int present = state->exponent - base_exponent; // shift that the values there already have
+    if (present >= 31 || e->shift < present) {
+        e->shift = (int16_t)present;
+        return;
+    }
+    int target = e->shift;
+    e->shift = (int16_t)present;
+    while (e->shift < target)
+        halve_written(e);
+}
+
+static int32_t aligned(const st_emit_t *e, int32_t sum) {
+    return e->shift > 31 ? 0 : shift_round(sum, e->shift);
+}
+
+static int fits(const st_emit_t *e, int32_t v) {
+    return v <= e->limit && v >= -e->limit;
+}
+
+static void overwrite_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        int32_t v = shift_round(sums[i], e->shift);
+        while (!fits(e, v)) {
+            halve_written(e);
+            v = shift_round(sums[i], e->shift);
+        }
+        e->data[at + i] = (int16_t)v;
+        e->written = at + i + 1;
+        e->peak = st_max(e->peak, v < 0 ? -v : v);
+    }
+}
+
+static void add_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        int32_t v = e->data[at + i] + aligned(e, sums[i]);
+        while (!fits(e, v)) {
+            halve_written(e);
+            v = e->data[at + i] + aligned(e, sums[i]);
+        }
+        e->data[at + i] = (int16_t)v;
+        e->peak = st_max(e->peak, v < 0 ? -v : v);
+    }
+}
+
+void st_emit_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    if (e->accumulate)
+        add_row(e, at, sums, n);
+    else
+        overwrite_row(e, at, sums, n);
+}
+
+void st_emit_end(const st_emit_t *e, st_error_state_t *state) {
+    state->exponent = (int16_t)(e->base_exponent + e->shift);
+    int lower = e->shift > 0 && e->peak < e->limit >> 2;
+    state->shift = (int16_t)(e->shift - lower);
+}

@@ -1,0 +1,42 @@
+// Error tensors: gradients of the loss with respect to activations, in real units, as int16 with
+// one shared binary exponent: value = data[i] * 2^exponent.
+//
+// A kernel makes the elements as exact int32 sums and hands them over row by row. The shift from
+// int32 to int16 starts at what the last step ended with; when a value does not fit, what is
+// already written is halved and the shift grows by one. So nothing saturates, nothing wraps, and
+// no second pass over the layer is needed.
+#ifndef ST_ERROR_TENSOR_H
+#define ST_ERROR_TENSOR_H
+
+#include <stdint.h>
+
+// Lives in the state buffer, one for each kernel that writes an error tensor.
+typedef struct {
+    int16_t exponent; // of the tensor as it is now
+    int16_t shift;    // where the next step starts
+} st_error_state_t;
+
+// The writer of one error tensor. limit: largest magnitude allowed, <= 32767; the host derives
+// it so that no int32 sum over this tensor can overflow.
+typedef struct {
+    int16_t *data;
+    int32_t count;   // elements of the whole tensor
+    int32_t written; // elements that already hold values at the present exponent
+    int32_t limit;
+    int32_t peak; // largest magnitude of the finished part
+    int16_t shift;
+    int16_t base_exponent; // of the int32 sums that come in
+    int8_t accumulate;
+} st_emit_t;
+
+// Starts a tensor whose sums have the given exponent. accumulate != 0: the tensor holds values
+// already (at state->exponent) and the sums are added to them.
+void st_emit_begin(st_emit_t *e, const st_error_state_t *state, int base_exponent, int accumulate);
+
+// Writes sums[n] to data[at .. at + n).
+void st_emit_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n);
+
+// Stores the exponent and where the next step should start.
+void st_emit_end(const st_emit_t *e, st_error_state_t *state);
+
+#endif

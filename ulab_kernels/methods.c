@@ -1,0 +1,50 @@
+#include "methods.h"
+
+#include "program.h"
+#include "random.h"
+
+static char *append(char *to, const char *end, const char *text) {
+    while (*text && to < end)
+        *to++ = *text++;
+    *to = 0;
+    return to;
+}
+
+static char *append_number(char *to, const char *end, int32_t value) {
+    char digits[12];
+    char *d = digits + sizeof(digits) - 1;
+    *d = 0;
+    do {
+        *--d = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    return append(to, end, d);
+}
+
+void st_method_run(const st_arg_t *arg, st_result_t *result) {
+    const st_machine_t machine = {
+        .buffer = {{arg[0].data, arg[0].size},
+                   {arg[1].data, arg[1].size},
+                   {arg[2].data, arg[2].size}},
+        .training = arg[5].value != 0,
+    };
+    int32_t at;
+    st_status_t status =
+        st_program_run(&machine, (int32_t)arg[3].value, (int32_t)arg[4].value, &at);
+    if (status == ST_OK)
+        return;
+    const char *end = result->error + ST_ERROR_TEXT - 1;
+    char *to = append(result->error, end, "operator ");
+    to = append_number(to, end, at < 0 ? 0 : at);
+    to = append(to, end, ": ");
+    append(to, end, st_status_text(status));
+}
+
+void st_method_random(const st_arg_t *arg, st_result_t *result) {
+    result->value = (int32_t)(st_random(arg[0].value, arg[1].value) >> 2);
+}
+
+void st_method_abi(const st_arg_t *arg, st_result_t *result) {
+    (void)arg;
+    result->value = ST_IMAGE_VERSION;
+}

@@ -1,0 +1,9 @@
+# USER_C_MODULES for CMake ports (rp2, esp32).
+file(GLOB SPARSETUNE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/*.c)
+list(REMOVE_ITEM SPARSETUNE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/bind_cpython.c)
+add_library(usermod_sparsetune_kernels INTERFACE)
+target_sources(usermod_sparsetune_kernels INTERFACE ${SPARSETUNE_SOURCES})
+target_include_directories(usermod_sparsetune_kernels INTERFACE ${CMAKE_CURRENT_LIST_DIR})
+# The port compiles with -Os; these loops are what a training step spends its time in.
+set_source_files_properties(${SPARSETUNE_SOURCES} PROPERTIES COMPILE_OPTIONS "-O2")
+target_link_libraries(usermod INTERFACE usermod_sparsetune_kernels)

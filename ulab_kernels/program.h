@@ -1,0 +1,52 @@
+// A program of operators, compiled by the host and run here over three buffers. docs/FORMAT.md
+// gives every word; this header is its C side.
+#ifndef ST_PROGRAM_H
+#define ST_PROGRAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ST_IMAGE_MAGIC 0x4d495453u // "STIM"
+#define ST_IMAGE_VERSION 1u
+
+// A place in one of the three buffers: the buffer in the upper two bits, the byte offset below.
+typedef uint32_t st_ref_t;
+enum { ST_IN_IMAGE = 0, ST_IN_STATE = 1, ST_IN_ARENA = 2, ST_NOWHERE = 3 };
+
+typedef struct {
+    uint8_t *data;
+    size_t size;
+} st_buffer_t;
+
+// [ST_IN_IMAGE] is only read. All three start at 4-byte aligned addresses.
+typedef struct {
+    st_buffer_t buffer[3];
+    int training; // 0: operators that only training needs are passed over
+} st_machine_t;
+
+// The first words of the state buffer: what Python and C tell each other in a step.
+typedef struct {
+    int32_t label;          // in: class of the sample
+    int32_t loss_q16;       // out
+    int32_t predicted;      // out
+    uint32_t rate_mantissa; // in: learning rate = mantissa * 2^exponent, mantissa < 2^16
+    int32_t rate_exponent;  // in
+    uint32_t seed;          // in: differs for every step
+    int32_t reserved[2];
+} st_control_t;
+
+typedef enum {
+    ST_OK = 0,
+    ST_BAD_BUFFER,   // a buffer is too small or not 4-byte aligned
+    ST_BAD_IMAGE,    // magic, version or size is wrong
+    ST_BAD_REF,      // an operator points outside its buffers
+    ST_BAD_OPERATOR, // unknown operator or impossible parameters
+    ST_BAD_LABEL,    // control.label is not a class of the model
+} st_status_t;
+
+// Runs operators [begin, end) of the image's program. *at: the operator that failed.
+st_status_t st_program_run(const st_machine_t *m, int32_t begin, int32_t end, int32_t *at);
+
+const char *st_status_text(st_status_t status);
+
+#endif

@@ -1,0 +1,44 @@
+// The learning rule: stochastic gradient descent in real units on int8 weights (which is
+// quantisation-aware scaling, MCUNetV3 2206.15472, section 2.1: a step of size 1/s_w^2 on the
+// quantised gradient), in fixed point, with stochastic rounding and saturation.
+#ifndef ST_UPDATE_H
+#define ST_UPDATE_H
+
+#include <stdint.h>
+
+// A positive real factor mantissa * 2^exponent; mantissa in [2^15, 2^16), or 0.
+typedef struct {
+    uint16_t mantissa;
+    int16_t exponent;
+} st_rate_t;
+
+typedef struct {
+    const int8_t *kept;       // activations of the chosen channels
+    const uint16_t *channels; // the chosen input channels, ascending, n_channels of them
+    int32_t n_channels;       // 0: only the bias is updated
+    int8_t *weights;
+    int8_t *residual;             // NULL, or the weights' fraction in 1/256 of a quantisation step
+    int32_t *bias;                // NULL: the bias is frozen
+    const st_rate_t *weight_rate; // [out_c] x_scale / w_scale[c] (times 256 with a residual)
+    const st_rate_t *bias_rate;   // [out_c] 1 / (x_scale * w_scale[c])
+    st_rate_t learning_rate;
+    int32_t error_exponent; // of dy
+    uint32_t seed;          // differs for every layer and step
+} st_update_t;
+
+// A step factor ready for one output channel: step = sum * mantissa * 2^-shift.
+typedef struct {
+    uint32_t mantissa;
+    int32_t shift;
+} st_step_t;
+
+st_step_t st_weight_step(const st_update_t *u, int32_t out_channel);
+
+// Subtracts sum * step from weight `index`; stochastic rounding, saturating at [-127, 127].
+void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum);
+
+// Subtracts the bias step of every output channel, where the bias is trained.
+// dy: int16 [positions, out_c].
+void st_update_biases(int32_t positions, int32_t out_c, const int16_t *dy, const st_update_t *u);
+
+#endif
