@@ -1,0 +1,65 @@
+// node pico.mjs --flash FILE --bootrom FILE --bootsel DIR [--firmware FILE] [--fresh]
+// Serial bytes are exchanged on file descriptor 3, JSON lines of control on 4 (both sockets).
+// Started by tools/sparsetune_tools/emulate.py, which owns the PTY.
+import fs from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import readline from 'node:readline';
+import { parseArgs } from 'node:util';
+import { Board } from './board.mjs';
+import { FlashFile } from './flash_file.mjs';
+import { parseFirmware } from './uf2.mjs';
+
+const { values: options } = parseArgs({
+  options: {
+    flash: { type: 'string' },
+    bootrom: { type: 'string' },
+    bootsel: { type: 'string' },
+    firmware: { type: 'string' },
+  },
+});
+
+function readBootrom(file) {
+  const words = new Uint32Array(4096);
+  new Uint8Array(words.buffer).set(fs.readFileSync(file));
+  return words;
+}
+
+function makeBoard(report) {
+  const flash = new FlashFile(options.flash);
+  if (options.firmware) {
+    const file = new Uint8Array(fs.readFileSync(options.firmware));
+    flash.install(parseFirmware(file, path.basename(options.firmware)));
+  }
+  const stream = new net.Socket({ fd: 3, readable: true, writable: true });
+  const bootrom = readBootrom(options.bootrom);
+  return new Board({ flash, bootrom, stream, bootselPath: options.bootsel, report });
+}
+
+function obey(board, command, report) {
+  if (command.do === 'on') board.powerOn();
+  if (command.do === 'off') board.powerOff();
+  if (command.do === 'reset') board.reset();
+  if (command.do === 'bootsel') board.enterBootsel();
+  report({ reply: command.id, counters: board.counters() });
+}
+
+function main() {
+  const control = new net.Socket({ fd: 4, readable: true, writable: true });
+  const report = (message) => control.write(JSON.stringify(message) + '\n');
+  const board = makeBoard(report);
+  const lines = readline.createInterface({ input: control });
+  lines.on('line', (line) => obey(board, JSON.parse(line), report));
+  lines.on('close', () => {
+    board.powerOff(); // our parent is gone
+    process.exit(0);
+  });
+  board.powerOn();
+}
+
+try {
+  main();
+} catch (error) {
+  process.stderr.write(`${error.message}\n`);
+  process.exit(1);
+}

@@ -1,0 +1,87 @@
+"""`sparsetune-emulate`: serve an emulated Raspberry Pi Pico on a PTY to any tool."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from .emulated_pico import OUTPUT, EmulatedPico, default_firmware
+from .shell import ToolError, run_main, say
+
+__all__ = ["EmulatedPico", "main"]
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="sparsetune-emulate", description=__doc__)
+    parser.add_argument("--firmware", type=Path, help=".bin or .uf2 to run (default: ours)")
+    parser.add_argument("--flash", type=Path, default=OUTPUT / "flash.bin",
+                        help="file that keeps the board's flash (default: build/emulator)")
+    parser.add_argument("--port-link", type=Path, help="symbolic link to keep pointed at the PTY")
+    parser.add_argument("--bootsel", type=Path, default=OUTPUT / "RPI-RP2",
+                        help="folder that stands for the BOOTSEL drive")
+    parser.add_argument("--reset-flash", action="store_true",
+                        help="erase the flash file first: firmware, file system and all")
+    parser.add_argument("--fresh", action="store_true",
+                        help="an erased flash that is forgotten at the end; --flash is not used")
+    return parser.parse_args(argv)
+
+
+def make_board(options: argparse.Namespace) -> EmulatedPico:
+    if options.firmware and not options.firmware.is_file():
+        raise ToolError(f"there is no firmware file {options.firmware}")
+    firmware = options.firmware or default_firmware()
+    if options.reset_flash and not options.fresh:
+        options.flash.unlink(missing_ok=True)
+    flash = None if options.fresh else options.flash.absolute()
+    return EmulatedPico(firmware, flash, options.port_link, options.bootsel.absolute())
+
+
+def stop_on_signals() -> None:
+    """SIGTERM and SIGHUP end the program as Ctrl-C does, so that nothing is left behind."""
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, stop)
+
+
+def toggle_on_sigusr1(board: EmulatedPico) -> None:
+    """SIGUSR1 yanks the cable, the next one plugs it in again."""
+    plugged = [True]
+
+    def toggle(number: int, frame: FrameType | None) -> None:
+        plugged[0] = not plugged[0]
+        if plugged[0]:
+            board.plug()
+            say(f"emulated Pico on {board.port}")
+        else:
+            board.unplug()
+            say("emulated Pico unplugged")
+    signal.signal(signal.SIGUSR1, toggle)
+
+
+def serve(argv: Sequence[str] | None) -> None:
+    stop_on_signals()
+    with make_board(parse(argv)) as board:
+        toggle_on_sigusr1(board)
+        say(f"emulated Pico on {board.port}")
+        while board.running():
+            time.sleep(0.5)
+    raise ToolError("the emulator has ended by itself")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    try:
+        run_main(lambda: serve(argv))
+    except SystemExit as error:
+        if str(error.code).startswith("stopped"):
+            sys.exit(0)  # Ctrl-C is how one ends it
+        raise
+
+
+if __name__ == "__main__":
+    main()
