@@ -1,0 +1,3 @@
+# Python modules that are part of the firmware.
+include("manifest_stock.py")
+package("sparsetune_device", base_path="$(BOARD_DIR)/../../device")

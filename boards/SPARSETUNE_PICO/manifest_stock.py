@@ -1,0 +1,2 @@
+# What every rp2 board freezes, as far as Debian's source has it (no onewire, dht, neopixel).
+freeze("$(PORT_DIR)/modules")

@@ -1,0 +1,10 @@
+// The Raspberry Pi Pico as a training board. Flash, 2 MB from the bottom:
+//   firmware   0 ..  640 KB
+//   ROMFS    640 .. 1408 KB  models: a file there is read in place, at no cost of RAM
+//   littlefs 1408 .. 2048 KB checkpoints, samples, the user's scripts
+#define MICROPY_HW_BOARD_NAME                   "Sparsetune Pico"
+#define MICROPY_HW_ROMFS_BYTES                  (768 * 1024)
+#define MICROPY_HW_FLASH_STORAGE_BYTES          (640 * 1024)
+
+// One core trains. Without threads the heap needs no lock.
+#define MICROPY_PY_THREAD                       (0)

@@ -1,0 +1,87 @@
+"""The Debian packages that the tools need, and whether the machine has them.
+
+`python -m sparsetune_tools.needs` lists what is missing; `--install` installs it when it may.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+
+from .shell import ToolError, run_main, say
+
+# What to look for -> the Debian package that has it.
+COMMANDS = {
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+    "xz": "xz-utils",
+    "make": "make",
+    "cmake": "cmake",
+    "gcc": "gcc",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+}
+# (compiler, file that it must find) -> the Debian package that has it.
+LIBRARIES = {
+    ("gcc", "libc.so"): "libc6-dev",
+    ("arm-none-eabi-gcc", "libc.a"): "libnewlib-arm-none-eabi",
+}
+
+
+def finds(compiler: str, file: str) -> bool:
+    """Whether a compiler, itself installed, finds a library file of its target."""
+    if not shutil.which(compiler):
+        return False
+    answer = subprocess.run([compiler, f"-print-file-name={file}"],
+                            capture_output=True, text=True, check=False)
+    # A file that is not found comes back as its bare name.
+    return os.path.isabs(answer.stdout.strip())
+
+
+def missing(commands: Iterable[str] = tuple(COMMANDS)) -> list[str]:
+    """Debian packages to install so that these commands, and their libraries, are there."""
+    wanted = tuple(commands)
+    packages = [COMMANDS[name] for name in wanted if not shutil.which(name)]
+    packages += [package for (compiler, file), package in LIBRARIES.items()
+                 if compiler in wanted and not finds(compiler, file)]
+    return packages
+
+
+def apt_line(packages: Iterable[str]) -> str:
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    return f"{sudo}apt-get install -y --no-install-recommends {' '.join(packages)}"
+
+
+def require(*commands: str) -> None:
+    """Stop with the exact apt line when a command is missing."""
+    packages = missing(commands)
+    if packages:
+        raise ToolError(f"this needs packages that are not installed; run: {apt_line(packages)}")
+
+
+def may_install() -> bool:
+    """Whether apt may be used without asking anyone anything."""
+    if not shutil.which("apt-get"):
+        return False
+    if os.geteuid() == 0:
+        return True
+    asked = subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False) \
+        if shutil.which("sudo") else None
+    return asked is not None and asked.returncode == 0
+
+
+def main() -> None:
+    packages = missing()
+    if packages and "--install" in sys.argv[1:] and may_install():
+        say("installing " + " ".join(packages))
+        subprocess.run(apt_line(packages).split(), check=False)
+        packages = missing()
+    if packages:
+        raise ToolError(f"packages are missing; run: {apt_line(packages)}")
+    say("all Debian packages are there")
+
+
+if __name__ == "__main__":
+    run_main(main)

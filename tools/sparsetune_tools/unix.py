@@ -1,0 +1,36 @@
+"""MicroPython's unix port: runs device code and x64 native modules without a board."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from .firmware import build_environment, jobs
+from .needs import require
+from .shell import BUILD, locked, run, run_main, say, show
+from .sources import ensure
+
+FOLDER = BUILD / "unix"
+# Left out: what Debian's source has not got, and what would need libffi.
+LEFT_OUT = ("MICROPY_PY_BTREE=0", "MICROPY_PY_SSL=0", "MICROPY_SSL_MBEDTLS=0",
+            "MICROPY_PY_FFI=0", "FROZEN_MANIFEST=")
+
+
+def build() -> Path:
+    """Build it, or only what changed; returns the executable."""
+    require("make", "gcc")
+    trees = ensure()
+    with locked(FOLDER):
+        run("building MicroPython's unix port",
+            ["make", jobs(), "-C", trees.micropython / "ports" / "unix", f"BUILD={FOLDER}",
+             f"PYTHON={sys.executable}", *LEFT_OUT],
+            BUILD / "logs" / "unix.log", env=build_environment(trees))
+    return FOLDER / "micropython"
+
+
+def main() -> None:
+    say(f"unix port: {show(build())}")
+
+
+if __name__ == "__main__":
+    run_main(main)
