@@ -34,7 +34,7 @@ import time
 CHUNK = 4096
 WINDOW = 2
 MAGIC = b"ST"
-IDLE_MS = 5000  # between frames: the host is gone
+IDLE_MS = 10000  # between frames: the host is gone
 GAP_MS = 2000  # inside a frame: bytes were lost
 QUIET_MS = 100  # the rest of a damaged frame has passed
 MAX_FAULTS = 20  # damaged frames in a row
@@ -58,8 +58,9 @@ class Line:
     """
 
     def __init__(self):
-        import micropython
         import select
+
+        import micropython
         from machine import Timer
 
         self._intr = micropython.kbd_intr
@@ -138,10 +139,10 @@ class FileTarget:
     def __init__(self, path, size):
         self.path = path
         self.part = path + ".part"
-        _remove(self.part)
         _make_folders(path)
+        _remove_parts(path)
         _make_room(path, size)
-        self._file = open(self.part, "wb")
+        self._file = open(self.part, "wb")  # noqa: SIM115 - closed by finish or abort
 
     def write(self, index, view):
         """Store frame `index`; frames come in order."""
@@ -151,7 +152,7 @@ class FileTarget:
         """Check what the file system holds, then give the file its name."""
         self._file.close()
         if file_digest(self.part) != digest:
-            raise Stop("the file read back differs from what was sent")
+            raise Stop("the file read back differs from what was sent: try again")
         try:
             os.rename(self.part, self.path)
         except OSError:  # FAT does not rename over a file
@@ -170,7 +171,8 @@ class RomTarget:
     def __init__(self, size, device=None):
         self._device = device or rom_device()
         if rom_size(self._device) < size:
-            raise Stop(f"the ROMFS partition holds {rom_size(self._device)} bytes")
+            room = rom_size(self._device)
+            raise Stop(f"the ROMFS partition holds {room} bytes: choose a smaller model")
         self._blocks = size // CHUNK
         self._unit = CHUNK // self._device.ioctl(5, 0)
         _unmount_rom()
@@ -201,7 +203,7 @@ def rom_device():
     except (ImportError, AttributeError, OSError):
         device = None
     if not hasattr(device, "writeblocks"):
-        raise Stop("this firmware has no ROMFS partition")
+        raise Stop("this firmware has no ROMFS partition: flash the sparsetune firmware")
     return device
 
 
@@ -249,6 +251,18 @@ def _remove(path):
         pass
 
 
+def _remove_parts(path):
+    """Remove what a board that lost its power could not (on littlefs: empty files)."""
+    folder = _folder(path)
+    for name in os.listdir(folder):
+        if name.endswith(".part"):
+            _remove(folder + "/" + name)
+
+
+def _folder(path):
+    return path[: path.rfind("/")] or "/"
+
+
 def _make_folders(path):
     end = path.find("/", 1)
     while end > 0:
@@ -268,13 +282,14 @@ def _make_room(path, size):
         old = os.stat(path)[6]
     except OSError:
         pass
-    if _free_bytes(path) + old < size:
-        raise Stop(f"the file system has {_free_bytes(path) + old} bytes free")
+    room = _free_bytes(path) + old
+    if room < size:
+        raise Stop(f"the file system has room for {room} bytes: remove files from it")
     os.remove(path)
 
 
 def _free_bytes(path):
-    info = os.statvfs(path[: path.rfind("/")] or "/")
+    info = os.statvfs(_folder(path))
     # A block or two go to metadata: a file system filled to the last block fails late.
     return info[0] * max(0, info[3] - 2)
 
@@ -331,7 +346,7 @@ def _receive_frames(line, target, size):
         elif frame is None or frame != (done, min(CHUNK, size - done * CHUNK)):
             faults += 1
             if faults > MAX_FAULTS:
-                raise Stop("too many damaged frames")
+                raise Stop("too many damaged frames: check the cable")
             line.drain(QUIET_MS)
             line.say(f"-{done}")
         else:
