@@ -13,15 +13,15 @@ static void halve_written(st_emit_t *e) {
     e->shift++;
 }
 
-void st_emit_begin(st_emit_t *e, const st_error_state_t *state, int base_exponent, int accumulate) {
+void st_emit_begin(st_emit_t *e, int base_exponent, int accumulate) {
     e->base_exponent = (int16_t)base_exponent;
     e->accumulate = (int8_t)accumulate;
-    e->shift = (int16_t)st_clamp(state->shift, 0, 31);
+    e->shift = (int16_t)st_clamp(*e->state.shift, 0, 31);
     e->written = accumulate ? e->count : 0;
     e->peak = 0;
     if (!accumulate)
         return;
-    int present = state->exponent - base_exponent; // shift that the values there already have
+    int present = *e->state.exponent - base_exponent; // shift that the values there already have
     if (present >= 31 || e->shift < present) {
         e->shift = (int16_t)present;
         return;
@@ -72,8 +72,8 @@ void st_emit_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
         overwrite_row(e, at, sums, n);
 }
 
-void st_emit_end(const st_emit_t *e, st_error_state_t *state) {
-    state->exponent = (int16_t)(e->base_exponent + e->shift);
+void st_emit_end(const st_emit_t *e) {
+    *e->state.exponent = (int16_t)(e->base_exponent + e->shift);
     int lower = e->shift > 0 && e->peak < e->limit >> 2;
-    state->shift = (int16_t)(e->shift - lower);
+    *e->state.shift = (int16_t)(e->shift - lower);
 }

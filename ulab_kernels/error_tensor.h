@@ -10,15 +10,16 @@
 
 #include <stdint.h>
 
-// Lives in the state buffer, one for each kernel that writes an error tensor.
+// Both live in the state buffer: the exponent belongs to the tensor, the shift to the operator.
 typedef struct {
-    int16_t exponent; // of the tensor as it is now
-    int16_t shift;    // where the next step starts
+    int16_t *exponent; // of the tensor as it is now
+    int16_t *shift;    // where the operator's next step starts
 } st_error_state_t;
 
 // The writer of one error tensor. limit: largest magnitude allowed, <= 32767; the host derives
 // it so that no int32 sum over this tensor can overflow.
 typedef struct {
+    st_error_state_t state;
     int16_t *data;
     int32_t count;   // elements of the whole tensor
     int32_t written; // elements that already hold values at the present exponent
@@ -29,14 +30,14 @@ typedef struct {
     int8_t accumulate;
 } st_emit_t;
 
-// Starts a tensor whose sums have the given exponent. accumulate != 0: the tensor holds values
-// already (at state->exponent) and the sums are added to them.
-void st_emit_begin(st_emit_t *e, const st_error_state_t *state, int base_exponent, int accumulate);
+// Starts a tensor whose sums have the given exponent; state, data, count and limit are set.
+// accumulate != 0: the tensor holds values already (at *state.exponent), the sums are added.
+void st_emit_begin(st_emit_t *e, int base_exponent, int accumulate);
 
 // Writes sums[n] to data[at .. at + n).
 void st_emit_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n);
 
 // Stores the exponent and where the next step should start.
-void st_emit_end(const st_emit_t *e, st_error_state_t *state);
+void st_emit_end(const st_emit_t *e);
 
 #endif

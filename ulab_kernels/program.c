@@ -77,7 +77,7 @@ typedef struct {
 
 // What every operator that writes an error tensor ends with.
 typedef struct {
-    st_ref_t data, state, dy_state, row;
+    st_ref_t data, exponent_at, shift_at, dy_exponent_at, row;
     int32_t limit, exponent; // of the sums, relative to dy's
 } st_error_out_t;
 
@@ -115,7 +115,7 @@ typedef struct {
 
 typedef struct {
     st_op_head_t head;
-    st_ref_t geometry, dy, dy_state;
+    st_ref_t geometry, dy, dy_exponent_at;
     st_ref_t kept, channels;
     int32_t chosen;
     st_ref_t weights, residual, bias, weight_rate, bias_rate, row;
@@ -316,30 +316,28 @@ static void run_keep_channels(st_context_t *c, const st_op_keep_t *op) {
 
 /// Backward ///
 
-static int error_exponent(st_context_t *c, st_ref_t state) {
-    if (is_nowhere(state))
+static int error_exponent(st_context_t *c, st_ref_t at) {
+    if (is_nowhere(at))
         return 0;
-    const st_error_state_t *s = (const st_error_state_t *)PLACE(int16_t, state, 2);
-    return s ? s->exponent : 0;
+    const int16_t *exponent = PLACE(int16_t, at, 1);
+    return exponent ? *exponent : 0;
 }
 
-// Opens the error tensor that an operator writes. row: int32 scratch of row_count elements.
+// Opens the error tensor of `count` elements that an operator writes.
 static st_emit_t open_error(st_context_t *c, const st_error_out_t *out, const st_op_head_t *h,
                             int64_t count) {
     st_emit_t e = {
-        .data = PLACE_OUT(int16_t, out->data, count), .count = (int32_t)count, .limit = out->limit};
-    const st_error_state_t *state = (const st_error_state_t *)PLACE_OUT(int16_t, out->state, 2);
-    const int base = error_exponent(c, out->dy_state) + out->exponent;
+        .state = {PLACE_OUT(int16_t, out->exponent_at, 1), PLACE_OUT(int16_t, out->shift_at, 1)},
+        .data = PLACE_OUT(int16_t, out->data, count),
+        .count = (int32_t)count,
+        .limit = out->limit,
+    };
+    const int base = error_exponent(c, out->dy_exponent_at) + out->exponent;
     if (!in_range(out->limit, 1, 32767))
         c->status = ST_BAD_OPERATOR;
     if (c->status == ST_OK)
-        st_emit_begin(&e, state, base, h->flags & FLAG_ACCUMULATE);
+        st_emit_begin(&e, base, h->flags & FLAG_ACCUMULATE);
     return e;
-}
-
-static void close_error(st_context_t *c, const st_error_out_t *out, const st_emit_t *e) {
-    st_error_state_t *state = (st_error_state_t *)PLACE_OUT(int16_t, out->state, 2);
-    st_emit_end(e, state);
 }
 
 static void run_loss(st_context_t *c, const st_op_loss_t *op) {
@@ -357,7 +355,7 @@ static void run_loss(st_context_t *c, const st_op_loss_t *op) {
     const st_loss_t loss = softmax_cross_entropy(p, logits, control->label, row, &e);
     control->loss_q16 = loss.loss_q16;
     control->predicted = loss.predicted;
-    close_error(c, &op->out, &e);
+    st_emit_end(&e);
 }
 
 static void run_apply_mask(st_context_t *c, const st_op_apply_mask_t *op) {
@@ -373,7 +371,7 @@ static void run_error_add(st_context_t *c, const st_op_error_add_t *op) {
     if (c->status)
         return;
     error_add(dy, op->count, &e);
-    close_error(c, &op->out, &e);
+    st_emit_end(&e);
 }
 
 static void run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
@@ -394,7 +392,7 @@ static void run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
         depthwise_conv2d_grad_input(g, &p, dy, row, &e);
     else
         conv2d_grad_input(g, &p, dy, row, &e);
-    close_error(c, &op->out, &e);
+    st_emit_end(&e);
 }
 
 static void run_avg_pool_grad_input(st_context_t *c, const st_op_pool_grad_t *op) {
@@ -409,7 +407,7 @@ static void run_avg_pool_grad_input(st_context_t *c, const st_op_pool_grad_t *op
     if (c->status)
         return;
     avg_pool_grad_input(g, op->count_log2, dy, row, &e);
-    close_error(c, &op->out, &e);
+    st_emit_end(&e);
 }
 
 static void run_softmax_grad_input(st_context_t *c, const st_op_softmax_grad_t *op) {
@@ -424,7 +422,7 @@ static void run_softmax_grad_input(st_context_t *c, const st_op_softmax_grad_t *
     if (c->status)
         return;
     softmax_grad_input(p, y, dy, row, &e);
-    close_error(c, &op->out, &e);
+    st_emit_end(&e);
 }
 
 static void place_weights(st_context_t *c, const st_op_update_t *op, const st_conv_geometry_t *g,
@@ -451,7 +449,7 @@ static void run_update(st_context_t *c, const st_op_update_t *op) {
     const st_control_t *control = control_of(c);
     st_update_t u = {
         .learning_rate = {(uint16_t)control->rate_mantissa, (int16_t)control->rate_exponent},
-        .error_exponent = error_exponent(c, op->dy_state),
+        .error_exponent = error_exponent(c, op->dy_exponent_at),
         .seed = st_random(control->seed, (uint32_t)op->layer),
     };
     if (op->chosen)

@@ -1,0 +1,88 @@
+"""Gives every buffer an offset in one arena, so that buffers alive at once do not overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .program import Buffer, Op
+
+ALIGN = 4
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A buffer and the first and last operator that use it (inclusive)."""
+
+    buffer: Buffer
+    first: int
+    last: int
+
+    def meets(self, other: Lifetime) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+def lifetimes(ops: list[Op], alive_from_start: Buffer | None = None) -> list[Lifetime]:
+    """Lifetime of every buffer named in ops. alive_from_start: the input, written before op 0."""
+    first: dict[Buffer, int] = {} if alive_from_start is None else {alive_from_start: 0}
+    last: dict[Buffer, int] = {}
+    for i, op in enumerate(ops):
+        for buffer in op.buffers:
+            first.setdefault(buffer, i)
+            last[buffer] = i
+    return [Lifetime(buffer, first[buffer], last[buffer]) for buffer in last]
+
+
+def rounded(size: int) -> int:
+    return (size + ALIGN - 1) // ALIGN * ALIGN
+
+
+def lower_bound(lives: list[Lifetime]) -> int:
+    """Bytes of the largest set of buffers alive at once: no arena can be smaller."""
+    moments = range(max((life.last for life in lives), default=-1) + 1)
+    return max(
+        (sum(rounded(b.buffer.size) for b in lives if b.first <= t <= b.last) for t in moments),
+        default=0,
+    )
+
+
+def place(lives: list[Lifetime]) -> int:
+    """Sets buffer.offset for all; returns the arena's size in bytes.
+
+    Greedy best of several orders (arXiv 2001.03288, greedy by size): each buffer goes to the
+    lowest gap among those alive with it.
+    """
+    orders = (
+        lambda life: (-life.buffer.size, life.first),
+        lambda life: (-(life.last - life.first), -life.buffer.size),
+        lambda life: (life.first, -life.buffer.size),
+        lambda life: (-life.last, -life.buffer.size),
+        lambda life: (-life.buffer.size * (life.last - life.first + 1), life.first),
+    )
+    results = [_place_in_order(sorted(lives, key=order)) for order in orders]
+    size, offsets = min(results, key=lambda result: result[0])
+    for buffer, offset in offsets.items():
+        buffer.offset = offset
+    return size
+
+
+def _place_in_order(lives: list[Lifetime]) -> tuple[int, dict[Buffer, int]]:
+    offsets: dict[Buffer, int] = {}
+    placed: list[Lifetime] = []
+    for life in lives:
+        taken = sorted(
+            (offsets[other.buffer], offsets[other.buffer] + rounded(other.buffer.size))
+            for other in placed
+            if life.meets(other)
+        )
+        offsets[life.buffer] = _lowest_gap(taken, rounded(life.buffer.size))
+        placed.append(life)
+    return max((offsets[p.buffer] + rounded(p.buffer.size) for p in placed), default=0), offsets
+
+
+def _lowest_gap(taken: list[tuple[int, int]], size: int) -> int:
+    offset = 0
+    for begin, end in taken:
+        if begin - offset >= size:
+            break
+        offset = max(offset, end)
+    return offset

@@ -1,0 +1,109 @@
+"""The model as sparsetune sees it: tensors and operators in execution order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+SUPPORTED = (
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED",
+    "AVERAGE_POOL_2D",
+    "ADD",
+    "RESHAPE",
+    "SOFTMAX",
+)
+TRAINABLE = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor. value = scale * (stored - zero_point); scales has one entry, or one a channel.
+
+    shape: as in the file, batch first. data: the constant's values, or None.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: Array
+    zero_point: int
+    data: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def scale(self) -> float:
+        return float(self.scales[0])
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator; inputs and outputs are tensor indices (-1: absent), options TFLite's names."""
+
+    index: int
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A whole model with one input and one output. digest: sha256 of the file."""
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    input: int
+    output: int
+    digest: bytes
+
+    def tensor(self, index: int) -> Tensor:
+        return self.tensors[index]
+
+    def bias_of(self, op: Operator) -> Tensor | None:
+        """The bias of a convolution or fully connected operator, if it has one."""
+        if len(op.inputs) < 3 or op.inputs[2] < 0:
+            return None
+        return self.tensors[op.inputs[2]]
+
+    @property
+    def logits(self) -> int:
+        """The tensor that the loss looks at: what goes into a last SOFTMAX, else the output."""
+        last = self.operators[-1]
+        return last.inputs[0] if last.kind == "SOFTMAX" else self.output
+
+    @property
+    def trainable(self) -> tuple[Operator, ...]:
+        return tuple(op for op in self.operators if op.kind in TRAINABLE)
+
+
+def input_channels(graph: Graph, op: Operator) -> int:
+    """Input channels of a trainable operator."""
+    weights = graph.tensor(op.inputs[1])
+    if op.kind == "DEPTHWISE_CONV_2D":
+        return graph.tensor(op.inputs[0]).shape[-1]
+    return weights.shape[-1]
+
+
+def output_channels(graph: Graph, op: Operator) -> int:
+    """Output channels of a trainable operator."""
+    shape = graph.tensor(op.inputs[1]).shape
+    return shape[-1] if op.kind == "DEPTHWISE_CONV_2D" else shape[0]
+
+
+def per_channel_scales(graph: Graph, op: Operator) -> Array:
+    """float64 [out channels]: scale of each output channel's weights."""
+    scales = graph.tensor(op.inputs[1]).scales.astype(np.float64)
+    return np.broadcast_to(scales, (output_channels(graph, op),)).copy()

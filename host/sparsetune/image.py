@@ -1,0 +1,227 @@
+"""The compiled image: one file that the board runs. docs/FORMAT.md gives every byte."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from .arena import lifetimes, lower_bound, place
+from .errors import SparsetuneError
+from .program import Buffer, Const, LimitOf, Op, Program, Slot, TrainedLayer, Word
+
+MAGIC = b"STIM"
+VERSION = 1
+HEADER_WORDS = 32
+CONTROL_BYTES = 32  # st_control_t
+CRC_FROM = 16  # the checksum covers everything behind itself
+IN_STATE, IN_ARENA, NOWHERE = 1 << 30, 2 << 30, 3 << 30
+ABSENT = 0xFFFFFFFF
+LAYER_WORDS = 12
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """Where one trained layer lives in the state buffer; ABSENT where it has no such part."""
+
+    operator: int
+    in_channels: int
+    out_channels: int
+    chosen: int
+    channels_at: int
+    weights_at: int
+    weights_bytes: int
+    residual_at: int
+    bias_at: int
+
+
+@dataclass(frozen=True)
+class Image:
+    """A parsed image. Sizes and offsets in bytes; digest: sha256 of the .tflite it came from."""
+
+    data: bytes
+    forward_ops: int
+    ops: int
+    arena_bytes: int
+    state_bytes: int
+    input_at: int
+    input_bytes: int
+    output_at: int
+    output_bytes: int
+    classes: int
+    digest: bytes
+    layers: tuple[LayerRecord, ...]
+
+    @property
+    def crc(self) -> int:
+        return int(struct.unpack_from("<I", self.data, 12)[0])
+
+    def initial_state(self) -> bytes:
+        at, size = struct.unpack_from("<2I", self.data, 36)
+        return self.data[at : at + size] + bytes(self.state_bytes - size)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Result of laying out a program: the image, and the figures of its arena."""
+
+    image: bytes
+    arena_bytes: int
+    arena_lower_bound: int
+
+
+def lay_out(program: Program, digest: bytes, classes: int) -> Layout:
+    """Places buffers, state and constants, and writes the image."""
+    lives = lifetimes(program.ops, program.input)
+    arena_bytes = place(lives)
+    slots = _state_slots(program)
+    state_bytes = _place_slots(slots)
+    writer = _Writer()
+    for op in program.ops:
+        writer.add_op(op)
+    data = writer.finish(program, _initial(slots), (arena_bytes, state_bytes, classes), digest)
+    return Layout(data, arena_bytes, lower_bound(lives))
+
+
+def _state_slots(program: Program) -> list[Slot]:
+    """All slots, those that start as zeros last, so that the image need not hold them."""
+    slots = dict.fromkeys(
+        word for op in program.ops for word in op.words if isinstance(word, Slot)
+    )
+    return sorted(slots, key=lambda slot: (not slot.init, slot.align != 4))
+
+
+def _place_slots(slots: list[Slot]) -> int:
+    at = CONTROL_BYTES
+    for slot in slots:
+        at = _align(at, slot.align)
+        slot.offset = at
+        at += slot.size
+    return _align(at, 4)
+
+
+def _initial(slots: list[Slot]) -> bytes:
+    end = max((s.offset + s.size for s in slots if s.init), default=CONTROL_BYTES)
+    blob = bytearray(end)
+    for slot in slots:
+        blob[slot.offset : slot.offset + len(slot.init)] = slot.init
+    return bytes(blob)
+
+
+def _align(at: int, to: int) -> int:
+    return (at + to - 1) // to * to
+
+
+class _Writer:
+    """Collects constants and operators behind the header."""
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.shared: dict[bytes, int] = {}
+        self.op_offsets: list[int] = []
+
+    def add_op(self, op: Op) -> None:
+        words = [self._word(word) for word in op.words]
+        head = int(op.code) | int(op.flags) << 8 | (len(words) + 1) << 16
+        self.op_offsets.append(self._append(struct.pack(f"<{len(words) + 1}I", head, *words)))
+
+    def _word(self, word: Word) -> int:
+        if word is None:
+            return NOWHERE
+        if isinstance(word, Const):
+            word.offset = self._const(word.data)
+            return word.offset
+        if isinstance(word, Slot):
+            return IN_STATE | word.offset
+        if isinstance(word, Buffer):
+            return IN_ARENA | word.offset
+        if isinstance(word, LimitOf):
+            return _checked_limit(word.buffer)
+        return word & 0xFFFFFFFF
+
+    def _const(self, data: bytes) -> int:
+        if data not in self.shared:
+            self.shared[data] = self._append(data)
+        return self.shared[data]
+
+    def _append(self, data: bytes) -> int:
+        """Offset in the image of data, appended on a 4-byte boundary."""
+        self.body.extend(bytes(_align(len(self.body), 4) - len(self.body)))
+        at = HEADER_WORDS * 4 + len(self.body)
+        self.body.extend(data)
+        return at
+
+    def finish(
+        self, program: Program, initial: bytes, sizes: tuple[int, int, int], digest: bytes
+    ) -> bytes:
+        assert program.input and program.output
+        ops_at = self._append(struct.pack(f"<{len(self.op_offsets)}I", *self.op_offsets))
+        layers_at = self._append(b"".join(_layer_record(layer) for layer in program.layers))
+        init_at = self._append(initial)
+        arena_bytes, state_bytes, classes = sizes
+        self._append(b"")
+        words = [
+            *(ops_at, len(self.op_offsets), program.forward, arena_bytes, state_bytes),
+            *(init_at, len(initial), program.input.offset, program.input.size),
+            *(program.output.offset, program.output.size, classes),
+            *(layers_at, len(program.layers)),
+        ]
+        return _with_header(words, digest, bytes(self.body))
+
+
+def _checked_limit(buffer: Buffer) -> int:
+    if buffer.limit < 255:
+        raise SparsetuneError(
+            f"the gradient {buffer.name} has too many addends for 32-bit sums: "
+            "train a later layer, or one with a smaller map"
+        )
+    return buffer.limit
+
+
+def _layer_record(layer: TrainedLayer) -> bytes:
+    def at(slot: Slot | None) -> int:
+        return ABSENT if slot is None else slot.offset
+
+    size = layer.weights.size if layer.weights else 0
+    words = [
+        *(layer.operator, layer.in_channels, layer.out_channels, layer.chosen),
+        *(at(layer.channels), at(layer.weights), size, at(layer.residual), at(layer.bias)),
+    ]
+    return struct.pack(f"<{LAYER_WORDS}I", *words, *[0] * (LAYER_WORDS - len(words)))
+
+
+def _with_header(words: list[int], digest: bytes, body: bytes) -> bytes:
+    """MAGIC, version, size, crc, the words, then the digest at word 20."""
+    size = HEADER_WORDS * 4 + len(body)
+    head = struct.pack(f"<{len(words)}I", *words).ljust(64, b"\0") + digest
+    rest = head.ljust(HEADER_WORDS * 4 - CRC_FROM, b"\0") + body
+    return MAGIC + struct.pack("<3I", VERSION, size, zlib.crc32(rest)) + rest
+
+
+def parse_image(data: bytes, name: str = "image") -> Image:
+    """Checks and reads an image. Raises SparsetuneError when it is damaged or of another version."""
+    if len(data) < HEADER_WORDS * 4 or data[:4] != MAGIC:
+        raise SparsetuneError(f"{name} is not a sparsetune image: make one with `sparsetune build`")
+    version, size, crc = struct.unpack_from("<3I", data, 4)
+    if version != VERSION:
+        raise SparsetuneError(
+            f"{name} has format {version}, this sparsetune reads {VERSION}: build it again"
+        )
+    if size != len(data) or crc != zlib.crc32(data[CRC_FROM:]):
+        raise SparsetuneError(f"{name} is damaged (size or checksum): build it again")
+    w = struct.unpack_from("<14I", data, CRC_FROM)
+    records = [
+        LayerRecord(*struct.unpack_from("<9I", data, w[12] + 4 * LAYER_WORDS * i))
+        for i in range(w[13])
+    ]
+    return Image(
+        data, w[2], w[1], w[3], w[4], w[7], w[8], w[9], w[10], w[11], data[80:112], tuple(records)
+    )
+
+
+def read_image(path: Path) -> Image:
+    try:
+        return parse_image(path.read_bytes(), str(path))
+    except OSError as error:
+        raise SparsetuneError(f"{path}: {error.strerror}: give the path of an image") from error

@@ -1,0 +1,103 @@
+"""The update plan: which layers train, and how many of their input channels at a time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import SparsetuneError
+from .graph import Graph, Operator, input_channels
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One trained layer. operator: its index in the model. channels: input channels whose weights
+    a step updates (0: only the bias). bias: whether the bias is trained."""
+
+    operator: int
+    channels: int
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class UpdatePlan:
+    """layers: in the model's order. residual: keep 8 more fractional bits for each trained weight
+    (one byte of RAM each), so that small steps are not left to chance alone."""
+
+    layers: tuple[LayerPlan, ...]
+    residual: bool = True
+
+    def layer(self, operator: int) -> LayerPlan | None:
+        return next((p for p in self.layers if p.operator == operator), None)
+
+
+def default_plan(graph: Graph, last: int = 3, ratio: float = 0.5, residual: bool = True) -> UpdatePlan:
+    """Trains the last layers: `ratio` of the input channels of each convolution a step, all of a
+    depthwise or fully connected layer (there they cost next to nothing).
+
+    last: how many of the trainable layers, counted from the output. ratio: in (0, 1].
+    """
+    if last < 1:
+        raise SparsetuneError("a plan trains at least one layer: use --last 1 or more")
+    if not 0 < ratio <= 1:
+        raise SparsetuneError(f"--ratio {ratio} is not in (0, 1]: try 0.5")
+    layers = [_layer(graph, op, ratio) for op in graph.trainable[-last:]]
+    return UpdatePlan(tuple(layers), residual)
+
+
+def _layer(graph: Graph, op: Operator, ratio: float) -> LayerPlan:
+    channels = input_channels(graph, op)
+    chosen = channels if op.kind != "CONV_2D" else max(1, round(channels * ratio))
+    return LayerPlan(op.index, chosen, graph.bias_of(op) is not None)
+
+
+def check_plan(graph: Graph, plan: UpdatePlan) -> None:
+    """Raises SparsetuneError when the plan does not fit the model."""
+    if not plan.layers:
+        raise SparsetuneError("the plan trains no layer: add one under `layers`")
+    by_index = {op.index: op for op in graph.trainable}
+    for layer in plan.layers:
+        op = by_index.get(layer.operator)
+        if op is None:
+            raise SparsetuneError(
+                f"the plan trains operator {layer.operator}, which has no weights in this model: "
+                f"choose among {sorted(by_index)}"
+            )
+        _check_layer(graph, op, layer)
+
+
+def _check_layer(graph: Graph, op: Operator, layer: LayerPlan) -> None:
+    channels = input_channels(graph, op)
+    if not 0 <= layer.channels <= channels:
+        raise SparsetuneError(
+            f"the plan updates {layer.channels} input channels of operator {op.index}, "
+            f"which has {channels}: choose 0 to {channels}"
+        )
+    if layer.bias and graph.bias_of(op) is None:
+        raise SparsetuneError(
+            f"the plan trains the bias of operator {op.index}, which has none: set bias to false"
+        )
+
+
+def save_plan(plan: UpdatePlan, path: Path) -> None:
+    path.write_text(json.dumps(asdict(plan), indent=2) + "\n")
+
+
+def load_plan(path: Path) -> UpdatePlan:
+    try:
+        return _from_json(json.loads(path.read_text()))
+    except OSError as error:
+        raise SparsetuneError(f"{path}: {error.strerror}: give the path of a plan") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SparsetuneError(
+            f"{path} is not an update plan ({error}): make one with `sparsetune plan`"
+        ) from error
+
+
+def _from_json(data: dict[str, Any]) -> UpdatePlan:
+    layers = tuple(
+        LayerPlan(int(p["operator"]), int(p["channels"]), bool(p["bias"])) for p in data["layers"]
+    )
+    return UpdatePlan(tuple(sorted(layers, key=lambda p: p.operator)), bool(data["residual"]))

@@ -1,0 +1,118 @@
+"""A program of operators before it is laid out: what the differentiator writes and image.py
+turns into bytes. The numbers are those of ulab_kernels/program.c and docs/FORMAT.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from typing import TypeAlias
+
+
+class Code(IntEnum):
+    CONV2D = 1
+    DEPTHWISE_CONV2D = 2
+    AVG_POOL = 3
+    ADD = 4
+    SOFTMAX = 5
+    CLAMP_MASK = 16
+    KEEP_CHANNELS = 17
+    LOSS = 32
+    APPLY_MASK = 33
+    ERROR_ADD = 34
+    CONV2D_GRAD_INPUT = 35
+    DEPTHWISE_CONV2D_GRAD_INPUT = 36
+    AVG_POOL_GRAD_INPUT = 37
+    SOFTMAX_GRAD_INPUT = 38
+    CONV2D_UPDATE = 48
+    DEPTHWISE_CONV2D_UPDATE = 49
+
+
+class Flag(IntFlag):
+    NONE = 0
+    TRAINING_ONLY = 1
+    INFERENCE_ONLY = 2
+    ACCUMULATE = 4
+
+
+@dataclass(eq=False)
+class Const:
+    """Bytes in the image (flash)."""
+
+    data: bytes
+    offset: int = -1
+
+
+@dataclass(eq=False)
+class Slot:
+    """A place in the state buffer (RAM that lives as long as the training run).
+
+    init: what it holds at the start; align: in bytes."""
+
+    size: int
+    align: int
+    init: bytes = b""
+    offset: int = -1
+
+
+@dataclass(eq=False)
+class Buffer:
+    """A place in the arena, alive from the first to the last operator that names it. limit: for
+    error tensors, the largest magnitude that keeps every consumer's int32 sums from overflow."""
+
+    name: str
+    size: int
+    limit: int = 32767
+    offset: int = -1
+
+    def bound(self, limit: int) -> None:
+        self.limit = min(self.limit, limit)
+
+
+@dataclass(frozen=True)
+class LimitOf:
+    """Stands for a buffer's limit, which is only known when the whole program is."""
+
+    buffer: Buffer
+
+
+Place: TypeAlias = "Const | Slot | Buffer | None"
+Word: TypeAlias = "int | Const | Slot | Buffer | LimitOf | None"
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator of the program; source: index of the model's operator it comes from."""
+
+    code: Code
+    words: tuple[Word, ...]
+    flags: Flag = Flag.NONE
+    source: int = -1
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        return tuple(w for w in self.words if isinstance(w, Buffer))
+
+
+@dataclass(frozen=True)
+class TrainedLayer:
+    """What the device and the exporter know of one trained layer."""
+
+    operator: int
+    in_channels: int
+    out_channels: int
+    chosen: int
+    channels: Slot | None
+    weights: Slot | None
+    residual: Slot | None
+    bias: Slot | None
+
+
+@dataclass
+class Program:
+    """ops[:forward] are the forward pass; the rest is the backward pass with its updates."""
+
+    ops: list[Op] = field(default_factory=list)
+    forward: int = 0
+    layers: list[TrainedLayer] = field(default_factory=list)
+    input: Buffer | None = None
+    output: Buffer | None = None
