@@ -1,0 +1,492 @@
+"""The command `sparsetune`.
+
+Every subcommand is a function that takes the parsed arguments. What belongs to the board is
+here; what belongs to models is in sparsetune.commands, imported when it is needed, because
+reading TFLite takes a second that `sparsetune push` need not wait.
+
+`sparsetune X` for an X that is not here runs the program `sparsetune-X`, as git does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from sparsetune.board import Board
+from sparsetune.boardspec import load_spec
+from sparsetune.errors import SparsetuneError
+from sparsetune.flash import Job, flash
+from sparsetune.monitor import Monitor, Options, plot_loss
+from sparsetune.push import push_file, push_rom
+
+# Where things live on the board.
+ROM_IMAGE = "model.img"
+BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
+BOARD_DATA = "/sparsetune/train.dat"
+BOARD_TRAINED = "/sparsetune/trained.bin"
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status and never raises."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        program = _other_program(args)
+        if program:
+            return subprocess.call([program, *args[1:]])
+        namespace = build_parser().parse_args(args)
+        namespace.run(namespace)
+        return 0
+    except SystemExit as end:  # argparse has printed its message
+        return end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:
+        print("sparsetune: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Print one line about `error`, or the traceback when SPARSETUNE_DEBUG is set."""
+    if os.environ.get("SPARSETUNE_DEBUG"):
+        traceback.print_exception(error)
+    text = " ".join(str(error).split()) or "no message"
+    if not isinstance(error, SparsetuneError):
+        text = (
+            f"unexpected {type(error).__name__}: {text};"
+            " set SPARSETUNE_DEBUG=1 for details and report them"
+        )
+    print(f"sparsetune: error: {text}", file=sys.stderr)
+    return 1
+
+
+def _other_program(args: list[str]) -> str | None:
+    """Return the program `sparsetune-X` for `sparsetune X` with an X unknown here."""
+    if not args or args[0].startswith("-") or args[0] in COMMANDS or "/" in args[0]:
+        return None
+    name = f"sparsetune-{args[0]}"
+    beside = os.path.dirname(sys.executable)
+    return shutil.which(name) or shutil.which(name, path=beside)
+
+
+# Model commands ---------------------------------------------------------------------
+
+
+def _model_command(name: str) -> Command:
+    """Return a function that runs sparsetune.commands.NAME, imported only then."""
+
+    def run(args: argparse.Namespace) -> None:
+        getattr(importlib.import_module("sparsetune.commands"), name)(args)
+
+    return run
+
+
+# Board commands ---------------------------------------------------------------------
+
+
+def run_flash(args: argparse.Namespace) -> None:
+    """Put firmware on the board."""
+    spec = load_spec(args.board)
+    job = Job(
+        firmware=args.firmware or spec.firmware_file,
+        spec=spec,
+        port=args.port,
+        drive=args.drive,
+        dry_run=args.dry_run,
+    )
+    info = flash(job, print)
+    if info is not None:
+        kernels = "with" if info.has_kernels else "without"
+        print(f"{info.machine}, MicroPython {info.micropython}, {kernels} sparsetune kernels")
+
+
+def run_push(args: argparse.Namespace) -> None:
+    """Copy model image and samples to the board."""
+    files = [(args.data, BOARD_DATA)] if args.data else []
+    files += [(Path(local), remote) for local, remote in args.file]
+    if not files and args.image is None:
+        raise SparsetuneError("nothing to push: name a model image, --data or --file")
+    # Read everything first: a missing file must not be found out half-way.
+    image = _read(args.image) if args.image else None
+    contents = [(_read(local), remote) for local, remote in files]
+    with Board.connect(args.port) as board:
+        if image is not None:
+            push_image(board, image, args.replace)
+        for data, remote in contents:
+            push_data(board, remote, data)
+
+
+def push_image(board: Board, image: bytes, replace: bool = False) -> None:
+    """Make `image` the board's model, and say how it went."""
+    with Bar(BOARD_IMAGE, len(image)) as bar:
+        bar.end(push_rom(board, {ROM_IMAGE: image}, bar.update, replace))
+
+
+def push_data(board: Board, remote: str, data: bytes) -> None:
+    """Write `data` to a file on the board, and say how it went."""
+    with Bar(remote, len(data)) as bar:
+        bar.end(push_file(board, remote, data, bar.update))
+
+
+class Bar:
+    """A progress bar on a terminal; one line at the end everywhere."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name = name
+        self._total = total
+        self._started = time.monotonic()
+        columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._progress = Progress(*columns, transient=True, disable=not sys.stdout.isatty())
+        self._task = self._progress.add_task(name, total=total)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Show that `done` of `total` bytes are stored."""
+        self._progress.update(self._task, completed=done, total=total)
+
+    def end(self, sent: bool) -> None:
+        """Say what happened. sent: False when the board had it already."""
+        self._progress.stop()
+        seconds = time.monotonic() - self._started
+        how = f"{self._total / 1000 / seconds:.0f} KB/s" if sent else "already on the board"
+        print(f"{self._name}: {self._total:,} bytes, {how}")
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Train on the board and watch."""
+    keywords: dict[str, object] = {
+        "image": args.image,
+        "data": args.data,
+        "steps": args.steps,
+        "seed": args.seed,
+        **dict(args.set),
+    }
+    with Board.connect(args.port) as board:
+        log = train_on_board(board, keywords, _options(args, board.port, args.steps))
+    print(f"log: {log}")
+    if args.plot:
+        _plot(log, args.plot)
+
+
+def train_on_board(board: Board, keywords: dict[str, object], options: Options) -> Path:
+    """Run sparsetune_device.main.train(**keywords) on the board; returns the log's path.
+
+    Arguments that are None are left out. Raises SparsetuneError when the run fails.
+    """
+    arguments = ", ".join(f"{k}={v!r}" for k, v in keywords.items() if v is not None)
+    code = f"from sparsetune_device.main import train\ntrain({arguments})"
+    with Monitor(options) as monitor:
+        board.stream(code, monitor.feed)
+    if monitor.run.error:
+        raise SparsetuneError(f"training stopped on the board: {monitor.run.error}")
+    return monitor.log_path
+
+
+def run_monitor(args: argparse.Namespace) -> None:
+    """Watch a run that is already going."""
+    if args.log_file:
+        _plot(args.log_file, args.plot or args.log_file.with_suffix(".png"))
+        return
+    with Board.connect(args.port) as board, Monitor(_options(args, board.port, None)) as monitor:
+        try:
+            board.attach(monitor.feed)
+        finally:
+            monitor.close()
+            print(f"log: {monitor.log_path}")
+
+
+def _options(args: argparse.Namespace, port: str, steps: int | None) -> Options:
+    return Options(
+        port=port,
+        log=args.log,
+        plain=True if args.plain else None,
+        every=args.every,
+        total_steps=steps,
+    )
+
+
+def _plot(log: Path, png: Path) -> None:
+    if plot_loss(log, png):
+        print(f"plot: {png}")
+    else:
+        print("plot: not drawn, matplotlib is not installed (pip install 'sparsetune[plot]')")
+
+
+def run_pull(args: argparse.Namespace) -> None:
+    """Fetch a file from the board."""
+    with Board.connect(args.port) as board:
+        data = board.read_file(args.remote)
+    local = args.output or Path(args.remote.rsplit("/", 1)[-1])
+    write_whole(local, data)
+    print(f"{local}: {len(data):,} bytes")
+
+
+# Files ------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SparsetuneError(f"cannot read {path} ({error.strerror}): name another") from None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is never seen half-written."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise SparsetuneError(f"cannot write {path} ({error.strerror}): name another") from None
+
+
+# The parser -------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="sparsetune",
+        description="Fine-tune an int8 .tflite model on a microcontroller board.",
+        epilog="The chain: inspect, plan, build, flash, push, train, pull, export."
+        " `tune` does it all. `sparsetune COMMAND --help` has an example of each.",
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (help_text, example, add_arguments, run) in COMMANDS.items():
+        sub = subparsers.add_parser(
+            name,
+            help=help_text,
+            description=help_text[0].upper() + help_text[1:] + ".",
+            epilog=f"example: sparsetune {example}",
+        )
+        add_arguments(sub)
+        sub.set_defaults(run=run)
+    return parser
+
+
+def _add_port(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--port",
+        default=os.environ.get("SPARSETUNE_PORT"),
+        help="serial port (default: $SPARSETUNE_PORT, else the only board plugged in)",
+    )
+
+
+def _add_board(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--board", default="pico", help="board description, a name or a .toml file (pico)"
+    )
+
+
+def _add_view(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plain", action="store_true", help="lines instead of the live view")
+    parser.add_argument(
+        "--every", type=_count, default=10, metavar="N", help="a plain line every N steps (10)"
+    )
+    parser.add_argument("--log", type=Path, help="JSONL log (default: a new file in out/)")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the loss curve at the end")
+
+
+def _add_output(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("-o", "--output", type=Path, help=text)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=_count, help="training steps")
+    parser.add_argument("--seed", type=int, help="seed of all that is random")
+    parser.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other argument of the board's train()",
+    )
+
+
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help=".tflite file")
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_board(parser)
+    parser.add_argument("model", type=Path, help=".tflite file")
+    parser.add_argument("--ram", type=_size, help="bytes of board RAM to use, e.g. 120K")
+    _add_output(parser, "write the plan here (JSON)")
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    _plan_arguments(parser)
+    parser.add_argument("--plan", type=Path, help="plan to build (default: make one)")
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="the original .tflite file")
+    parser.add_argument("trained", type=Path, help="trained weights, as pulled from the board")
+    _add_output(parser, "the trained .tflite file")
+
+
+def _tune_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_port(parser)
+    _add_board(parser)
+    parser.add_argument("model", type=Path, help=".tflite file")
+    parser.add_argument("samples", type=Path, help="labelled samples (.npz)")
+    parser.add_argument("--ram", type=_size, help="bytes of board RAM to use, e.g. 120K")
+    _add_output(parser, "the trained .tflite file")
+    _add_run(parser)
+    _add_view(parser)
+
+
+def _flash_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_port(parser)
+    _add_board(parser)
+    parser.add_argument("firmware", type=Path, nargs="?", help=".uf2 file (default: as built)")
+    parser.add_argument("--drive", type=Path, help="folder of the board's boot loader drive")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+
+def _push_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_port(parser)
+    parser.add_argument("image", type=Path, nargs="?", help=f"model image, to {BOARD_IMAGE}")
+    parser.add_argument("--data", type=Path, help=f"samples, to {BOARD_DATA}")
+    parser.add_argument(
+        "--file",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("LOCAL", "REMOTE"),
+        help="any other file",
+    )
+    parser.add_argument("--replace", action="store_true", help="overwrite other files in /rom")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_port(parser)
+    parser.add_argument("--image", default=BOARD_IMAGE, help=f"on the board ({BOARD_IMAGE})")
+    parser.add_argument("--data", default=BOARD_DATA, help=f"on the board ({BOARD_DATA})")
+    _add_run(parser)
+    _add_view(parser)
+
+
+def _monitor_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_port(parser)
+    parser.add_argument("log_file", type=Path, nargs="?", help="draw this log and end")
+    _add_view(parser)
+
+
+def _pull_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_port(parser)
+    parser.add_argument(
+        "remote", nargs="?", default=BOARD_TRAINED, help=f"file on the board ({BOARD_TRAINED})"
+    )
+    _add_output(parser, "local file (default: the same name, here)")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _size(text: str) -> int:
+    """Read a number of bytes: 120000, 120K."""
+    units = {"K": 1024, "M": 1024 * 1024}
+    unit = units.get(text[-1:].upper(), 1)
+    try:
+        return int(text if unit == 1 else text[:-1]) * unit
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes (try 120K)") from None
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; a VALUE that is an integer becomes one."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, int(value)
+    except ValueError:
+        return name, value
+
+
+# name: (help, example, arguments, function)
+COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], Command]] = {
+    "inspect": (
+        "show the layers of a model, and what training each would cost",
+        "inspect model.tflite",
+        _inspect_arguments,
+        _model_command("inspect"),
+    ),
+    "plan": (
+        "choose what to train within the memory of a board",
+        "plan model.tflite --ram 120K -o plan.json",
+        _plan_arguments,
+        _model_command("plan"),
+    ),
+    "build": (
+        "compile model and plan into an image for the board",
+        "build model.tflite --plan plan.json -o model.img",
+        _build_arguments,
+        _model_command("build"),
+    ),
+    "flash": (
+        "put the firmware on a board",
+        "flash firmware.uf2 --board pico",
+        _flash_arguments,
+        run_flash,
+    ),
+    "push": (
+        "copy model image and samples to the board",
+        "push model.img --data train.dat",
+        _push_arguments,
+        run_push,
+    ),
+    "train": ("train on the board and watch", "train --steps 200", _train_arguments, run_train),
+    "monitor": (
+        "watch a run that is already going, or draw its log",
+        "monitor --plain",
+        _monitor_arguments,
+        run_monitor,
+    ),
+    "pull": ("fetch the trained weights", "pull -o trained.bin", _pull_arguments, run_pull),
+    "export": (
+        "put trained weights back into a .tflite file",
+        "export model.tflite trained.bin -o trained.tflite",
+        _export_arguments,
+        _model_command("export"),
+    ),
+    "tune": (
+        "do it all: plan, build, push, train, pull, export",
+        "tune model.tflite samples.npz -o trained.tflite",
+        _tune_arguments,
+        _model_command("tune"),
+    ),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""Watch a training run: telemetry lines in, a live view (or plain lines) and a log out.
+
+The view shows loss curve, accuracy, steps a second, memory of the board and the time that
+is left. The log is JSONL: one object a line with the host's `time` (seconds since 1970),
+the `kind` of line, and its fields; a step carries its number as `step`. Lines that are not
+telemetry are kept as kind "text".
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, final
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from sparsetune_device import telemetry
+
+from sparsetune.errors import SparsetuneError
+
+_parse: Callable[[str], tuple[str, dict[str, Any]] | None] = telemetry.parse
+
+SMOOTH = 25  # steps that the shown loss and accuracy are averaged over
+CURVE_ROWS = 10
+
+
+@dataclass
+class Run:
+    """What is known of a run so far."""
+
+    port: str = ""
+    total_steps: int | None = None
+    losses: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    step_ms: list[float] = field(default_factory=list)
+    events: dict[str, dict[str, Any]] = field(default_factory=dict)  # the last of each kind
+    started: float | None = None
+    last_step_at: float | None = None
+    error: str | None = None
+    done: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Steps seen so far."""
+        return len(self.losses)
+
+    def rate(self) -> float | None:
+        """Steps a second by the host's clock, over the whole run."""
+        if self.started is None or self.last_step_at is None or self.last_step_at <= self.started:
+            return None
+        return self.steps / (self.last_step_at - self.started)
+
+    def seconds_left(self) -> float | None:
+        """Seconds until the last step, if the number of steps is known."""
+        rate = self.rate()
+        if self.total_steps is None or not rate:
+            return None
+        return max(0, self.total_steps - self.steps) / rate
+
+    def add_step(self, fields: dict[str, Any], now: float) -> None:
+        """Take the fields of a step line."""
+        if self.started is None:
+            # Without a start event: the step began about its own duration ago.
+            self.started = now - float(fields["ms"]) / 1000
+        self.last_step_at = now
+        self.losses.append(float(fields["loss"]))
+        self.accuracies.append(float(fields["acc"]))
+        self.step_ms.append(float(fields["ms"]))
+
+    def add_event(self, kind: str, fields: dict[str, Any], now: float) -> None:
+        """Take an event."""
+        self.events[kind] = fields
+        if kind == "start":
+            self.started = now
+            if isinstance(fields.get("steps"), int):
+                self.total_steps = fields["steps"]
+        elif kind == "error":
+            self.error = str(fields.get("what", "unknown error"))
+        elif kind == "done":
+            self.done = True
+
+
+def mean_of_last(values: Sequence[float], count: int = SMOOTH) -> float:
+    """Return the mean of the last `count` values; 0 for none."""
+    last = values[-count:]
+    return sum(last) / len(last) if last else 0.0
+
+
+# The view ---------------------------------------------------------------------------
+
+# The dots of a braille character, [row from the top][column], as bits.
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+
+
+def braille_curve(values: Sequence[float], width: int, height: int) -> list[str]:
+    """Draw `values` as `height` rows of `width` braille characters, lowest value below."""
+    columns = _shrink(values, width * 2)
+    top, bottom = max(columns, default=0.0), min(columns, default=0.0)
+    span = (top - bottom) or 1.0
+    cells = [[0] * width for _ in range(height)]
+    rows = height * 4
+    previous: int | None = None
+    for x, value in enumerate(columns):
+        y = round((top - value) / span * (rows - 1))
+        # Fill up to the neighbour's height, so that a steep curve stays one line.
+        for dot in range(min(y, y if previous is None else previous), max(y, previous or 0) + 1):
+            cells[dot // 4][x // 2] |= _DOTS[dot % 4][x % 2]
+        previous = y
+    return ["".join(chr(0x2800 + cell) for cell in row) for row in cells]
+
+
+def _shrink(values: Sequence[float], columns: int) -> list[float]:
+    """Average `values` down to at most `columns` of them."""
+    if len(values) <= columns:
+        return list(values)
+    edges = [len(values) * i // columns for i in range(columns + 1)]
+    return [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _fields_text(fields: dict[str, Any]) -> str:
+    """Write the fields of an event for people."""
+    return "  ".join(
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
+        for name, value in fields.items()
+    )
+
+
+def render(run: Run, width: int) -> Panel:
+    """Return the live view of `run`, `width` columns wide."""
+    title = f"sparsetune  {run.port}".rstrip()
+    return Panel(Group(*_curve(run, max(20, width - 18)), _figures(run)), title=title)
+
+
+def _curve(run: Run, width: int) -> list[Text]:
+    """Draw the loss curve with its scale on the left."""
+    if not run.losses:
+        return [Text("waiting for the first step ...", style="dim")]
+    shown = _shrink(run.losses, width * 2)
+    rows = braille_curve(run.losses, width, CURVE_ROWS)
+    labels = {0: f"{max(shown):.4f}", len(rows) - 1: f"{min(shown):.4f}"}
+    return [
+        Text.assemble((f"{labels.get(i, ''):>9} ", "dim"), (row, "cyan"))
+        for i, row in enumerate(rows)
+    ]
+
+
+def _figures(run: Run) -> Table:
+    """Return the table of figures below the curve."""
+    table = Table.grid(padding=(0, 2))
+    rate = run.rate()
+    of = f" of {run.total_steps}" if run.total_steps else ""
+    table.add_row("step", f"{run.steps}{of}", "time left", _clock(run.seconds_left()))
+    table.add_row(
+        "loss",
+        f"{mean_of_last(run.losses):.4f}",
+        "accuracy",
+        f"{mean_of_last(run.accuracies):.1%}",
+    )
+    table.add_row(
+        "steps/s",
+        f"{rate:.2f}" if rate else "-",
+        "board, step",
+        f"{mean_of_last(run.step_ms):.1f} ms",
+    )
+    for kind in ("mem", "epoch", "eval", "saved"):
+        if kind in run.events:
+            table.add_row(kind, _fields_text(run.events[kind]))
+    if run.error:
+        table.add_row(Text("error", style="red"), run.error)
+    return table
+
+
+# The monitor ------------------------------------------------------------------------
+
+
+def default_log(folder: Path = Path("out"), name: str = "train") -> Path:
+    """Return a path for a new log that is not taken yet."""
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path = folder / f"{stem}.jsonl"
+    count = 2
+    while path.exists():
+        path = folder / f"{stem}-{count}.jsonl"
+        count += 1
+    return path
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to show and log a run. plain: None for plain lines unless on a terminal."""
+
+    port: str = ""
+    log: Path | None = None
+    plain: bool | None = None
+    every: int = 10
+    total_steps: int | None = None
+    clock: Callable[[], float] = time.time
+
+
+@final
+class Monitor:
+    """Shows and logs one run (a context manager); feed() it line by line."""
+
+    def __init__(self, options: Options, console: Console | None = None) -> None:
+        """Create the log (default: a new file in out/). Raises SparsetuneError."""
+        self.options = options
+        self.run = Run(port=options.port, total_steps=options.total_steps)
+        self.log_path = options.log or default_log()
+        self._log = _create(self.log_path)
+        self._console = console or Console(highlight=False)
+        plain = not self._console.is_terminal if options.plain is None else options.plain
+        self._live = None if plain else self._new_live()
+
+    def _new_live(self) -> Live:
+        # rich draws from a thread of its own: a burst of lines costs no drawing.
+        return Live(
+            get_renderable=lambda: render(self.run, self._console.width),
+            console=self._console,
+            refresh_per_second=8,
+        )
+
+    def __enter__(self) -> Monitor:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Draw the last state and close the log."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+        self._log.close()
+
+    def feed(self, line: str) -> None:
+        """Take one line from the board: telemetry, or whatever else it says."""
+        now = self.options.clock()
+        parsed = _parse(line)
+        if parsed is None:
+            self._feed_text(line, now)
+        elif parsed[0] == "step":
+            self._feed_step(parsed[1], now)
+        else:
+            self._feed_event(parsed[0], parsed[1], now)
+
+    def _feed_step(self, fields: dict[str, Any], now: float) -> None:
+        self.run.add_step(fields, now)
+        self._write({"time": now, "kind": "step", "step": self.run.steps, **fields})
+        if self.run.steps % self.options.every == 0 or self.run.steps == self.run.total_steps:
+            self._say(_step_text(self.run))
+
+    def _feed_event(self, kind: str, fields: dict[str, Any], now: float) -> None:
+        self.run.add_event(kind, fields, now)
+        self._write({**fields, "time": now, "kind": kind})
+        self._say(f"{kind}: {_fields_text(fields)}".rstrip(": "))
+
+    def _feed_text(self, line: str, now: float) -> None:
+        if not line.strip():
+            return
+        self._write({"time": now, "kind": "text", "text": line})
+        self._say(f"board: {line.strip()}")
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._log.write(json.dumps(record) + "\n")
+        self._log.flush()  # the log is worth most when something goes wrong next
+
+    def _say(self, text: str) -> None:
+        if self._live is None:
+            self._console.print(Text(text), soft_wrap=True)
+
+
+def _step_text(run: Run) -> str:
+    """Return the plain line of the present step."""
+    of = f"/{run.total_steps}" if run.total_steps else ""
+    rate = run.rate()
+    return (
+        f"step {run.steps}{of}  loss {mean_of_last(run.losses):.4f}"
+        f"  acc {mean_of_last(run.accuracies):.4f}  {run.step_ms[-1]:.1f} ms"
+        f"  {rate or 0:.2f} steps/s  left {_clock(run.seconds_left())}"
+    )
+
+
+def _create(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise SparsetuneError(
+            f"cannot write the log {path} ({error.strerror}): choose another with --log"
+        ) from None
+
+
+# The log ----------------------------------------------------------------------------
+
+
+def read_steps(log: Path) -> list[dict[str, Any]]:
+    """Return the step records of a JSONL log. Raises SparsetuneError."""
+    try:
+        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        return [record for record in records if record["kind"] == "step"]
+    except OSError as error:
+        raise SparsetuneError(f"cannot read {log} ({error.strerror}): name a .jsonl log") from None
+    except (ValueError, KeyError, TypeError):
+        raise SparsetuneError(f"{log} is not a log of sparsetune: name a .jsonl log") from None
+
+
+def plot_loss(log: Path, png: Path, title: str = "") -> bool:
+    """Draw the loss curve of a log. Returns False when matplotlib is not installed."""
+    steps = read_steps(log)
+    if not steps:
+        raise SparsetuneError(f"{log} holds no steps yet: there is nothing to draw")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    losses = [record["loss"] for record in steps]
+    smooth = [mean_of_last(losses[: i + 1]) for i in range(len(losses))]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(range(1, len(losses) + 1), losses, color="0.75", linewidth=1, label="each step")
+    axes.plot(range(1, len(smooth) + 1), smooth, label=f"mean of the last {SMOOTH}")
+    axes.set(xlabel="step", ylabel="loss", title=title or log.stem)
+    axes.legend()
+    png.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(png, dpi=120)
+    return True
