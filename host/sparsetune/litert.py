@@ -1,0 +1,101 @@
+"""Runs .tflite models with LiteRT: the judge of every accuracy that sparsetune prints.
+
+Only this file runs LiteRT. It uses the reference kernels, because those are the arithmetic that
+the board reproduces bit for bit; LiteRT's default (XNNPACK) differs by up to two steps.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsetune.errors import SparsetuneError
+
+Model: TypeAlias = "str | os.PathLike[str] | bytes | bytearray"
+Array: TypeAlias = "npt.NDArray[Any]"
+
+_PACKAGES = ("ai_edge_litert", "tflite_runtime")
+
+
+class LiteRTError(SparsetuneError):
+    """LiteRT is missing, refuses the model, or the samples do not fit it (one-line message)."""
+
+
+def predict(model: Model, x: Array) -> Array:
+    """Raw outputs of `model` for samples `x`, one by one, in the model's own output dtype.
+
+    x: [N, ...] in the model's input dtype (int8 for int8 models); each sample must hold as many
+    values as the model's input. Returns [N, ...output shape without the batch axis]. Raises
+    LiteRTError.
+    """
+    interpreter = open_interpreter(model)
+    source, sink = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    _check_samples(x, source)
+    outputs = np.empty((len(x), *sink["shape"][1:]), sink["dtype"])
+    for i, sample in enumerate(x):
+        interpreter.set_tensor(source["index"], sample.reshape(source["shape"]))
+        interpreter.invoke()
+        outputs[i] = interpreter.get_tensor(sink["index"])[0]
+    return outputs
+
+
+def litert_accuracy(model: Model, x: Array, y: Array) -> float:
+    """Share (0..1) of samples `x` [N, ...] whose largest output is the label `y` [N]."""
+    if len(x) != len(y) or len(y) == 0:
+        raise LiteRTError(f"{len(x)} samples but {len(y)} labels: pass one label for each sample")
+    scores = predict(model, x).reshape(len(y), -1)
+    return float(np.mean(scores.argmax(axis=1) == y))
+
+
+def open_interpreter(model: Model) -> Any:
+    """A LiteRT interpreter with reference kernels, one thread, tensors allocated."""
+    runtime = _runtime()
+    source = (
+        {"model_content": bytes(model)}
+        if isinstance(model, (bytes, bytearray))
+        else {"model_path": str(_existing(model))}
+    )
+    try:
+        interpreter = runtime.Interpreter(
+            **source,
+            num_threads=1,
+            experimental_op_resolver_type=runtime.OpResolverType.BUILTIN_REF,
+        )
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise LiteRTError(f"LiteRT refuses the model: {_one_line(error)}") from error
+    return interpreter
+
+
+def _runtime() -> Any:
+    for package in _PACKAGES:
+        try:
+            return importlib.import_module(package + ".interpreter")
+        except ImportError:
+            continue
+    raise LiteRTError("LiteRT is not installed: pip install ai-edge-litert")
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    found = Path(path)
+    if not found.is_file():
+        raise LiteRTError(f"{found}: no such model file")
+    return found
+
+
+def _check_samples(x: Array, source: dict[str, Any]) -> None:
+    wanted = tuple(int(n) for n in source["shape"])
+    if x.dtype != source["dtype"]:
+        kind = np.dtype(source["dtype"]).name
+        raise LiteRTError(f"samples are {x.dtype}, but the model's input is {kind}: convert them")
+    if x[:1].size not in (0, int(np.prod(wanted))):
+        raise LiteRTError(f"a sample is {x.shape[1:]}, but the model's input is {wanted[1:]}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
