@@ -1,0 +1,87 @@
+"""Which input channels a step trains: the dynamic part of the sparse update (DGSU, 2503.17959).
+
+A policy is a class with choose(step, state); it writes the chosen channels of every sparse layer
+into the state buffer as little-endian uint16. Write your own and pass it to train().
+"""
+
+import struct
+
+import sparsetune_kernels as kernels
+
+
+class _Walk:
+    """Windows over an order of one layer's channels; the last window ends flush, so that every
+    channel has been visited when the walk starts anew."""
+
+    def __init__(self, layer):
+        self.layer = layer
+        self.windows = (layer.in_channels + layer.chosen - 1) // layer.chosen
+        self.order = bytearray(2 * layer.in_channels)
+        self.natural()
+
+    def natural(self):
+        for i in range(self.layer.in_channels):
+            struct.pack_into("<H", self.order, 2 * i, i)
+
+    def shuffle(self, seed):
+        """A permutation that depends on nothing but the seed."""
+        self.natural()
+        order = self.order
+        for i in range(self.layer.in_channels - 1, 0, -1):
+            a, b = 2 * i, 2 * (kernels.random(seed, i) % (i + 1))
+            order[a], order[b] = order[b], order[a]
+            order[a + 1], order[b + 1] = order[b + 1], order[a + 1]
+
+    def write(self, window, state):
+        layer = self.layer
+        begin = 2 * min(window * layer.chosen, layer.in_channels - layer.chosen)
+        size = 2 * layer.chosen
+        state[layer.channels_at : layer.channels_at + size] = self.order[begin : begin + size]
+
+
+class Static:
+    """The same channels in every step."""
+
+    def __init__(self, layers, seed):
+        self.walks = [_Walk(layer) for layer in layers if layer.is_sparse]
+
+    def choose(self, step, state):
+        for walk in self.walks:
+            walk.write(0, state)
+
+
+class Cyclic(Static):
+    """A window of neighbours that moves on with every step: all are visited in turn."""
+
+    def choose(self, step, state):
+        for walk in self.walks:
+            walk.write(step % walk.windows, state)
+
+
+class Random(Static):
+    """Random subsets without replacement: the order is drawn anew once all were visited."""
+
+    def __init__(self, layers, seed):
+        super().__init__(layers, seed)
+        self.seed = seed
+        self.round = [-1] * len(self.walks)
+
+    def choose(self, step, state):
+        for i, walk in enumerate(self.walks):
+            number, window = divmod(step, walk.windows)
+            if number != self.round[i]:
+                self.round[i] = number
+                walk.shuffle(kernels.random(self.seed + walk.layer.operator, number))
+            walk.write(window, state)
+
+
+POLICIES = {"static": Static, "cyclic": Cyclic, "random": Random}
+
+
+def make_policy(policy, layers, seed):
+    """policy: a name from POLICIES, or a class of your own."""
+    if not isinstance(policy, str):
+        return policy(layers, seed)
+    if policy not in POLICIES:
+        raise ValueError("no policy %s: choose %s" % (policy, ", ".join(sorted(POLICIES))))
+    return POLICIES[policy](layers, seed)

@@ -1,0 +1,40 @@
+"""What was learnt, in a file that survives resets: written beside the old one, then renamed."""
+
+import binascii
+import os
+import struct
+
+MAGIC = b"STCK"
+VERSION = 1
+HEADER = "<4s5I8x"  # magic, version, image crc, steps done, state bytes, state crc
+HEADER_BYTES = 32
+
+
+def save(path, image, state, steps):
+    """Writes the state; a power cut at any moment leaves the old file or the new one."""
+    part = path + ".part"
+    crc = binascii.crc32(state) & 0xFFFFFFFF
+    with open(part, "wb") as file:
+        file.write(struct.pack(HEADER, MAGIC, VERSION, image.crc, steps, len(state), crc))
+        file.write(state)
+    if hasattr(os, "sync"):
+        os.sync()
+    os.rename(part, path)
+
+
+def load(path, image, state):
+    """Fills the state from a file and returns the steps done. Raises ValueError when the file is
+    damaged or belongs to another image; the state is then unchanged."""
+    with open(path, "rb") as file:
+        header = file.read(HEADER_BYTES)
+        body = bytearray(len(state))
+        length = file.readinto(body)
+    if len(header) < HEADER_BYTES or header[:4] != MAGIC:
+        raise ValueError("%s is not a checkpoint" % path)
+    _, version, image_crc, steps, size, crc = struct.unpack(HEADER, header)
+    if version != VERSION or image_crc != image.crc or size != len(state):
+        raise ValueError("%s belongs to another image: train from the start" % path)
+    if length != size or crc != binascii.crc32(body) & 0xFFFFFFFF:
+        raise ValueError("%s is damaged: train from the start" % path)
+    state[:] = body
+    return steps

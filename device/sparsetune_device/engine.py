@@ -1,0 +1,35 @@
+"""Runs an image: inference and training steps over one arena and one state buffer."""
+
+import struct
+
+import sparsetune_kernels as kernels
+
+# Byte offsets in the control block, the first bytes of the state buffer (st_control_t).
+LABEL, LOSS, PREDICTED, RATE, SEED = 0, 4, 8, 12, 20
+
+
+class Engine:
+    """arena: everything that lives within a step. state: what is learnt. Both are allocated here,
+    once; a step allocates nothing."""
+
+    def __init__(self, image):
+        self.image = image
+        self.arena = bytearray(image.arena_bytes)
+        self.state = image.initial_state()
+        self.sample = memoryview(self.arena)[image.input_at : image.input_at + image.input_bytes]
+        self.output = memoryview(self.arena)[image.output_at : image.output_at + image.output_bytes]
+
+    def infer(self):
+        """Runs the forward pass on what stands in self.sample; the result is in self.output."""
+        kernels.run(self.image.data, self.state, self.arena, 0, self.image.forward_ops, 0)
+
+    def step(self, label, rate, seed):
+        """One training step on self.sample. label: its class. rate: (mantissa, exponent) of the
+        learning rate. seed: of the stochastic rounding, another one each step.
+
+        Returns (loss in units of 1/65536, predicted class), both from before the update.
+        """
+        struct.pack_into("<i", self.state, LABEL, label)
+        struct.pack_into("<IiI", self.state, RATE, rate[0], rate[1], seed)
+        kernels.run(self.image.data, self.state, self.arena, 0, self.image.ops, 1)
+        return struct.unpack_from("<2i", self.state, LOSS)

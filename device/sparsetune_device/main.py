@@ -1,0 +1,158 @@
+"""The training run: read a sample, choose channels, step, tell. Change it as you like.
+
+Everything it says goes through `out`, one line at a time (telemetry.py).
+"""
+
+import gc
+
+import sparsetune_kernels as kernels
+
+from .channels import make_policy
+from .checkpoint import load, save
+from .clock import now_us, since_us
+from .data import Order, Samples
+from .engine import Engine
+from .image import open_image
+from .schedule import Schedule, parse_rate
+from .telemetry import event_line, step_line
+
+WINDOW = 64  # steps over which the running accuracy is taken
+COLLECT_EVERY = 16  # steps between garbage collections
+
+
+class Accuracy:
+    """Share of right answers over the last WINDOW steps, in units of 1/65536."""
+
+    def __init__(self):
+        self.ring = bytearray(WINDOW)
+        self.steps = 0
+        self.right = 0
+
+    def add(self, is_right):
+        at = self.steps % WINDOW
+        self.right += is_right - self.ring[at]
+        self.ring[at] = is_right
+        self.steps += 1
+        return self.right * 65536 // min(self.steps, WINDOW)
+
+
+class Memory:
+    """Heap figures; MicroPython only, where RAM is what counts. Elsewhere nothing is said."""
+
+    def __init__(self):
+        self.free_min = None
+
+    def look(self):
+        gc.collect()
+        if hasattr(gc, "mem_free"):
+            free = gc.mem_free()
+            self.free_min = free if self.free_min is None else min(self.free_min, free)
+
+    def tell(self, engine, out):
+        if self.free_min is None:
+            return
+        heap = gc.mem_free() + gc.mem_alloc()
+        arena, state = len(engine.arena), len(engine.state)
+        out(event_line("mem", free=self.free_min, heap=heap, arena=arena, state=state))
+
+
+def train(image, data, steps, rate="0.05", seed=1, policy="cyclic", schedule="cosine", warmup=0,
+          save_to=None, save_every=0, resume=False, out=print):
+    """Trains for `steps` steps.
+
+    image, data: paths. rate: the learning rate as decimal text. policy: see channels.py.
+    schedule, warmup: see schedule.py. save_to: checkpoint path, written every save_every steps
+    (0: at the end only), at the end and when interrupted. resume: go on from that checkpoint.
+    """
+    memory = Memory()
+    engine = Engine(open_image(image))
+    run = Run(engine, Samples(data, engine.image), seed, policy)
+    run.rates = Schedule(schedule, parse_rate(rate), steps, warmup)
+    if resume:
+        run.step = load(save_to, engine.image, engine.state)
+    out(event_line("start", steps=steps, seed=seed, image=engine.image.crc,
+                   samples=run.samples.count, first=run.step))
+    memory.look()
+    memory.tell(engine, out)
+    try:
+        run.until(steps, memory, save_to, save_every, out)
+    finally:
+        run.samples.close()
+        if save_to:
+            save(save_to, engine.image, engine.state, run.step)
+            out(event_line("saved", path=save_to, step=run.step))
+    memory.look()
+    memory.tell(engine, out)
+    out(event_line("done", steps=run.step))
+
+
+class Run:
+    """The state of a training run beside the engine's own."""
+
+    def __init__(self, engine, samples, seed, policy):
+        self.engine = engine
+        self.samples = samples
+        self.seed = seed
+        self.policy = make_policy(policy, engine.image.layers, seed)
+        self.order = Order(samples.count, seed)
+        self.accuracy = Accuracy()
+        self.rates = None
+        self.epoch = -1
+        self.step = 0
+
+    def until(self, steps, memory, save_to, save_every, out):
+        while self.step < steps:
+            start = now_us()
+            loss, right = self.one_step()
+            out(step_line(loss, self.accuracy.add(right), since_us(start)))
+            if self.step % COLLECT_EVERY == 0:
+                memory.look()
+            if self.step % self.samples.count == 0:
+                out(event_line("epoch", n=self.step // self.samples.count))
+            if save_to and save_every and self.step % save_every == 0:
+                save(save_to, self.engine.image, self.engine.state, self.step)
+
+    def one_step(self):
+        """Returns (loss in units of 1/65536, 1 if the prediction was right else 0)."""
+        engine = self.engine
+        epoch, at = divmod(self.step, self.samples.count)
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.order.shuffle(epoch)
+        label = self.samples.load(self.order.order[at], engine.sample)
+        self.policy.choose(self.step, engine.state)
+        seed = kernels.random(self.seed, self.step)
+        loss, predicted = engine.step(label, self.rates.rate(self.step), seed)
+        self.step += 1
+        return loss, int(predicted == label)
+
+
+def evaluate(image, data, checkpoint=None, outputs=False, out=print):
+    """Runs the model over all samples and tells how many it got right.
+
+    checkpoint: path of what was learnt, else the model as it came. outputs: also tell the raw
+    output of every sample, as hexadecimal int8.
+    """
+    engine = Engine(open_image(image))
+    if checkpoint:
+        load(checkpoint, engine.image, engine.state)
+    samples = Samples(data, engine.image)
+    correct = 0
+    for i in range(samples.count):
+        label = samples.load(i, engine.sample)
+        engine.infer()
+        correct += int(_argmax(engine.output) == label)
+        if outputs:
+            out(event_line("output", n=i, hex="x" + bytes(engine.output).hex()))
+    samples.close()
+    out(event_line("eval", correct=correct, total=samples.count))
+
+
+def _argmax(output):
+    """Index of the largest int8, the first of equals."""
+    best, largest = 0, -1
+    for i in range(len(output)):
+        value = output[i] ^ 128  # int8 order as uint8 order
+        if value > largest:
+            best, largest = i, value
+    return best

@@ -1,0 +1,58 @@
+"""From what the board learnt back to a .tflite."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+from .errors import SparsetuneError
+from .graph import Graph
+from .image import ABSENT, Image
+from .tflite import parse_tflite, patch_tflite
+
+_HEADER = "<4s5I8x"  # device/sparsetune_device/checkpoint.py
+_HEADER_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a board learnt: steps done and the state buffer."""
+
+    steps: int
+    state: bytes
+
+
+def parse_checkpoint(data: bytes, image: Image) -> Checkpoint:
+    """Raises SparsetuneError when the checkpoint is damaged or belongs to another image."""
+    if len(data) < _HEADER_BYTES or data[:4] != b"STCK":
+        raise SparsetuneError("this is not a checkpoint: get one with `sparsetune pull`")
+    _, version, image_crc, steps, size, crc = struct.unpack_from(_HEADER, data)
+    state = data[_HEADER_BYTES:]
+    if version != 1 or image_crc != image.crc or size != image.state_bytes:
+        raise SparsetuneError("the checkpoint belongs to another image: give the one it ran on")
+    if len(state) != size or zlib.crc32(state) != crc:
+        raise SparsetuneError("the checkpoint is damaged: pull it again")
+    return Checkpoint(steps, state)
+
+
+def export_tflite(model: bytes, image: Image, checkpoint: Checkpoint) -> bytes:
+    """The model with its trained weights and biases; everything else as it was."""
+    graph = parse_tflite(model)
+    if graph.digest != image.digest:
+        raise SparsetuneError("the image was built from another model: give the original .tflite")
+    return patch_tflite(model, trained_tensors(graph, image, checkpoint.state))
+
+
+def trained_tensors(graph: Graph, image: Image, state: bytes) -> dict[int, bytes]:
+    """Tensor index -> trained contents, as the .tflite stores them."""
+    values: dict[int, bytes] = {}
+    for layer in image.layers:
+        op = graph.operators[layer.operator]
+        if layer.weights_at != ABSENT:
+            end = layer.weights_at + layer.weights_bytes
+            values[op.inputs[1]] = state[layer.weights_at : end]
+        if layer.bias_at != ABSENT:
+            end = layer.bias_at + 4 * layer.out_channels
+            values[op.inputs[2]] = state[layer.bias_at : end]
+    return values

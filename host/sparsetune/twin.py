@@ -1,0 +1,50 @@
+"""The host twin: the device package itself, run by CPython over the same kernels."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sparsetune_device.main as device
+
+Line = Callable[[str], None]
+
+
+class Twin:
+    """A board made of files in a folder. image, samples: contents of the two pushed files."""
+
+    def __init__(self, image: bytes, samples: bytes) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="sparsetune-")
+        self.path = Path(self._folder.name)
+        (self.path / "model.img").write_bytes(image)
+        (self.path / "train.dat").write_bytes(samples)
+
+    def __enter__(self) -> Twin:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folder.cleanup()
+
+    def _file(self, name: str) -> str:
+        return str(self.path / name)
+
+    def train(self, out: Line, **options: Any) -> bytes:
+        """Runs device.main.train with the given options; returns the checkpoint."""
+        device.train(
+            self._file("model.img"),
+            self._file("train.dat"),
+            save_to=self._file("trained.ckpt"),
+            out=out,
+            **options,
+        )
+        return (self.path / "trained.ckpt").read_bytes()
+
+    def evaluate(self, out: Line, samples: bytes, trained: bool, outputs: bool = False) -> None:
+        """Runs device.main.evaluate on samples of its own, with or without what was learnt."""
+        (self.path / "test.dat").write_bytes(samples)
+        checkpoint = self._file("trained.ckpt") if trained else None
+        device.evaluate(
+            self._file("model.img"), self._file("test.dat"), checkpoint, outputs=outputs, out=out
+        )
