@@ -59,7 +59,7 @@ def debian_mirror(etc: Path = ETC_APT) -> str | None:
         entries = deb822_entries if file.suffix == ".sources" else one_line_entries
         for address, suite in entries(file.read_text(errors="replace")):
             if DEBIAN_SUITE.match(suite):
-                return (mirror_lists(address) or [None])[0]
+                return next(iter(mirror_lists(address)), None)
     return None
 
 

@@ -14,17 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .needs import require
-from .shell import (
-    BUILD,
-    ROOT,
-    ToolError,
-    locked,
-    run,
-    run_main,
-    say,
-    show,
-    write_if_changed,
-)
+from .shell import BUILD, ROOT, ToolError, locked, run, run_main, say, show, write_if_changed
 from .sources import Trees, ensure, micropython_version
 from .uf2 import to_uf2
 
@@ -69,6 +59,7 @@ def build_environment(trees: Trees) -> dict[str, str]:
         "MICROPY_MPYCROSS": str(BUILD / "mpy-cross" / "mpy-cross"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
+        "LC_ALL": "C",
     }
 
 
@@ -76,9 +67,18 @@ def jobs() -> str:
     return f"-j{os.cpu_count() or 1}"
 
 
+def refuse_spaces(*paths: Path) -> None:
+    """MicroPython's makefiles split paths at spaces: say so instead of failing far inside."""
+    for path in paths:
+        if re.search(r"\s", str(path)):
+            raise ToolError(f"the path '{path}' has a space, which MicroPython's makefiles "
+                            "cannot take: move the folder to a path without")
+
+
 def build_mpy_cross(trees: Trees) -> Path:
     """MicroPython's own cross-compiler, for the host."""
     require("make", "gcc")
+    refuse_spaces(ROOT, trees.micropython)
     with locked(BUILD / "mpy-cross"):
         run("building mpy-cross",
             ["make", jobs(), "-C", trees.micropython / "mpy-cross",

@@ -10,9 +10,9 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from .firmware import KERNELS, build_environment, jobs
+from .firmware import KERNELS, build_environment, jobs, refuse_spaces
 from .needs import require
-from .shell import BUILD, ToolError, locked, run, run_main, say, show, write_if_changed
+from .shell import BUILD, ROOT, ToolError, locked, run, run_main, say, show, write_if_changed
 from .sources import ensure
 
 MODULE = "sparsetune_kernels"
@@ -47,6 +47,7 @@ def build(arch: str) -> Path:
     require("make", COMPILERS[arch])
     require_linker()
     trees = ensure()
+    refuse_spaces(ROOT, trees.micropython)
     folder = BUILD / "natmod" / arch
     module = folder / f"{MODULE}.mpy"
     with locked(folder):

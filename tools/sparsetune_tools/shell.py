@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 LOG_TAIL_LINES = 15
+TICK_SECONDS = 10
+# From a `make` above us, or from the user's shell: they would change what is built.
+NOT_INHERITED = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "CFLAGS", "CPPFLAGS",
+                 "CXXFLAGS", "ASMFLAGS", "LDFLAGS", "CFLAGS_EXTRA"}
 
 
 class ToolError(Exception):
@@ -28,6 +34,23 @@ def show(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
+class Ticker:
+    """Says every few seconds that a long program is still at work, and how far it is."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.start = self.said = time.monotonic()
+
+    def line(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self.said < TICK_SECONDS:
+            return
+        self.said = now
+        percent = re.match(r"\[ *(\d+)%\]", text)
+        done = f", {percent[1]} %" if percent else ""
+        say(f"{self.what}: {now - self.start:.0f} s{done}")
+
+
 def run(what: str, command: Sequence[str | Path], log: Path,
         env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
     """Run a program, its output appended to `log`, and return what it printed.
@@ -36,15 +59,21 @@ def run(what: str, command: Sequence[str | Path], log: Path,
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=cwd, text=True, errors="replace", check=False,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
-    with log.open("a") as file:
-        file.write("$ " + " ".join(words) + "\n" + done.stdout)
-    if done.returncode:
-        print("\n".join(done.stdout.splitlines()[-LOG_TAIL_LINES:]), file=sys.stderr)
+    inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    output, ticker = [], Ticker(what)
+    with log.open("a") as file, subprocess.Popen(
+            words, cwd=cwd, text=True, errors="replace", env={**inherited, **(env or {})},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT) as process:
+        file.write("$ " + " ".join(words) + "\n")
+        for line in process.stdout or ():
+            file.write(line)
+            output.append(line)
+            ticker.line(line)
+    if process.returncode:
+        print("".join(output[-LOG_TAIL_LINES:]), end="", file=sys.stderr)
         raise ToolError(f"{what} failed (all of its output: {show(log)})")
-    return done.stdout
+    return "".join(output)
 
 
 @contextlib.contextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from .firmware import build_environment, jobs
+from .firmware import build_environment, jobs, refuse_spaces
 from .needs import require
-from .shell import BUILD, locked, run, run_main, say, show
+from .shell import BUILD, ROOT, locked, run, run_main, say, show
 from .sources import ensure
 
 FOLDER = BUILD / "unix"
@@ -20,6 +20,7 @@ def build() -> Path:
     """Build it, or only what changed; returns the executable."""
     require("make", "gcc")
     trees = ensure()
+    refuse_spaces(ROOT, trees.micropython)
     with locked(FOLDER):
         run("building MicroPython's unix port",
             ["make", jobs(), "-C", trees.micropython / "ports" / "unix", f"BUILD={FOLDER}",
