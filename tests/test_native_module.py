@@ -1,0 +1,105 @@
+"""The kernels as a native module: in the unix port, and on the stock firmware of an emulated Pico;
+and what our own firmware leaves a program to work with."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sparsetune_kernels
+from sparsetune_tools import firmware, natmod, unix
+from sparsetune_tools.emulated_pico import EmulatedPico
+
+METHODS = """
+import sparsetune_kernels as k
+print(sorted(name for name in dir(k) if name[0] != "_"))
+print(k.abi(), [k.random(seed, n) for seed in (0, 1, 0xffffffff) for n in range(4)])
+try:
+    k.abi(1)
+except TypeError:
+    print("TypeError")
+"""
+MEMORY = """
+import gc, sys
+gc.collect()
+print(gc.mem_free())
+low, high = 0, 264 * 1024
+while high - low > 64:
+    size = (low + high) // 2
+    try:
+        bytearray(size)
+        low = size
+    except MemoryError:
+        high = size
+    gc.collect()
+print(low)
+"""
+ROMFS = """
+import gc
+gc.collect()
+before = gc.mem_free()
+weights = memoryview(open("/rom/weights.bin", "rb"))
+print(len(weights), sum(weights), before - gc.mem_free() < 500)
+"""
+
+
+def twin_answer():
+    """What METHODS must print, from the CPython build of the same kernels."""
+    out = subprocess.run([sys.executable, "-c", METHODS], check=True, capture_output=True,
+                         text=True, cwd=Path(sparsetune_kernels.__file__).parent)
+    return out.stdout
+
+
+def mpremote(port, *words):
+    done = subprocess.run([sys.executable, "-m", "mpremote", "connect", str(port), *words],
+                          capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.replace("\r\n", "\n")
+
+
+@pytest.fixture(scope="module")
+def pico():
+    built = firmware.build()
+    with EmulatedPico(built.folder / "firmware.uf2") as board:
+        yield board
+
+
+def test_unix_port_loads_the_x64_module():
+    module = natmod.build("x64")
+    done = subprocess.run([unix.build(), "-c", METHODS], cwd=module.parent,
+                          capture_output=True, text=True, check=True)
+    assert done.stdout == twin_answer()
+
+
+def test_stock_firmware_loads_the_armv6m_module():
+    module = natmod.build("armv6m")
+    stock = firmware.build("stock")
+    with EmulatedPico(stock.folder / "firmware.uf2") as board:
+        mpremote(board.port, "cp", str(module), ":")
+        assert mpremote(board.port, "exec", METHODS) == twin_answer()
+
+
+def test_firmware_has_the_kernels_in_it(pico):
+    assert mpremote(pico.port, "exec", METHODS) == twin_answer()
+
+
+def test_memory_at_boot(pico):
+    free, largest = map(int, mpremote(pico.port, "exec", MEMORY).split())
+    print(f"emulated: {free} bytes free at boot, the largest buffer has {largest}")
+    assert free >= 225 * 1024
+    assert largest >= 225 * 1024
+
+
+def test_a_model_in_romfs_costs_no_ram(pico, tmp_path):
+    weights = bytes(range(256)) * 64
+    (tmp_path / "weights.bin").write_bytes(weights)
+    mpremote(pico.port, "romfs", "deploy", str(tmp_path))
+    expected = f"{len(weights)} {sum(weights)} True\n"
+    assert mpremote(pico.port, "exec", ROMFS) == expected
+
+
+def test_natmod_refuses_another_architecture():
+    done = subprocess.run([sys.executable, "-m", "sparsetune_tools.natmod", "z80"],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr == "error: no architecture z80: choose from " \
+        "armv6m, x64\n"
