@@ -1,0 +1,69 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+FIRMWARE = ROOT / "build" / "firmware" / "SPARSETUNE_PICO" / "firmware.bin"
+UNIX_MICROPYTHON = ROOT / "build" / "unix" / "micropython"
+
+
+@pytest.fixture(scope="session")
+def emulated_pico(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """A running emulated Pico with the project's firmware and a flash of its own.
+
+    `emulated_pico.port_link` names its port for good, `.port` until the next plug().
+    """
+    if not FIRMWARE.exists():
+        pytest.skip("no firmware is built: run make firmware")
+    from sparsetune_tools.emulated_pico import EmulatedPico
+    from sparsetune_tools.shell import ToolError
+
+    folder = tmp_path_factory.mktemp("pico")
+    pico = EmulatedPico(
+        firmware=FIRMWARE,
+        flash=folder / "flash.bin",
+        port_link=folder / "port",
+        bootsel=folder / "RPI-RP2",
+    )
+    try:
+        pico.start()
+    except ToolError as error:
+        pytest.skip(f"the emulator does not start: {error}")
+    yield pico
+    pico.stop()
+
+
+@pytest.fixture
+def stand_in() -> Iterator[Callable[..., str]]:
+    """Start stand-ins for a board (see stand_in_board.py); returns their port."""
+    processes = []
+
+    def start(*arguments: object) -> str:
+        command = [sys.executable, str(TESTS / "stand_in_board.py"), *map(str, arguments)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        start.kill = process.kill  # type: ignore[attr-defined]
+        return port
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def unix_micropython() -> Path:
+    """MicroPython for this machine, the project's own build."""
+    if not UNIX_MICROPYTHON.exists():
+        pytest.skip("MicroPython's unix port is not built: run make micropython")
+    return UNIX_MICROPYTHON

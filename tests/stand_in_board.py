@@ -1,0 +1,268 @@
+"""A stand-in for a board: CPython behind a PTY that answers like MicroPython's raw REPL.
+
+It runs the project's own receive.py, with this machine's file system and a bytearray for
+the ROMFS partition. It is fast and can be made to fail in ways that a board cannot; what
+it proves about a real board is only that both ends of the protocol agree. The same tests
+run on the emulated Pico too.
+
+    python stand_in_board.py [--stock] [--flip N ...] [--drop N ...] [--mute N ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import io
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import tty
+import types
+from collections.abc import Iterator
+
+from sparsetune_device import receive
+
+BANNER = "raw REPL; CTRL-B to exit\r\n>"
+
+
+class Wire:
+    """The board's side of the cable: a PTY, read by a thread, with faults on demand."""
+
+    def __init__(self, faults: argparse.Namespace) -> None:
+        self.master, slave = os.openpty()
+        tty.setraw(slave)
+        self.path = os.ttyname(slave)
+        self._slave = slave  # kept open: otherwise the PTY ends when the host closes it
+        self._faults = faults
+        self._data = bytearray()
+        self._count: int | None = None  # bytes since the transfer began
+        self._answers = 0
+        self._ready = threading.Condition()
+        self.interruptible = False  # code runs, and Ctrl-C stops it
+        self.transfer = False
+        threading.Thread(target=self._pump, daemon=True).start()
+
+    def begin_transfer(self) -> None:
+        self._count = 0
+        self._answers = 0
+        self.transfer = True
+
+    def end_transfer(self) -> None:
+        self._count = None
+        self.transfer = False
+
+    def _pump(self) -> None:
+        while True:
+            data = os.read(self.master, 4096)
+            if self._count is not None:
+                data = self._damage(data)
+            if b"\x03" in data and self.interruptible and not self.transfer:
+                data = data.rpartition(b"\x03")[2]
+                os.kill(os.getpid(), signal.SIGINT)
+            with self._ready:
+                self._data += data
+                self._ready.notify()
+
+    def _damage(self, data: bytes) -> bytes:
+        out = bytearray()
+        for byte in data:
+            if self._count in self._faults.flip:
+                byte ^= 0x10
+            if self._count not in self._faults.drop:
+                out.append(byte)
+            self._count = (self._count or 0) + 1
+        return bytes(out)
+
+    def read(self, count: int, seconds: float | None) -> bytes:
+        """Return up to `count` bytes, fewer when they take longer than `seconds`."""
+        end = None if seconds is None else time.monotonic() + seconds
+        with self._ready:
+            while len(self._data) < count:
+                rest = 1.0 if end is None else end - time.monotonic()
+                if rest <= 0:
+                    break
+                self._ready.wait(min(rest, 1.0))
+            data = bytes(self._data[:count])
+            del self._data[:count]
+            return data
+
+    def write(self, text: str) -> None:
+        if self.transfer and text.startswith("+"):
+            self._answers += 1
+            if self._answers in self._faults.mute:
+                return
+        os.write(self.master, text.encode())
+
+
+class StandInLine:
+    """Takes the place of receive.Line."""
+
+    wire: Wire
+
+    def __init__(self) -> None:
+        self.wire.begin_transfer()
+
+    def close(self) -> None:
+        self.wire.end_transfer()
+
+    def readinto(self, view: memoryview, ms: int) -> bool:
+        data = self.wire.read(len(view), ms / 1000)
+        view[: len(data)] = data
+        return len(data) == len(view)
+
+    def drain(self, quiet_ms: int) -> None:
+        while self.wire.read(1, quiet_ms / 1000):
+            pass
+
+    def say(self, text: str) -> None:
+        self.wire.write(text + "\r\n")
+
+
+class StandInFlash:
+    """A ROMFS partition that notes in which order its blocks are written."""
+
+    blocks, size = 64, 4096
+
+    def __init__(self) -> None:
+        self.data = bytearray(b"\xff" * (self.blocks * self.size))
+        self.order: list[str] = []
+
+    def ioctl(self, request: int, argument: int) -> int:
+        if request == 6:
+            self.order.append(f"erase {argument}")
+            start = argument * self.size
+            self.data[start : start + self.size] = b"\xff" * self.size
+        return {4: self.blocks, 5: self.size}.get(request, 0)
+
+    def readblocks(self, block: int, buf: bytearray) -> None:
+        buf[:] = self.data[block * self.size : block * self.size + len(buf)]
+
+    def writeblocks(self, block: int, buf: bytes) -> None:
+        self.order.append(f"write {block}")
+        self.data[block * self.size : block * self.size + len(buf)] = buf
+
+
+class Output(io.TextIOBase):
+    """sys.stdout of code that runs on the stand-in."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def write(self, text: str) -> int:
+        self._wire.write(text.replace("\n", "\r\n"))
+        return len(text)
+
+
+def fake_train(steps: int = 5, pause: float = 0.01, fail: int = 0, **_: object) -> None:
+    """What the monitor sees of a training run; no training happens."""
+    from sparsetune_device.telemetry import event_line, step_line
+
+    print(event_line("start", steps=steps))
+    try:
+        for step in range(steps):
+            if step + 1 == fail:
+                raise MemoryError("memory allocation failed, allocating 4096 bytes")
+            time.sleep(pause)
+            print(step_line(65536 - 1000 * step, 32768, 1000))
+        print(event_line("done", steps=steps))
+    except KeyboardInterrupt:
+        print(event_line("stopped", steps=step))
+        raise
+
+
+def install_modules(flash: StandInFlash, stock: bool) -> None:
+    """Give CPython the modules of a board that the project's code asks for."""
+    modules = {
+        "machine": {"unique_id": lambda: b"\x01\x02"},
+        "vfs": {
+            "rom_ioctl": lambda *args: flash,
+            "VfsRom": lambda device: device,
+            "mount": lambda *args: None,
+            "umount": lambda *args: None,
+        },
+        "sparsetune_device.main": {"train": fake_train},
+    }
+    if not stock:
+        modules["sparsetune_kernels"] = {}
+    for name, content in modules.items():
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__dict__.update(content)
+    if stock:
+        sys.modules["sparsetune_kernels"] = None  # type: ignore[assignment]
+    gc.mem_free = lambda: 200000  # type: ignore[attr-defined]
+
+
+class Repl:
+    """The raw and the friendly REPL, as far as mpremote and sparsetune use them."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._raw = False
+
+    def run(self) -> None:
+        code = bytearray()
+        self._wire.write("\r\n>>> ")
+        while True:
+            key = self._wire.read(1, None)
+            if key == b"\x01":
+                self._raw = True
+                code.clear()
+                self._wire.write(BANNER)
+            elif key == b"\x02":
+                self._raw = False
+                self._wire.write("\r\n>>> ")
+            elif key == b"\x03":
+                code.clear()
+            elif key == b"\x04" and not code:
+                self._wire.write("OK\r\nMPY: soft reboot\r\n" + (BANNER if self._raw else ">>> "))
+            elif key == b"\x04":
+                self._execute(bytes(code))
+                code.clear()
+            elif key == b"\x05":  # raw paste: understood, but not offered
+                self._wire.read(2, 1.0)
+                self._wire.write("R\x00")
+            elif self._raw and (code or key not in b"\r\n"):
+                code += key
+
+    def _execute(self, code: bytes) -> None:
+        self._wire.write("OK")
+        error = ""
+        with self._interruptible():
+            try:
+                exec(compile(code, "<stdin>", "exec"), {"__name__": "__main__"})
+            except BaseException:
+                error = traceback.format_exc().replace("\n", "\r\n")
+        self._wire.write("\x04" + error + "\x04>")
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        self._wire.interruptible = True
+        try:
+            with contextlib.redirect_stdout(Output(self._wire)):
+                yield
+        finally:
+            self._wire.interruptible = False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--stock", action="store_true", help="without our firmware's modules")
+    for fault in ("flip", "drop", "mute"):
+        parser.add_argument(f"--{fault}", type=int, nargs="*", default=[])
+    options = parser.parse_args()
+    wire = Wire(options)
+    flash = StandInFlash()
+    StandInLine.wire = wire
+    receive.Line = StandInLine
+    receive.IDLE_MS, receive.GAP_MS = 1500, 300
+    install_modules(flash, options.stock)
+    print(wire.path, flush=True)
+    Repl(wire).run()
+
+
+if __name__ == "__main__":
+    main()
