@@ -10,7 +10,7 @@ export class Board {
   constructor(parts) {
     Object.assign(this, parts);
     this.chip = null;
-    this.runner = new Runner();
+    this.runner = new Runner(() => this.sayReady());
     this.bootsel = new BootselFolder(this.bootselPath, (pieces) => this.flashAndReboot(pieces));
     this.finished = { busy: 0, nanos: 0 }; // cycles and time of the chips before the last reset
     this.stream.on('readable', () => this.serialChanged());
@@ -57,9 +57,18 @@ export class Board {
     };
     const { flash, bootrom, stream } = this;
     this.chip = new Chip({ flash: flash.data, bootrom, hooks, previous });
-    const connected = () => this.report({ event: 'connected' });
-    this.serial = new UsbSerial(this.chip.usbCtrl, stream, connected);
+    this.connected = false;
+    this.serial = new UsbSerial(this.chip.usbCtrl, stream, () => {
+      this.connected = true;
+      this.report({ event: 'connected' });
+    });
     this.runner.start(this.chip);
+  }
+
+  /** The first time that the chip waits for the host alone: its REPL is there. */
+  sayReady() {
+    if (this.connected) this.report({ event: 'ready' });
+    this.connected = false;
   }
 
   /** Hooks are called in mid-instruction: stop the chip there, act when it has returned. */

@@ -1,9 +1,11 @@
 // An RP2040 with our boot ROM, a flash chip that can be erased and programmed, and a reset that
 // keeps what a real reset keeps: flash, SRAM and the watchdog's scratch registers.
 import { RP2040 } from 'rp2040js';
+import { FastCore } from './fast_core.mjs';
 
 const ROM_END = 0x4000;
 const SECTOR = 4096;
+const RAM = 0x20000000;
 const XIP_START = 0x10000000;
 const XIP_END = 0x14000000;
 
@@ -14,14 +16,16 @@ const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 export class Chip extends RP2040 {
   /** @param {{flash: Uint8Array, bootrom: Uint32Array, hooks: object, previous?: Chip}} parts
    * hooks: flashChanged(offset, count), reset(), bootsel(), fault(message). */
-  constructor({ flash, bootrom, hooks, previous }) {
+  constructor({ flash, bootrom, hooks, previous, Core = FastCore }) {
     super();
     this.logger = quiet;
     this.hooks = hooks;
     this.stopRequested = false; // set by hooks: leave run() after this instruction
     this.useFlash(flash);
     this.bootrom.set(bootrom);
+    this.core = new Core(this);
     this.core.reset();
+    this.core.attachMemory?.(this.sram, flash);
     this.onBreak = (code) => this.trap(code);
     this.watchdog.onWatchdogTrigger = () => hooks.reset();
     if (previous) this.inherit(previous);
@@ -30,10 +34,25 @@ export class Chip extends RP2040 {
   /** Executes about this many cycles; returns early when the core sleeps or must stop. */
   run(cycles) {
     const { core, clock } = this;
-    const end = clock.nanos + cycles * NANOS_PER_CYCLE;
-    while (clock.nanos < end && !core.waiting && !this.stopRequested) {
+    const end = clock.nanosCounter + cycles * NANOS_PER_CYCLE;
+    let arrived = true;
+    while (clock.nanosCounter < end && !core.waiting && !this.stopRequested) {
+      if (core.burst && !core.interruptsUpdated) {
+        const done = core.burst(this.cyclesUntil(end), arrived);
+        if (done) clock.tick(done * NANOS_PER_CYCLE);
+        if (core.waiting || this.stopRequested) return;
+      }
+      const { PC } = core;
       clock.tick(core.executeInstruction() * NANOS_PER_CYCLE);
+      arrived = core.PC - PC !== 2 && core.PC - PC !== 4;
     }
+  }
+
+  /** Cycles until this time or until the next alarm, at the instruction that reaches it. */
+  cyclesUntil(end) {
+    const { nextAlarm, nanosCounter } = this.clock;
+    const until = nextAlarm ? Math.min(end, nextAlarm.nanos) : end;
+    return Math.ceil((until - nanosCounter) / NANOS_PER_CYCLE);
   }
 
   get watchdog() {
@@ -58,6 +77,22 @@ export class Chip extends RP2040 {
     const unsigned = address >>> 0;
     if (unsigned >= XIP_START && unsigned < XIP_END) return;
     super.writeUint32(address, value);
+    this.watchCode(unsigned);
+  }
+
+  writeUint16(address, value) {
+    super.writeUint16(address, value);
+    this.watchCode(address >>> 0);
+  }
+
+  writeUint8(address, value) {
+    super.writeUint8(address, value);
+    this.watchCode(address >>> 0);
+  }
+
+  /** Stores that did not come from translated code may still change translated code. */
+  watchCode(address) {
+    if (this.core.dirty?.[(address - RAM) >>> 6]) this.core.codeWritten(address);
   }
 
   /** BKPT n: a boot ROM function that the emulator performs, or a stop of the firmware itself. */
@@ -85,6 +120,7 @@ export class Chip extends RP2040 {
   }
 
   flashWritten(offset, count) {
+    this.core.forget?.(XIP_START + offset, XIP_START + offset + count);
     this.hooks.flashChanged(offset, count);
   }
 }

@@ -5,7 +5,9 @@ const NANOS_PER_CYCLE = 8;
 const SHORTEST_WAIT_MS = 2; // timers of the host are no finer; shorter sleeps are saved up
 
 export class Runner {
-  constructor() {
+  /** onIdle is called when the chip sleeps with nothing of its own to wake it. */
+  constructor(onIdle) {
+    this.onIdle = onIdle;
     this.chip = null;
     this.timer = null;
     this.owedMs = 0; // emulated sleep that the wall clock has not paid for yet
@@ -60,7 +62,7 @@ export class Runner {
 
   beginSleep(nanos) {
     this.sleep = { since: performance.now(), nanos };
-    if (nanos === Infinity) return;
+    if (nanos === Infinity) return this.onIdle();
     const wait = Math.max(0, this.owedMs + nanos / 1e6);
     this.timer = setTimeout(() => this.wake(), Math.min(wait, 0x7fffffff));
   }

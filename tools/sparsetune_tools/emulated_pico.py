@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import queue
@@ -24,9 +25,8 @@ SOURCES = ROOT / "tools" / "emulator"
 OUTPUT = BUILD / "emulator"
 FIRMWARES = (BUILD / "firmware" / "SPARSETUNE_PICO" / "firmware.bin",
              BUILD / "firmware" / "first" / "firmware.bin")
-PROMPT = b">>> "
 START_SECONDS = 30
-PROMPT_SECONDS = 3  # how long a main.py may keep the prompt away before the board counts as up
+REPL_SECONDS = 3  # how long a main.py may keep the REPL away before the board counts as up
 REPLY_SECONDS = 10
 OLDEST_NODE = 18
 
@@ -153,16 +153,13 @@ class EmulatedPico:
             self._temporary.cleanup()
 
     def wait_ready(self) -> None:
-        """Wait for USB and then for the prompt; a main.py may keep the prompt for itself."""
+        """Wait for USB and then for the REPL; a main.py may keep the board for itself."""
         self.wait_event("connected", START_SECONDS)
-        end = time.monotonic() + PROMPT_SECONDS
-        while time.monotonic() < end:
-            if self._pump and self._pump.heard.endswith(PROMPT):
-                return
-            time.sleep(0.01)
+        with contextlib.suppress(ToolError):
+            self.wait_event("ready", REPL_SECONDS)
 
     def wait_event(self, name: str, seconds: float) -> dict[str, Any]:
-        """The next event of this name; events: connected, reset, bootsel, flashed."""
+        """The next event of this name; events: connected, ready, reset, bootsel, flashed."""
         end = time.monotonic() + seconds
         while True:
             try:

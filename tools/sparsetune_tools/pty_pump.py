@@ -48,7 +48,6 @@ class PtyPump:
         self.to_board = b""
         self.to_client = b""
         self.opened = False
-        self.heard = b""  # the last bytes the board said, with or without a listener
         self.wake_read, self.wake_write = os.pipe()
         self.thread = threading.Thread(target=self._run, name="pty-pump", daemon=True)
         self.thread.start()
@@ -113,7 +112,6 @@ class PtyPump:
             return
         if not said:  # the emulator ended; close() follows
             self.board = socket.socket()
-        self.heard = (self.heard + said)[-64:]
         if self.opened:
             self.to_client += said
 
