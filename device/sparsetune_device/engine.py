@@ -1,5 +1,6 @@
 """Runs an image: inference and training steps over one arena and one state buffer."""
 
+import gc
 import struct
 
 import sparsetune_kernels as kernels
@@ -8,12 +9,23 @@ import sparsetune_kernels as kernels
 LABEL, LOSS, PREDICTED, RATE, SEED = 0, 4, 8, 12, 20
 
 
+def _check_room(need):
+    """Raises ValueError where the heap cannot hold the two buffers (MicroPython only)."""
+    gc.collect()
+    if hasattr(gc, "mem_free") and gc.mem_free() < need:
+        raise ValueError(
+            "the image needs %d bytes of RAM, %d are free: plan again with a smaller --ram"
+            % (need, gc.mem_free())
+        )
+
+
 class Engine:
     """arena: everything that lives within a step. state: what is learnt. Both are allocated here,
     once; a step allocates nothing."""
 
     def __init__(self, image):
         self.image = image
+        _check_room(image.arena_bytes + image.state_bytes)
         self.arena = bytearray(image.arena_bytes)
         self.state = image.initial_state()
         self.sample = memoryview(self.arena)[image.input_at : image.input_at + image.input_bytes]

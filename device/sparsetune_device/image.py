@@ -8,7 +8,7 @@ import sparsetune_kernels as kernels
 MAGIC = b"STIM"
 CRC_FROM = 16
 ABSENT = 0xFFFFFFFF
-LAYER_WORDS = 12
+LAYER_BYTES = 48
 
 
 class Layer:
@@ -45,7 +45,7 @@ class Image:
         self.input_at, self.input_bytes, self.output_at, self.output_bytes = words[7:11]
         self.classes = words[11]
         self.layers = [
-            Layer(struct.unpack_from("<%dI" % LAYER_WORDS, self.data, words[12] + 4 * LAYER_WORDS * i))
+            Layer(struct.unpack_from("<12I", self.data, words[12] + LAYER_BYTES * i))
             for i in range(words[13])
         ]
 

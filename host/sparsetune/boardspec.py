@@ -30,6 +30,7 @@ class BoardSpec:
     arch: str
     ram_bytes: int
     heap_bytes: int
+    package_bytes: int
     flash_base: int
     flash_bytes: int
     firmware_bytes: int
@@ -77,6 +78,7 @@ def _spec(table: dict[str, Any]) -> BoardSpec:
         arch=table["arch"],
         ram_bytes=ram["total"],
         heap_bytes=ram["heap"],
+        package_bytes=ram["package"],
         flash_base=flash["base"],
         flash_bytes=flash["total"],
         firmware_bytes=flash["firmware"],

@@ -34,7 +34,7 @@ from sparsetune.push import push_file, push_rom
 ROM_IMAGE = "model.img"
 BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
 BOARD_DATA = "/sparsetune/train.dat"
-BOARD_TRAINED = "/sparsetune/trained.bin"
+BOARD_TRAINED = "/sparsetune/trained.ckpt"
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -180,6 +180,10 @@ def run_train(args: argparse.Namespace) -> None:
         "data": args.data,
         "steps": args.steps,
         "seed": args.seed,
+        "rate": args.rate,
+        "policy": args.policy,
+        "schedule": args.schedule,
+        "save_to": BOARD_TRAINED,
         **dict(args.set),
     }
     with Board.connect(args.port) as board:
@@ -311,13 +315,30 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the loss curve at the end")
 
 
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ram", type=_size, help="bytes of board RAM to use, e.g. 120K")
+    parser.add_argument("--last", type=_count, help="train the last N layers that have weights")
+    parser.add_argument("--ratio", type=float, help="share of input channels a step trains (0.5)")
+
+
+def _add_plan_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plan", type=Path, help="plan to use (default: make one)")
+
+
 def _add_output(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("-o", "--output", type=Path, help=text)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_count, help="training steps")
-    parser.add_argument("--seed", type=int, help="seed of all that is random")
+    parser.add_argument("--seed", type=int, help="seed of all that is random (1)")
+    parser.add_argument("--rate", default="0.01", help="learning rate (0.01)")
+    parser.add_argument(
+        "--policy", default="cyclic", help="choice of channels: static, cyclic, random (cyclic)"
+    )
+    parser.add_argument(
+        "--schedule", default="cosine", help="learning rate: constant, linear, cosine (cosine)"
+    )
     parser.add_argument(
         "--set",
         type=_setting,
@@ -335,18 +356,19 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     _add_board(parser)
     parser.add_argument("model", type=Path, help=".tflite file")
-    parser.add_argument("--ram", type=_size, help="bytes of board RAM to use, e.g. 120K")
+    _add_budget(parser)
     _add_output(parser, "write the plan here (JSON)")
 
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
     _plan_arguments(parser)
-    parser.add_argument("--plan", type=Path, help="plan to build (default: make one)")
+    _add_plan_file(parser)
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="the original .tflite file")
     parser.add_argument("trained", type=Path, help="trained weights, as pulled from the board")
+    parser.add_argument("--image", type=Path, help="the image they trained on (MODEL.img)")
     _add_output(parser, "the trained .tflite file")
 
 
@@ -355,7 +377,9 @@ def _tune_arguments(parser: argparse.ArgumentParser) -> None:
     _add_board(parser)
     parser.add_argument("model", type=Path, help=".tflite file")
     parser.add_argument("samples", type=Path, help="labelled samples (.npz)")
-    parser.add_argument("--ram", type=_size, help="bytes of board RAM to use, e.g. 120K")
+    _add_budget(parser)
+    _add_plan_file(parser)
+    parser.add_argument("--twin", action="store_true", help="train on this computer instead")
     _add_output(parser, "the trained .tflite file")
     _add_run(parser)
     _add_view(parser)
@@ -473,10 +497,10 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
         _monitor_arguments,
         run_monitor,
     ),
-    "pull": ("fetch the trained weights", "pull -o trained.bin", _pull_arguments, run_pull),
+    "pull": ("fetch the trained weights", "pull -o trained.ckpt", _pull_arguments, run_pull),
     "export": (
         "put trained weights back into a .tflite file",
-        "export model.tflite trained.bin -o trained.tflite",
+        "export model.tflite trained.ckpt -o trained.tflite",
         _export_arguments,
         _model_command("export"),
     ),

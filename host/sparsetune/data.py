@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import SparsetuneError
-from .graph import Array, Graph
+from .graph import Array
 
 MAGIC = b"STDA"
 VERSION = 1
@@ -52,10 +52,9 @@ def _pair(arrays: dict[str, Array], x: str, y: str) -> Dataset | None:
     return Dataset(arrays[x], arrays[y]) if x in arrays and y in arrays else None
 
 
-def check_dataset(data: Dataset, graph: Graph) -> None:
-    """Raises SparsetuneError when the samples do not fit the model."""
-    shape = graph.tensor(graph.input).shape
-    classes = graph.tensor(graph.logits).shape[-1]
+def check_dataset(data: Dataset, shape: tuple[int, ...], classes: int) -> None:
+    """Raises SparsetuneError when the samples do not fit a model with this input shape (batch
+    first) and number of classes."""
     if not 0 < len(data.y) <= MAX_SAMPLES or len(data.x) != len(data.y):
         raise SparsetuneError(
             f"{len(data.x)} samples and {len(data.y)} labels: "

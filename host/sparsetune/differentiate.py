@@ -231,7 +231,7 @@ def _slot(place: object) -> Slot | None:
     return place if isinstance(place, Slot) else None
 
 
-def _rate_table(reals: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> Const:
+def _rate_table(reals: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Const:
     return Const(b"".join(struct.pack("<Hh", *rate(float(real))) for real in reals))
 
 

@@ -106,4 +106,5 @@ def output_channels(graph: Graph, op: Operator) -> int:
 def per_channel_scales(graph: Graph, op: Operator) -> Array:
     """float64 [out channels]: scale of each output channel's weights."""
     scales = graph.tensor(op.inputs[1]).scales.astype(np.float64)
-    return np.broadcast_to(scales, (output_channels(graph, op),)).copy()
+    channels = output_channels(graph, op)
+    return np.full(channels, scales[0]) if len(scales) == 1 else scales

@@ -200,7 +200,7 @@ def _with_header(words: list[int], digest: bytes, body: bytes) -> bytes:
 
 
 def parse_image(data: bytes, name: str = "image") -> Image:
-    """Checks and reads an image. Raises SparsetuneError when it is damaged or of another version."""
+    """Checks and reads an image. Raises SparsetuneError when it cannot be run."""
     if len(data) < HEADER_WORDS * 4 or data[:4] != MAGIC:
         raise SparsetuneError(f"{name} is not a sparsetune image: make one with `sparsetune build`")
     version, size, crc = struct.unpack_from("<3I", data, 4)

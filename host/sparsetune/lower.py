@@ -240,7 +240,8 @@ def conv_geometry(graph: Graph, op: Operator) -> Geometry:
         else 0
         for i in (0, 1)
     )
-    return Geometry(*x.shape[1:], *y.shape[1:], *kernel, *stride, *dilation, *pads, *ends)
+    words = (*x.shape[1:], *y.shape[1:], *kernel, *stride, *dilation, *pads, *ends)
+    return Geometry(*words)
 
 
 def _kernel(graph: Graph, op: Operator) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ class UpdatePlan:
         return next((p for p in self.layers if p.operator == operator), None)
 
 
-def default_plan(graph: Graph, last: int = 3, ratio: float = 0.5, residual: bool = True) -> UpdatePlan:
+def default_plan(
+    graph: Graph, last: int, ratio: float = 0.5, residual: bool = True
+) -> UpdatePlan:
     """Trains the last layers: `ratio` of the input channels of each convolution a step, all of a
     depthwise or fully connected layer (there they cost next to nothing).
 
@@ -81,8 +84,18 @@ def _check_layer(graph: Graph, op: Operator, layer: LayerPlan) -> None:
         )
 
 
-def save_plan(plan: UpdatePlan, path: Path) -> None:
-    path.write_text(json.dumps(asdict(plan), indent=2) + "\n")
+def plan_within(graph: Graph, fits: Callable[[UpdatePlan], bool]) -> UpdatePlan:
+    """The default plan, cut back until it fits: first fewer channels, then fewer layers. The
+    smallest is returned as it is, for the caller to say by how much it does not fit."""
+    candidates = [
+        default_plan(graph, last, ratio) for last in (6, 4, 2, 1) for ratio in (0.5, 0.25, 0.125)
+    ]
+    return next((plan for plan in candidates if fits(plan)), candidates[-1])
+
+
+def save_plan(plan: UpdatePlan) -> bytes:
+    """The plan as JSON."""
+    return (json.dumps(asdict(plan), indent=2) + "\n").encode()
 
 
 def load_plan(path: Path) -> UpdatePlan:

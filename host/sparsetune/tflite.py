@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def _check_operator(graph: Graph, op: Operator, defined: set[int]) -> None:
         raise _refuse(op, "takes a constant where an activation is expected: not supported")
     for index in (*moving, *op.outputs):
         _check_activation(graph.tensor(index), op)
-    _CHECK.get(op.kind, lambda graph, op: None)(graph, op)
+    _CHECK[op.kind](graph, op)
 
 
 def _indices_ok(graph: Graph, op: Operator) -> bool:
@@ -213,7 +214,8 @@ def _check_window(graph: Graph, op: Operator, kernel: tuple[int, int]) -> None:
     dilations = op.options.get("dilationHFactor", 1), op.options.get("dilationWFactor", 1)
     for i in (0, 1):
         span = (kernel[i] - 1) * dilations[i] + 1
-        room = x.shape[1 + i] + (strides[i] - 1 if op.options["padding"] == 0 else strides[i] - span)
+        lost = 1 if op.options["padding"] == 0 else span
+        room = x.shape[1 + i] + strides[i] - lost
         if min(strides[i], dilations[i]) < 1 or room // strides[i] != y.shape[1 + i]:
             raise _refuse(op, f"has an output of shape {list(y.shape)} that its window cannot give")
 
@@ -261,7 +263,7 @@ def _check_softmax(graph: Graph, op: Operator) -> None:
         raise _refuse(op, "must have an output scale of 1/256 and zero point -128")
 
 
-_CHECK = {
+_CHECK: dict[str, Callable[[Graph, Operator], None]] = {
     "CONV_2D": _check_conv,
     "DEPTHWISE_CONV_2D": _check_conv,
     "FULLY_CONNECTED": _check_fully_connected,

@@ -1,0 +1,52 @@
+"""What a training run takes of a board's RAM, in bytes, before anything is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .boardspec import BoardSpec
+from .errors import SparsetuneError
+from .image import ABSENT, Image, LayerRecord
+
+
+@dataclass(frozen=True)
+class RamUse:
+    """Bytes of the MicroPython heap. data: labels and the order of an epoch; package: the Python
+    objects of the device package itself (measured, from the board description)."""
+
+    arena: int
+    state: int
+    data: int
+    package: int
+    heap: int
+
+    @property
+    def free(self) -> int:
+        """What gc.mem_free() is expected to say at the run's peak."""
+        return self.heap - self.used
+
+    @property
+    def used(self) -> int:
+        return self.arena + self.state + self.data + self.package
+
+
+def predict(image: Image, samples: int, spec: BoardSpec) -> RamUse:
+    """RAM of training `image` on `samples` samples on the given board."""
+    orders = sum(_order_bytes(layer) for layer in image.layers)
+    data = 3 * samples + orders  # a label byte and two bytes of order for each sample
+    return RamUse(image.arena_bytes, image.state_bytes, data, spec.package_bytes, spec.heap_bytes)
+
+
+def _order_bytes(layer: LayerRecord) -> int:
+    return 2 * layer.in_channels if layer.channels_at != ABSENT else 0
+
+
+def check_fits(use: RamUse, budget: int | None = None) -> None:
+    """Raises SparsetuneError when the run needs more than the heap, or than `budget` bytes."""
+    limit = use.heap if budget is None else budget
+    if use.used > limit:
+        raise SparsetuneError(
+            f"training needs {use.used:,} bytes of RAM (arena {use.arena:,}, trained weights "
+            f"{use.state:,}, samples {use.data:,}, program {use.package:,}), {limit:,} are there: "
+            "train fewer layers (--last) or fewer channels (--ratio)"
+        )

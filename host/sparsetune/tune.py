@@ -1,0 +1,229 @@
+"""The whole chain in one go: plan, build, push, train, pull, export, and an honest comparison."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from sparsetune_device.telemetry import parse
+
+from .board import Board
+from .boardspec import load_spec
+from .cli import BOARD_DATA, BOARD_IMAGE, BOARD_TRAINED, push_data, push_image, write_whole
+from .commands import choose_plan, describe_plan, export_bytes
+from .data import Dataset, check_dataset, load_npz, sample_file
+from .errors import SparsetuneError
+from .graph import Array, Graph
+from .image import parse_image
+from .litert import litert_accuracy, predict
+from .memory import predict as predict_ram
+from .monitor import Monitor, Options, plot_loss
+from .tflite import read_tflite
+from .twin import Twin
+
+BOARD_CHECK = "/sparsetune/check.dat"
+CHECKED = 10  # samples on which the board's outputs are compared with LiteRT's
+HELD_OUT = 0.2  # share of the samples when the file has no test set
+ENDS = 20  # steps that first and last loss are averaged over
+
+Line = Callable[[str], None]
+
+
+class Target(Protocol):
+    """Where training runs: a board, or the host twin."""
+
+    def push(self, image: bytes, samples: bytes) -> None: ...
+
+    def train(self, options: dict[str, Any], out: Line) -> bytes:
+        """Returns the checkpoint."""
+
+    def outputs(self, samples: bytes, out: Line) -> None:
+        """Runs the trained model on other samples, telling each output."""
+
+
+class OnBoard:
+    """A board on a serial port."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+
+    def push(self, image: bytes, samples: bytes) -> None:
+        push_image(self.board, image)
+        push_data(self.board, BOARD_DATA, samples)
+
+    def train(self, options: dict[str, Any], out: Line) -> bytes:
+        call = self._call("train", BOARD_DATA, save_to=BOARD_TRAINED, **options)
+        self.board.stream(call, out)
+        return self.board.read_file(BOARD_TRAINED)
+
+    def outputs(self, samples: bytes, out: Line) -> None:
+        push_data(self.board, BOARD_CHECK, samples)
+        call = self._call("evaluate", BOARD_CHECK, checkpoint=BOARD_TRAINED, outputs=True)
+        self.board.stream(call, out)
+        self.board.remove_file(BOARD_CHECK)
+
+    def _call(self, function: str, data: str, **options: Any) -> str:
+        keywords = "".join(f", {name}={value!r}" for name, value in options.items())
+        return (
+            f"from sparsetune_device.main import {function}\n"
+            f"{function}({BOARD_IMAGE!r}, {data!r}{keywords})"
+        )
+
+
+class OnTwin:
+    """The device package on this computer."""
+
+    def __init__(self) -> None:
+        self.twin: Twin | None = None
+
+    def push(self, image: bytes, samples: bytes) -> None:
+        self.twin = Twin(image, samples)
+
+    def train(self, options: dict[str, Any], out: Line) -> bytes:
+        assert self.twin
+        return self.twin.train(out, **options)
+
+    def outputs(self, samples: bytes, out: Line) -> None:
+        assert self.twin
+        self.twin.evaluate(out, samples, trained=True, outputs=True)
+
+
+@dataclass
+class Result:
+    """What a run came to. accuracies: shares by LiteRT on the held-out samples. differing: bytes
+    in which the trained model's outputs differ between board and LiteRT."""
+
+    before: float
+    after: float
+    held_out: int
+    losses: list[float]
+    step_ms: list[float]
+    memory: dict[str, Any]
+    differing: int
+    output: Path
+    log: Path
+    plot: Path | None
+
+    def lines(self, ram_bytes: int) -> list[str]:
+        first, last = np.mean(self.losses[:ENDS]), np.mean(self.losses[-ENDS:])
+        lines = [
+            f"accuracy on {self.held_out} held-out samples (LiteRT): "
+            f"{self.before:.1%} before, {self.after:.1%} after",
+            f"loss: {first:.4f} (first {ENDS} steps) to {last:.4f} (last {ENDS})",
+            f"time: {np.mean(self.step_ms) / 1000:.3f} seconds a step",
+        ]
+        if self.memory:
+            peak = ram_bytes - self.memory["free"]
+            lines.append(f"peak memory on the board: {peak:,} of {ram_bytes:,} bytes of RAM")
+        lines.append(
+            f"trained model against LiteRT on {CHECKED} samples: {self.differing} differing bytes"
+        )
+        lines += [f"trained model: {self.output}", f"log: {self.log}"]
+        lines.append(f"loss curve: {self.plot or 'not drawn (pip install matplotlib)'}")
+        return lines
+
+
+def tune(args: argparse.Namespace) -> None:
+    """`sparsetune tune`."""
+    if args.twin:
+        result = run(args, OnTwin(), "twin")
+    else:
+        with Board.connect(args.port) as board:
+            result = run(args, OnBoard(board), board.port)
+    for line in result.lines(load_spec(args.board).ram_bytes):
+        print(line)
+
+
+def run(args: argparse.Namespace, target: Target, port: str) -> Result:
+    graph = read_tflite(args.model)
+    train, test = _datasets(args.samples, graph, args.seed or 1)
+    classes = graph.tensor(graph.logits).shape[-1]
+    spec = load_spec(args.board)
+    plan, layout = choose_plan(graph, args, spec, len(train))
+    image = parse_image(layout.image)
+    use = predict_ram(image, len(train), spec)
+    for line in describe_plan(graph, plan, layout, use, len(train)):
+        print(line)
+    before = litert_accuracy(args.model, _shaped(test.x, graph), test.y)
+    print(f"accuracy before: {before:.1%} of {len(test)} held-out samples", flush=True)
+    target.push(layout.image, sample_file(train, classes))
+    options = _options(args, len(train))
+    view = Options(port, args.log, True if args.plain else None, args.every, options["steps"])
+    with Monitor(view) as monitor:
+        checkpoint = target.train(options, monitor.feed)
+    output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
+    trained = export_bytes(args.model, image, checkpoint)
+    write_whole(output, trained)
+    png = args.plot or monitor.log_path.with_suffix(".png")
+    drawn = plot_loss(monitor.log_path, png)
+    return Result(
+        before,
+        litert_accuracy(trained, _shaped(test.x, graph), test.y),
+        len(test),
+        monitor.run.losses,
+        monitor.run.step_ms,
+        monitor.run.events.get("mem", {}),
+        _differing(target, trained, test, graph, classes),
+        output,
+        monitor.log_path,
+        png if drawn else None,
+    )
+
+
+def _options(args: argparse.Namespace, samples: int) -> dict[str, Any]:
+    """Keywords of the device's train()."""
+    options: dict[str, Any] = {
+        "steps": args.steps or max(200, samples),
+        "seed": args.seed or 1,
+        "rate": args.rate,
+        "policy": args.policy,
+        "schedule": args.schedule,
+    }
+    return {**options, **dict(args.set)}
+
+
+def _datasets(path: Path, graph: Graph, seed: int) -> tuple[Dataset, Dataset]:
+    """Samples to train on and samples held out; the latter are never trained on."""
+    train, test = load_npz(path)
+    x = graph.tensor(graph.input)
+    classes = graph.tensor(graph.logits).shape[-1]
+    for data in (train, test):
+        if data is not None:
+            check_dataset(data, x.shape, classes)
+    if test is not None:
+        return train, test
+    order = np.random.default_rng(seed).permutation(len(train))
+    cut = max(1, round(len(train) * HELD_OUT))
+    if cut == len(train):
+        raise SparsetuneError("one sample is not enough: give at least two")
+    held, kept = order[:cut], order[cut:]
+    return Dataset(train.x[kept], train.y[kept]), Dataset(train.x[held], train.y[held])
+
+
+def _shaped(x: Array, graph: Graph) -> Array:
+    return x.reshape(len(x), *graph.tensor(graph.input).shape[1:])
+
+
+def _differing(
+    target: Target, trained: bytes, test: Dataset, graph: Graph, classes: int
+) -> int:
+    """Differing bytes between the target's outputs and LiteRT's, on the first held-out samples."""
+    few = Dataset(test.x[:CHECKED], test.y[:CHECKED])
+    got: list[bytes] = []
+
+    def on_line(line: str) -> None:
+        event = parse(line)
+        if event and event[0] == "output":
+            got.append(bytes.fromhex(event[1]["hex"][1:]))
+
+    target.outputs(sample_file(few, classes), on_line)
+    want = predict(trained, _shaped(few.x, graph)).astype(np.int8).tobytes()
+    ours = b"".join(got)
+    if len(ours) != len(want):
+        raise SparsetuneError(f"the board told {len(ours)} bytes of output, not {len(want)}")
+    return sum(a != b for a, b in zip(ours, want, strict=True))
+
