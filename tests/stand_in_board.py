@@ -258,7 +258,7 @@ def main() -> None:
     flash = StandInFlash()
     StandInLine.wire = wire
     receive.Line = StandInLine
-    receive.IDLE_MS, receive.GAP_MS = 1500, 300
+    receive.IDLE_MS, receive.GAP_MS = 6000, 300
     install_modules(flash, options.stock)
     print(wire.path, flush=True)
     Repl(wire).run()
