@@ -92,6 +92,7 @@ class PrivateApt:
             "APT::Sandbox::User": "root",
             "Acquire::Check-Valid-Until": "false",
             "Acquire::Retries": "3",
+            "APT::Update::Error-Mode": "any",
         }
         options = [f"-o{name}={value}" for name, value in settings.items()]
         try:
