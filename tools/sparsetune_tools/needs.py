@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable
 
 from .shell import ToolError, run_main, say
@@ -22,6 +24,8 @@ COMMANDS = {
     "cmake": "cmake",
     "gcc": "gcc",
     "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "node": "nodejs",
+    "npm": "npm",
 }
 # (compiler, file that it must find) -> the Debian package that has it.
 LIBRARIES = {
@@ -49,6 +53,16 @@ def missing(commands: Iterable[str] = tuple(COMMANDS)) -> list[str]:
     return packages
 
 
+def missing_python() -> list[str]:
+    """Debian packages that this Python needs to make a venv and to compile an extension."""
+    packages = []
+    if importlib.util.find_spec("ensurepip") is None:
+        packages.append("python3-venv")
+    if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
+        packages.append("python3-dev")
+    return packages
+
+
 def apt_line(packages: Iterable[str]) -> str:
     sudo = "" if os.geteuid() == 0 else "sudo "
     return f"{sudo}apt-get install -y --no-install-recommends {' '.join(packages)}"
@@ -73,11 +87,11 @@ def may_install() -> bool:
 
 
 def main() -> None:
-    packages = missing()
+    packages = missing() + missing_python()
     if packages and "--install" in sys.argv[1:] and may_install():
         say("installing " + " ".join(packages))
         subprocess.run(apt_line(packages).split(), check=False)
-        packages = missing()
+        packages = missing() + missing_python()
     if packages:
         raise ToolError(f"packages are missing; run: {apt_line(packages)}")
     say("all Debian packages are there")
