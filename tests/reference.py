@@ -1,0 +1,168 @@
+"""The operators in float64, from their definitions: the judge of our integer gradients.
+
+Tensors are [height, width, channels] (one sample), weights as TFLite stores them. A backward
+function takes dy and what forward took, and returns the gradients in the order of the inputs.
+test_reference.py holds all of this against finite differences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a kernel slides: (vertical, horizontal) of each; pad counts rows and columns in front."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pad: tuple[int, int]
+    out: tuple[int, int]
+
+    @property
+    def taps(self) -> list[tuple[int, int]]:
+        return [(i, j) for i in range(self.kernel[0]) for j in range(self.kernel[1])]
+
+    def frame(self) -> tuple[int, int]:
+        """Size of the smallest padded input that all taps fall into."""
+        return tuple(
+            (self.out[a] - 1) * self.stride[a] + (self.kernel[a] - 1) * self.dilation[a] + 1
+            for a in (0, 1)
+        )  # type: ignore[return-value]
+
+    def seen_by(self, tap: tuple[int, int]) -> tuple[slice, slice]:
+        """The places of a padded input that this tap reads, one for each output position."""
+        return tuple(
+            slice(
+                tap[a] * self.dilation[a],
+                tap[a] * self.dilation[a] + (self.out[a] - 1) * self.stride[a] + 1,
+                self.stride[a],
+            )
+            for a in (0, 1)
+        )  # type: ignore[return-value]
+
+
+def window_of(
+    shape: tuple[int, ...], kernel: tuple[int, int], stride: int, dilation: int, same: bool
+) -> Window:
+    """TFLite's geometry: SAME gives ceil(in / stride), its odd row of padding behind."""
+    outs, pads = [], []
+    for a in (0, 1):
+        span = (kernel[a] - 1) * dilation + 1
+        out = -(-shape[a] // stride) if same else (shape[a] - span) // stride + 1
+        outs.append(out)
+        pads.append(max(0, (out - 1) * stride + span - shape[a]) // 2 if same else 0)
+    return Window(kernel, (stride,) * 2, (dilation,) * 2, tuple(pads), tuple(outs))  # type: ignore
+
+
+def _padded(x: Array, w: Window) -> Array:
+    """x in a frame of zeros that is large enough for all taps, and for all of x."""
+    height, width = (max(f, w.pad[a] + x.shape[a]) for a, f in enumerate(w.frame()))
+    frame = np.zeros((height, width, x.shape[2]))
+    frame[w.pad[0] : w.pad[0] + x.shape[0], w.pad[1] : w.pad[1] + x.shape[1]] = x
+    return frame
+
+
+def _unpadded(frame: Array, w: Window, shape: tuple[int, ...]) -> Array:
+    return frame[w.pad[0] : w.pad[0] + shape[0], w.pad[1] : w.pad[1] + shape[1]]
+
+
+def conv(x: Array, weights: Array, bias: Array, w: Window) -> Array:
+    """weights [out, kernel_h, kernel_w, in]."""
+    frame = _padded(x, w)
+    y = np.zeros((*w.out, weights.shape[0])) + bias
+    for tap in w.taps:
+        y += frame[w.seen_by(tap)] @ weights[:, tap[0], tap[1], :].T
+    return y
+
+
+def conv_backward(dy: Array, x: Array, weights: Array, w: Window) -> tuple[Array, Array, Array]:
+    frame = _padded(x, w)
+    d_frame, d_weights = np.zeros_like(frame), np.zeros(weights.shape)
+    for tap in w.taps:
+        seen = w.seen_by(tap)
+        d_frame[seen] += dy @ weights[:, tap[0], tap[1], :]
+        d_weights[:, tap[0], tap[1], :] = np.einsum("hwo,hwi->oi", dy, frame[seen])
+    return _unpadded(d_frame, w, x.shape), d_weights, dy.sum(axis=(0, 1))
+
+
+def depthwise(x: Array, weights: Array, bias: Array, w: Window) -> Array:
+    """weights [1, kernel_h, kernel_w, in * multiplier]: output channel c reads c // multiplier."""
+    repeated = np.repeat(_padded(x, w), weights.shape[3] // x.shape[2], axis=2)
+    y = np.zeros((*w.out, weights.shape[3])) + bias
+    for tap in w.taps:
+        y += repeated[w.seen_by(tap)] * weights[0, tap[0], tap[1], :]
+    return y
+
+
+def depthwise_backward(
+    dy: Array, x: Array, weights: Array, w: Window
+) -> tuple[Array, Array, Array]:
+    multiplier = weights.shape[3] // x.shape[2]
+    repeated = np.repeat(_padded(x, w), multiplier, axis=2)
+    d_repeated, d_weights = np.zeros_like(repeated), np.zeros(weights.shape)
+    for tap in w.taps:
+        seen = w.seen_by(tap)
+        d_repeated[seen] += dy * weights[0, tap[0], tap[1], :]
+        d_weights[0, tap[0], tap[1], :] = (dy * repeated[seen]).sum(axis=(0, 1))
+    height, width = repeated.shape[:2]
+    d_frame = d_repeated.reshape(height, width, x.shape[2], multiplier).sum(axis=3)
+    return _unpadded(d_frame, w, x.shape), d_weights, dy.sum(axis=(0, 1))
+
+
+def dense(x: Array, weights: Array, bias: Array) -> Array:
+    """x [rows, in], weights [out, in]."""
+    return x @ weights.T + bias
+
+
+def dense_backward(dy: Array, x: Array, weights: Array) -> tuple[Array, Array, Array]:
+    return dy @ weights, dy.T @ x, dy.sum(axis=0)
+
+
+def _members(shape: tuple[int, ...], w: Window) -> Array:
+    """How many elements of the input each window holds, [out_h, out_w, 1]."""
+    inside = _padded(np.ones((shape[0], shape[1], 1)), w)
+    return sum(inside[w.seen_by(tap)] for tap in w.taps)
+
+
+def average_pool(x: Array, w: Window) -> Array:
+    frame = _padded(x, w)
+    return sum(frame[w.seen_by(tap)] for tap in w.taps) / _members(x.shape, w)
+
+
+def average_pool_backward(dy: Array, x: Array, w: Window) -> Array:
+    d_frame = np.zeros_like(_padded(x, w))
+    for tap in w.taps:
+        d_frame[w.seen_by(tap)] += dy / _members(x.shape, w)
+    return _unpadded(d_frame, w, x.shape)
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_backward(dy: Array, y: Array) -> Array:
+    """y: what softmax gave. Jacobian: diag(y) - y y'."""
+    return y * (dy - (y * dy).sum(axis=-1, keepdims=True))
+
+
+def cross_entropy(logits: Array, label: int) -> float:
+    """-ln softmax(logits)[label] of one row."""
+    return float(np.log(np.exp(logits - logits.max()).sum()) - (logits[label] - logits.max()))
+
+
+def cross_entropy_backward(logits: Array, label: int) -> Array:
+    return softmax(logits) - np.eye(len(logits))[label]
+
+
+def clamp_passes(y: Array, lo: float, hi: float) -> Array:
+    """Where a clamp to [lo, hi] that gave y lets the gradient through."""
+    return (y > lo) & (y < hi)
