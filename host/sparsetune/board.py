@@ -119,7 +119,7 @@ machine.Timer(-1).init(period=300, mode=0, callback=lambda t: machine.bootloader
 # What to do about the errors that a board reports most often.
 _ADVICE = (
     ("MemoryError", "reset the board, or choose a plan that needs less memory"),
-    ("no module named 'sparsetune", "flash the sparsetune firmware: sparsetune flash"),
+    ("o module named 'sparsetune", "flash the sparsetune firmware: sparsetune flash"),
     ("ENOENT", "the board does not hold that file: sparsetune push"),
     ("ENOSPC", "the board's file system is full: remove files from it"),
 )
