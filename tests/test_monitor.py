@@ -1,0 +1,204 @@
+"""The monitor: what it shows, what it logs, and that nothing on the line upsets it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from sparsetune.errors import SparsetuneError
+from sparsetune.monitor import (
+    Monitor,
+    Options,
+    Run,
+    braille_curve,
+    default_log,
+    plot_loss,
+    read_steps,
+    render,
+)
+from sparsetune_device.telemetry import event_line, step_line
+
+
+class Clock:
+    """Time that moves by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def text_of(panel: object, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(panel)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def watch(lines: list[str], log: Path, every: int = 10, width: int = 100) -> tuple[Monitor, str]:
+    """Feed `lines`, half a second apart, to a plain monitor; returns it and its output."""
+    clock, out = Clock(), io.StringIO()
+    console = Console(file=out, width=width, highlight=False)
+    with Monitor(Options(log=log, every=every, clock=clock, port="COM1"), console) as monitor:
+        for line in lines:
+            monitor.feed(line)
+            clock.now += 0.5
+    return monitor, out.getvalue()
+
+
+def steps(count: int) -> list[str]:
+    return [step_line(65536 * 2 // (i + 1), 65536 * i // count, 41000) for i in range(count)]
+
+
+def test_run_is_followed(tmp_path: Path) -> None:
+    lines = [event_line("start", steps=20), *steps(10)]
+    run = watch(lines, tmp_path / "log.jsonl")[0].run
+    assert (run.steps, run.total_steps, run.done, run.error) == (10, 20, False, None)
+    assert run.losses[:2] == [2.0, 1.0]
+    assert run.rate() == pytest.approx(2.0)
+    assert run.seconds_left() == pytest.approx(5.0)
+
+
+def test_end_and_error(tmp_path: Path) -> None:
+    lines = [*steps(2), event_line("error", what="arena too small: 10 KB"), event_line("done")]
+    run = watch(lines, tmp_path / "log.jsonl")[0].run
+    assert run.done
+    assert run.error == "arena too small: 10 KB"
+
+
+def test_log_has_every_line(tmp_path: Path) -> None:
+    log = tmp_path / "new" / "log.jsonl"
+    lines = ["MPY: soft reboot", "", event_line("mem", free=123), *steps(3), "los:junk\ufffd,"]
+    watch(lines, log)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [record["kind"] for record in records] == ["text", "mem", "step", "step", "step", "text"]
+    assert records[1] == {"kind": "mem", "free": 123, "time": 1001.0}
+    assert records[2] == {
+        "time": 1001.5,
+        "kind": "step",
+        "step": 1,
+        "loss": 2.0,
+        "acc": 0.0,
+        "ms": 41.0,
+    }
+    assert [record["step"] for record in read_steps(log)] == [1, 2, 3]
+
+
+def test_log_is_written_as_it_goes(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    monitor = Monitor(Options(log=log, plain=True), Console(file=io.StringIO()))
+    monitor.feed(steps(1)[0])
+    assert len(read_steps(log)) == 1
+    monitor.close()
+
+
+def test_event_fields_cannot_overwrite_the_record(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    watch(["#odd|kind=step|time=5"], log)
+    assert json.loads(log.read_text()) == {"kind": "odd", "time": 1000.0}
+
+
+def test_plain_output(tmp_path: Path) -> None:
+    lines = [event_line("start", steps=20, seed=1), "hello [bold]", *steps(20), event_line("done")]
+    _, out = watch(lines, tmp_path / "log.jsonl")
+    shown = out.splitlines()
+    assert shown[0] == "start: seed 1  steps 20"
+    assert shown[1] == "board: hello [bold]"
+    assert shown[2].startswith("step 10/20  loss 0.58")
+    assert "1.82 steps/s" in shown[2]
+    assert shown[3].startswith("step 20/20 ")
+    assert shown[3].endswith("left 0:00")
+    assert shown[4] == "done"
+    assert len(shown) == 5
+    assert "\x1b" not in out
+
+
+def test_live_view(tmp_path: Path) -> None:
+    lines = [event_line("start", steps=100), event_line("mem", free=98304), *steps(40)]
+    run = watch(lines, tmp_path / "log.jsonl")[0].run
+    text = text_of(render(run, 80))
+    for part in ("sparsetune  COM1", "40 of 100", "2.0000", "98,304", "41.0 ms", "0:31"):
+        assert part in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_live_view_before_and_after_one_step(width: int) -> None:
+    run = Run()
+    assert "waiting" in text_of(render(run, width), width)
+    run.add_step({"loss": 0.5, "acc": 0.5, "ms": 1.0}, 10.0)
+    assert "0.5000" in text_of(render(run, width), width)
+
+
+def test_live_view_runs_on_a_terminal(tmp_path: Path) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80, height=30)
+    with Monitor(Options(log=tmp_path / "log.jsonl"), console) as monitor:
+        for line in steps(30):
+            monitor.feed(line)
+    assert "\u28c0" <= max(out.getvalue()) and "\x1b" in out.getvalue()
+
+
+def test_curve_is_drawn_where_it_should_be() -> None:
+    assert braille_curve([1.0, 0.0], 1, 1) == ["\u28b9"]
+    falling = braille_curve([float(v) for v in range(40, 0, -1)], 20, 5)
+    assert len(falling) == 5
+    assert {len(row) for row in falling} == {20}
+    first, last = falling[0], falling[-1]
+    assert first[0] != "\u2800" and first[-1] == "\u2800"
+    assert last[0] == "\u2800" and last[-1] != "\u2800"
+
+
+def test_curve_of_a_constant_and_of_nothing() -> None:
+    assert len(braille_curve([0.5] * 10, 8, 3)) == 3
+    assert braille_curve([], 4, 2) == ["\u2800" * 4] * 2
+
+
+def test_log_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SparsetuneError, match="--log"):
+        Monitor(Options(log=tmp_path / "file" / "log.jsonl"))
+
+
+def test_default_logs_do_not_collide(tmp_path: Path) -> None:
+    first = default_log(tmp_path)
+    first.write_text("")
+    assert default_log(tmp_path) != first
+
+
+def test_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    log, png = tmp_path / "log.jsonl", tmp_path / "new" / "loss.png"
+    watch(steps(50), log)
+    assert plot_loss(log, png)
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, png = tmp_path / "log.jsonl", tmp_path / "loss.png"
+    watch(steps(5), log)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert not plot_loss(log, png)
+    assert not png.exists()
+
+
+@pytest.mark.parametrize("content", ["", '{"kind": "text"}\n'])
+def test_plot_of_no_steps(tmp_path: Path, content: str) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(content)
+    with pytest.raises(SparsetuneError, match="no steps yet"):
+        plot_loss(log, tmp_path / "loss.png")
+
+
+@pytest.mark.parametrize("content", ["not json\n", "[1]\n", '{"a": 1}\n'])
+def test_plot_of_something_else(tmp_path: Path, content: str) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(content)
+    with pytest.raises(SparsetuneError, match="not a log"):
+        plot_loss(log, tmp_path / "loss.png")
