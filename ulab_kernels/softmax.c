@@ -55,6 +55,11 @@ void softmax_grad_input(const st_softmax_params_t *p, const int8_t *y, const int
     }
 }
 
+// Whether a step against the gradient would push a logit at the end of its range further out.
+static int pushes_out(int8_t logit, int32_t gradient) {
+    return (logit == -128 && gradient > 0) || (logit == 127 && gradient < 0);
+}
+
 st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logits, int32_t label,
                                 int32_t *row, st_emit_t *dlogits) {
     st_loss_t loss = {0, row_argmax(logits, p->depth)};
@@ -65,6 +70,9 @@ st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logi
     const int32_t scale = st_reciprocal(sum, &bits);
     for (int32_t i = 0; i < p->depth; i++) // Q30
         row[i] = probability(p, logits[i] - max, scale, bits + 1) - (i == label ? 1 << 30 : 0);
+    for (int32_t i = 0; i < p->depth; i++)
+        if (pushes_out(logits[i], row[i]))
+            row[i] = 0;
     loss.loss_q16 = st_ln_q16((uint32_t)sum, 19) - (scaled_diff(p, label_diff) >> 10);
     st_emit_row(dlogits, 0, row, p->depth);
     return loss;

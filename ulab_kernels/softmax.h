@@ -26,7 +26,9 @@ void softmax_grad_input(const st_softmax_params_t *p, const int8_t *y, const int
                         int32_t *row, st_emit_t *dx);
 
 // Loss of one row of logits and its gradient (softmax - one_hot(label)); exponent of the sums:
-// -30. row: scratch int32 [depth].
+// -30. A logit at the end of the int8 range gets no gradient that would push it further out, but
+// one that brings it back: with a plain clamp mask it would stay there for good.
+// row: scratch int32 [depth].
 st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logits, int32_t label,
                                 int32_t *row, st_emit_t *dlogits);
 

@@ -27,14 +27,26 @@ def load(path, image, state):
     damaged or belongs to another image; the state is then unchanged."""
     with open(path, "rb") as file:
         header = file.read(HEADER_BYTES)
-        body = bytearray(len(state))
-        length = file.readinto(body)
+        length, body_crc = _measure(file)
     if len(header) < HEADER_BYTES or header[:4] != MAGIC:
         raise ValueError("%s is not a checkpoint" % path)
     _, version, image_crc, steps, size, crc = struct.unpack(HEADER, header)
     if version != VERSION or image_crc != image.crc or size != len(state):
         raise ValueError("%s belongs to another image: train from the start" % path)
-    if length != size or crc != binascii.crc32(body) & 0xFFFFFFFF:
+    if length != size or crc != body_crc:
         raise ValueError("%s is damaged: train from the start" % path)
-    state[:] = body
+    with open(path, "rb") as file:
+        file.seek(HEADER_BYTES)
+        file.readinto(state)
     return steps
+
+
+def _measure(file):
+    """(bytes, checksum) of the rest of a file, in pieces: there is no RAM for a second state."""
+    length, crc = 0, 0
+    piece = file.read(512)
+    while piece:
+        length += len(piece)
+        crc = binascii.crc32(piece, crc)
+        piece = file.read(512)
+    return length, crc & 0xFFFFFFFF

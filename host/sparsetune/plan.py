@@ -28,14 +28,14 @@ class UpdatePlan:
     (one byte of RAM each), so that small steps are not left to chance alone."""
 
     layers: tuple[LayerPlan, ...]
-    residual: bool = True
+    residual: bool = False
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)
 
 
 def default_plan(
-    graph: Graph, last: int, ratio: float = 0.5, residual: bool = True
+    graph: Graph, last: int, ratio: float = 0.5, residual: bool = False
 ) -> UpdatePlan:
     """Trains the last layers: `ratio` of the input channels of each convolution a step, all of a
     depthwise or fully connected layer (there they cost next to nothing).

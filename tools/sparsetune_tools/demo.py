@@ -16,7 +16,7 @@ from .shell import BUILD, ROOT, ToolError, run_main, say
 
 MODEL = ROOT / "host" / "sparsetune" / "models" / "digits_int8.tflite"
 OUT = ROOT / "out" / "demo"
-# Found on training data alone: see docs/DESIGN.md.
+# One plan and one rate for every seed, fixed beforehand.
 SETTINGS = ("--last", "6", "--rate", "0.02", "--steps", "500")
 
 

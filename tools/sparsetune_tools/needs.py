@@ -63,6 +63,12 @@ def missing_python() -> list[str]:
     return packages
 
 
+def update_line() -> str:
+    """A fresh machine has no package lists."""
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    return f"{sudo}apt-get update -qq"
+
+
 def apt_line(packages: Iterable[str]) -> str:
     sudo = "" if os.geteuid() == 0 else "sudo "
     return f"{sudo}apt-get install -y --no-install-recommends {' '.join(packages)}"
@@ -90,6 +96,7 @@ def main() -> None:
     packages = missing() + missing_python()
     if packages and "--install" in sys.argv[1:] and may_install():
         say("installing " + " ".join(packages))
+        subprocess.run(update_line().split(), check=False)
         subprocess.run(apt_line(packages).split(), check=False)
         packages = missing() + missing_python()
     if packages:

@@ -1,0 +1,148 @@
+"""Training runs that tests and benches share: a task, an image, and the twin or a board."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shared_tasks
+from sparsetune.board import Board
+from sparsetune.compile import compile_image
+from sparsetune.data import Dataset, sample_file
+from sparsetune.digits import changed_sets
+from sparsetune.graph import Graph
+from sparsetune.image import Image, parse_image
+from sparsetune.plan import UpdatePlan, default_plan
+from sparsetune.push import push_file, push_rom
+from sparsetune.tflite import read_tflite
+from sparsetune.twin import Twin
+from sparsetune_device.telemetry import parse
+
+ROOT = Path(__file__).resolve().parents[1]
+DIGITS = ROOT / "host" / "sparsetune" / "models" / "digits_int8.tflite"
+CKPT = "/sparsetune/trained.ckpt"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model with data and a plan, compiled. options: of the device's train()."""
+
+    name: str
+    model: Path
+    graph: Graph
+    image: Image
+    train: Dataset
+    test: Dataset
+    options: dict[str, Any]
+
+    @property
+    def samples(self) -> bytes:
+        return self._file(self.train)
+
+    @property
+    def held_out(self) -> bytes:
+        return self._file(self.test)
+
+    def _file(self, data: Dataset) -> bytes:
+        return sample_file(data, self.image.classes)
+
+
+def make_task(
+    model: Path, sets: dict[str, Any], plan: Callable[[Graph], UpdatePlan], **options: Any
+) -> Task:
+    graph = read_tflite(model)
+    image = parse_image(compile_image(graph, plan(graph)).image)
+    train = Dataset(sets["x_train"], sets["y_train"])
+    test = Dataset(sets["x_test"], sets["y_test"])
+    return Task(model.stem, model, graph, image, train, test, options)
+
+
+def digits_task(steps: int = 40, seed: int = 1) -> Task:
+    """The demo's task."""
+    options = {"steps": steps, "rate": "0.02", "seed": seed, "policy": "random"}
+    return make_task(DIGITS, changed_sets(seed), lambda g: default_plan(g, 6), **options)
+
+
+def kws_task(shared: Path, steps: int = 200, seed: int = 1) -> Task:
+    """Keyword spotting through another microphone."""
+    options = {"steps": steps, "rate": "0.01", "seed": seed, "policy": "random"}
+    model = shared / shared_tasks.KWS_MODEL
+    return make_task(model, shared_tasks.kws_task(shared), lambda g: default_plan(g, 6), **options)
+
+
+def cifar_task(shared: Path, steps: int = 20, seed: int = 1) -> Task:
+    """ResNet-8 on CIFAR-10 photos that went through JPEG."""
+    options = {"steps": steps, "rate": "0.002", "seed": seed, "policy": "cyclic"}
+    model = shared / shared_tasks.CIFAR_MODEL
+    sets = shared_tasks.cifar_task(shared)
+    cut = {**sets, "x_train": sets["x_train"][:100], "y_train": sets["y_train"][:100]}
+    return make_task(model, cut, lambda g: default_plan(g, 4), **options)
+
+
+def losses(lines: list[str]) -> list[str]:
+    """Step lines without their time."""
+    return [line.split(",ms:")[0] for line in lines if line.startswith("loss:")]
+
+
+def events(lines: list[str], kind: str) -> list[dict[str, Any]]:
+    """Fields of all events of a kind."""
+    parsed = [parse(line) for line in lines]
+    return [fields for event, fields in filter(None, parsed) if event == kind]
+
+
+def outputs(lines: list[str]) -> bytes:
+    """The raw outputs that evaluate(outputs=True) told, one after the other."""
+    return b"".join(bytes.fromhex(fields["hex"][1:]) for fields in events(lines, "output"))
+
+
+def telemetry(lines: list[str]) -> list[str]:
+    """All that twin and board must agree on: no times, no memory, no paths."""
+    told = [line for line in lines if not line.startswith(("#mem", "#saved"))]
+    return [line.split(",ms:")[0] for line in told]
+
+
+def twin_train(task: Task) -> tuple[list[str], bytes]:
+    """(lines, checkpoint) of the run on the twin."""
+    lines: list[str] = []
+    with Twin(task.image.data, task.samples) as twin:
+        return lines, twin.train(lines.append, **task.options)
+
+
+def push(board: Board, task: Task) -> None:
+    push_rom(board, {"model.img": task.image.data})
+    push_file(board, "/sparsetune/train.dat", task.samples)
+
+
+def board_call(board: Board, function: str, data: str, **options: Any) -> list[str]:
+    """Runs train or evaluate on the board from a fresh start; returns its lines."""
+    words = "".join(f", {name}={value!r}" for name, value in options.items())
+    lines: list[str] = []
+    board.stream(
+        f"from sparsetune_device.main import {function}\n"
+        f"{function}('/rom/model.img', {data!r}{words})",
+        lines.append,
+    )
+    return lines
+
+
+def board_train(board: Board, task: Task) -> tuple[list[str], bytes]:
+    """(lines, checkpoint) of the run on a board."""
+    push(board, task)
+    lines = board_call(board, "train", "/sparsetune/train.dat", save_to=CKPT, **task.options)
+    return lines, board.read_file(CKPT)
+
+
+def board_outputs(board: Board, samples: bytes, checkpoint: str | None = None) -> bytes:
+    """Raw outputs of the board's model for other samples."""
+    push_file(board, "/sparsetune/check.dat", samples)
+    lines = board_call(
+        board, "evaluate", "/sparsetune/check.dat", checkpoint=checkpoint, outputs=True
+    )
+    return outputs(lines)
+
+
+def as_int8(data: bytes) -> np.ndarray[Any, np.dtype[np.int8]]:
+    return np.frombuffer(data, np.int8)

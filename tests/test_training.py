@@ -1,0 +1,119 @@
+"""The main job: what twin and emulated Pico learn, that they agree, and what comes back."""
+
+from __future__ import annotations
+
+import pytest
+import runs
+import shared_tasks
+from sparsetune.board import Board
+from sparsetune.boardspec import load_spec
+from sparsetune.export import export_tflite, parse_checkpoint
+from sparsetune.litert import litert_accuracy, predict
+from sparsetune.memory import predict as predict_ram
+
+SHARED = shared_tasks.shared_folder()
+needs_shared = pytest.mark.skipif(SHARED is None, reason="SKIP: no ../shared here")
+RAM_TOLERANCE = 2048
+
+
+def accuracies(task: runs.Task, checkpoint: bytes) -> tuple[float, float]:
+    """Held-out accuracy by LiteRT, before and after."""
+    model = task.model.read_bytes()
+    trained = export_tflite(model, task.image, parse_checkpoint(checkpoint, task.image))
+    test = task.test
+    return litert_accuracy(model, test.x, test.y), litert_accuracy(trained, test.x, test.y)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_digits_recover_on_the_twin(seed: int) -> None:
+    task = runs.digits_task(steps=500, seed=seed)
+    before, after = accuracies(task, runs.twin_train(task)[1])
+    print(f"digits, seed {seed}: {before:.1%} before, {after:.1%} after")
+    assert after - before >= 0.25
+
+
+@needs_shared
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_kws_recovers_half_of_the_shift(seed: int) -> None:
+    assert SHARED
+    task = runs.kws_task(SHARED, steps=200, seed=seed)
+    clean = shared_tasks.kws_task(SHARED, shifted=False)
+    normal = litert_accuracy(task.model, clean["x_test"], clean["y_test"])
+    before, after = accuracies(task, runs.twin_train(task)[1])
+    print(f"KWS, seed {seed}: {normal:.1%} normal, {before:.1%} shifted, {after:.1%} after")
+    assert after - before >= (normal - before) / 2
+
+
+def check_board_against_twin(board: Board, task: runs.Task) -> list[str]:
+    """Telemetry, checkpoint, exported model and memory of one run; returns the board's lines."""
+    twin_lines, twin_checkpoint = runs.twin_train(task)
+    lines, checkpoint = runs.board_train(board, task)
+    assert len(runs.losses(lines)) == task.options["steps"]
+    assert runs.telemetry(lines) == runs.telemetry(twin_lines)
+    assert checkpoint == twin_checkpoint
+    check_export(board, task, checkpoint)
+    check_memory(task, lines)
+    return lines
+
+
+def check_export(board: Board, task: runs.Task, checkpoint: bytes) -> None:
+    """The exported .tflite gives in LiteRT what the board gives."""
+    trained = export_tflite(
+        task.model.read_bytes(), task.image, parse_checkpoint(checkpoint, task.image)
+    )
+    few = runs.Dataset(task.test.x[:10], task.test.y[:10])
+    samples = runs.sample_file(few, task.image.classes)
+    want = predict(trained, few.x).tobytes()
+    assert runs.board_outputs(board, samples, runs.CKPT) == want
+    untrained = predict(task.model, few.x).tobytes()
+    assert untrained != want  # the run did change the model
+
+
+def check_memory(task: runs.Task, lines: list[str]) -> None:
+    spec = load_spec("pico")
+    use = predict_ram(task.image, len(task.train), spec)
+    told = runs.events(lines, "mem")[-1]
+    peak = spec.ram_bytes - told["free"]
+    print(
+        f"{task.name}, emulated Pico: {peak:,} of {spec.ram_bytes:,} bytes of RAM at the peak; "
+        f"heap free {told['free']:,}, predicted {use.free:,}"
+    )
+    assert told["arena"] == use.arena and told["state"] == use.state
+    assert abs(told["free"] - use.free) <= RAM_TOLERANCE
+    assert peak <= spec.ram_bytes
+
+
+def test_digits_on_the_emulated_pico(emulated_pico) -> None:
+    with Board.connect(emulated_pico.port) as board:
+        check_board_against_twin(board, runs.digits_task(steps=60))
+
+
+@needs_shared
+def test_kws_200_steps_on_the_emulated_pico(emulated_pico) -> None:
+    assert SHARED
+    with Board.connect(emulated_pico.port) as board:
+        check_board_against_twin(board, runs.kws_task(SHARED, steps=200))
+
+
+@needs_shared
+def test_resnet8_20_steps_on_the_emulated_pico(emulated_pico) -> None:
+    assert SHARED
+    with Board.connect(emulated_pico.port) as board:
+        check_board_against_twin(board, runs.cifar_task(SHARED, steps=20))
+
+
+def test_resuming_equals_an_unbroken_run() -> None:
+    task = runs.digits_task(steps=60)
+    whole_lines, whole = runs.twin_train(task)
+    with runs.Twin(task.image.data, task.samples) as twin:
+        options = {**task.options, "schedule": "constant"}
+        straight: list[str] = []
+        unbroken = twin.train(straight.append, **options)
+        first: list[str] = []
+        twin.train(first.append, **{**options, "steps": 25})
+        rest: list[str] = []
+        resumed = twin.train(rest.append, resume=True, **options)
+    assert resumed == unbroken
+    assert [r.split(",")[0] for r in runs.losses(first + rest)] == [
+        s.split(",")[0] for s in runs.losses(straight)
+    ]
