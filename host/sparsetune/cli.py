@@ -27,7 +27,7 @@ from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
 from sparsetune.errors import SparsetuneError
 from sparsetune.flash import Job, flash
-from sparsetune.monitor import Monitor, Options, plot_loss
+from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
 from sparsetune.push import push_file, push_rom
 
 # Where things live on the board.
@@ -186,17 +186,21 @@ def run_train(args: argparse.Namespace) -> None:
         "save_to": BOARD_TRAINED,
         **dict(args.set),
     }
+    log = args.log or default_log()
     with Board.connect(args.port) as board:
-        log = train_on_board(board, keywords, _options(args, board.port, args.steps))
-    print(f"log: {log}")
+        try:
+            train_on_board(board, keywords, _options(args, board.port, log, args.steps))
+        finally:
+            print(f"log: {log}")
     if args.plot:
         _plot(log, args.plot)
 
 
-def train_on_board(board: Board, keywords: dict[str, object], options: Options) -> Path:
-    """Run sparsetune_device.main.train(**keywords) on the board; returns the log's path.
+def train_on_board(board: Board, keywords: dict[str, object], options: Options) -> Run:
+    """Run sparsetune_device.main.train(**keywords) on the board, watched and logged.
 
-    Arguments that are None are left out. Raises SparsetuneError when the run fails.
+    Arguments that are None are left out. Returns what the board said. Raises
+    SparsetuneError when the run fails.
     """
     arguments = ", ".join(f"{k}={v!r}" for k, v in keywords.items() if v is not None)
     code = f"from sparsetune_device.main import train\ntrain({arguments})"
@@ -204,7 +208,7 @@ def train_on_board(board: Board, keywords: dict[str, object], options: Options) 
         board.stream(code, monitor.feed)
     if monitor.run.error:
         raise SparsetuneError(f"training stopped on the board: {monitor.run.error}")
-    return monitor.log_path
+    return monitor.run
 
 
 def run_monitor(args: argparse.Namespace) -> None:
@@ -212,18 +216,23 @@ def run_monitor(args: argparse.Namespace) -> None:
     if args.log_file:
         _plot(args.log_file, args.plot or args.log_file.with_suffix(".png"))
         return
-    with Board.connect(args.port) as board, Monitor(_options(args, board.port, None)) as monitor:
+    log = args.log or default_log(name="monitor")
+    with Board.connect(args.port) as board:
         try:
-            board.attach(monitor.feed)
+            with Monitor(_options(args, board.port, log)) as monitor:
+                board.attach(monitor.feed)
         finally:
-            monitor.close()
-            print(f"log: {monitor.log_path}")
+            print(f"log: {log}")
+            if args.plot:
+                _plot(log, args.plot)
 
 
-def _options(args: argparse.Namespace, port: str, steps: int | None) -> Options:
+def _options(
+    args: argparse.Namespace, port: str, log: Path, steps: int | None = None
+) -> Options:
     return Options(
         port=port,
-        log=args.log,
+        log=log,
         plain=True if args.plain else None,
         every=args.every,
         total_steps=steps,
@@ -413,6 +422,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", default=BOARD_IMAGE, help=f"on the board ({BOARD_IMAGE})")
     parser.add_argument("--data", default=BOARD_DATA, help=f"on the board ({BOARD_DATA})")
     _add_run(parser)
+    parser.set_defaults(steps=200)
     _add_view(parser)
 
 

@@ -26,7 +26,7 @@ from sparsetune.errors import SparsetuneError
 
 _parse: Callable[[str], tuple[str, dict[str, Any]] | None] = telemetry.parse
 
-SMOOTH = 25  # steps that the shown loss and accuracy are averaged over
+SMOOTH = 25  # steps that the shown loss is averaged over (the board averages its accuracy)
 CURVE_ROWS = 10
 
 
@@ -142,7 +142,8 @@ def _fields_text(fields: dict[str, Any]) -> str:
 def render(run: Run, width: int) -> Panel:
     """Return the live view of `run`, `width` columns wide."""
     title = f"sparsetune  {run.port}".rstrip()
-    return Panel(Group(*_curve(run, max(20, width - 18)), _figures(run)), title=title)
+    curve = _curve(run, max(20, width - 18))
+    return Panel(Group(*curve, _figures(run), *_last_events(run)), title=title)
 
 
 def _curve(run: Run, width: int) -> list[Text]:
@@ -168,7 +169,7 @@ def _figures(run: Run) -> Table:
         "loss",
         f"{mean_of_last(run.losses):.4f}",
         "accuracy",
-        f"{mean_of_last(run.accuracies):.1%}",
+        f"{run.accuracies[-1]:.1%}" if run.accuracies else "-",
     )
     table.add_row(
         "steps/s",
@@ -176,12 +177,17 @@ def _figures(run: Run) -> Table:
         "board, step",
         f"{mean_of_last(run.step_ms):.1f} ms",
     )
-    for kind in ("mem", "epoch", "eval", "saved"):
-        if kind in run.events:
-            table.add_row(kind, _fields_text(run.events[kind]))
-    if run.error:
-        table.add_row(Text("error", style="red"), run.error)
     return table
+
+
+def _last_events(run: Run) -> list[Text]:
+    """Return a line for each event worth keeping in view."""
+    lines = [
+        Text(f"{kind:<9}{_fields_text(run.events[kind])}")
+        for kind in ("mem", "epoch", "eval", "saved")
+        if kind in run.events
+    ]
+    return lines + ([Text(f"{'error':<9}{run.error}", style="red")] if run.error else [])
 
 
 # The monitor ------------------------------------------------------------------------
@@ -200,7 +206,10 @@ def default_log(folder: Path = Path("out"), name: str = "train") -> Path:
 
 @dataclass(frozen=True)
 class Options:
-    """How to show and log a run. plain: None for plain lines unless on a terminal."""
+    """How to show and log a run.
+
+    log: None for a new file in out/. plain: None for plain lines unless on a terminal.
+    """
 
     port: str = ""
     log: Path | None = None
@@ -215,7 +224,7 @@ class Monitor:
     """Shows and logs one run (a context manager); feed() it line by line."""
 
     def __init__(self, options: Options, console: Console | None = None) -> None:
-        """Create the log (default: a new file in out/). Raises SparsetuneError."""
+        """Create the log, over an old one. Raises SparsetuneError."""
         self.options = options
         self.run = Run(port=options.port, total_steps=options.total_steps)
         self.log_path = options.log or default_log()
@@ -290,7 +299,7 @@ def _step_text(run: Run) -> str:
     rate = run.rate()
     return (
         f"step {run.steps}{of}  loss {mean_of_last(run.losses):.4f}"
-        f"  acc {mean_of_last(run.accuracies):.4f}  {run.step_ms[-1]:.1f} ms"
+        f"  acc {run.accuracies[-1]:.4f}  {run.step_ms[-1]:.1f} ms"
         f"  {rate or 0:.2f} steps/s  left {_clock(run.seconds_left())}"
     )
 

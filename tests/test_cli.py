@@ -1,0 +1,287 @@
+"""The command line: what it says, and that every error is one line and an exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sparsetune import cli
+from sparsetune.board import Board
+from sparsetune.errors import SparsetuneError
+
+StandIn = Callable[..., str]
+
+
+def run(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "sparsetune.cli", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def assert_error(result: subprocess.CompletedProcess[str], message: str, status: int = 1) -> None:
+    assert result.returncode == status, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    if status == 1:
+        assert result.stderr.startswith("sparsetune: error: ")
+        assert result.stderr.count("\n") == 1
+
+
+# Help and usage ---------------------------------------------------------------------
+
+
+def test_help_names_every_command() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    for name in cli.COMMANDS:
+        assert f"\n    {name} " in result.stdout
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"example: sparsetune {name}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_examples_parse(name: str) -> None:
+    example = cli.COMMANDS[name][1]
+    assert cli.build_parser().parse_args(example.split()).run is cli.COMMANDS[name][3]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["no-such-command"],
+        ["push", "--nonsense"],
+        ["train", "--steps", "0"],
+        ["train", "--steps", "many"],
+        ["train", "--set", "nonsense"],
+        ["plan", "m.tflite", "--ram", "lots"],
+    ],
+)
+def test_wrong_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(args) == 2
+    err = capsys.readouterr().err
+    assert "usage:" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1000", 1000), ("120K", 122880), ("120k", 122880), ("2M", 2097152)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert cli.build_parser().parse_args(["plan", "m", "--ram", text]).ram == size
+
+
+# Errors -----------------------------------------------------------------------------
+
+
+def test_errors_are_one_line(tmp_path: Path) -> None:
+    assert_error(run("push", tmp_path / "none.img"), "cannot read")
+    assert_error(run("push"), "nothing to push")
+    assert_error(run("pull", "--port", "/dev/nowhere"), "there is no port /dev/nowhere")
+    assert_error(run("flash", "--board", "teapot"), "unknown board 'teapot'")
+    assert_error(run("flash", tmp_path / "none.uf2"), "cannot read")
+    assert_error(run("monitor", tmp_path / "none.jsonl"), "cannot read")
+    assert_error(run("pull", SPARSETUNE_PORT="/dev/from-environment"), "/dev/from-environment")
+
+
+def test_unexpected_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: object) -> None:
+        raise ValueError("first line\nsecond line")
+
+    monkeypatch.setattr(cli, "load_spec", broken)
+    monkeypatch.delenv("SPARSETUNE_DEBUG", raising=False)
+    assert cli.main(["flash"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("sparsetune: error: unexpected ValueError: first line second line;")
+    assert err.count("\n") == 1
+    monkeypatch.setenv("SPARSETUNE_DEBUG", "1")
+    assert cli.main(["flash"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_closed_pipe() -> None:
+    command = f"{sys.executable} -m sparsetune.cli --help | true"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert "Traceback" not in result.stderr
+
+
+# Other programs ---------------------------------------------------------------------
+
+
+def test_unknown_command_runs_the_program_of_that_name(tmp_path: Path) -> None:
+    program = tmp_path / "sparsetune-hello"
+    program.write_text('#!/bin/sh\necho "hello $*"\nexit 7\n')
+    program.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    result = run("hello", "a", "--help", PATH=path)
+    assert (result.returncode, result.stdout) == (7, "hello a --help\n")
+    assert_error(run("../sparsetune-hello"), "invalid choice", status=2)
+
+
+def test_own_commands_are_not_replaced(tmp_path: Path) -> None:
+    program = tmp_path / "sparsetune-push"
+    program.write_text("#!/bin/sh\necho hijacked\n")
+    program.chmod(0o755)
+    assert_error(run("push", PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}"), "nothing to push")
+
+
+# Files ------------------------------------------------------------------------------
+
+
+def test_write_whole_leaves_nothing_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    cli.write_whole(path, b"data")
+    assert path.read_bytes() == b"data"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SparsetuneError, match="cannot write"):
+        cli.write_whole(tmp_path / "folder", b"data")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "new"]
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+# The chain on the stand-in ----------------------------------------------------------
+
+
+def test_push_and_pull(stand_in: StandIn, tmp_path: Path) -> None:
+    port = stand_in()
+    image, remote, back = tmp_path / "model.img", tmp_path / "board" / "x", tmp_path / "back"
+    image.write_bytes(os.urandom(10_000))
+    push = ("push", image, "--file", image, remote, "--port", port)
+    result = run(*push)
+    assert result.returncode == 0, result.stderr
+    assert "/rom/model.img: 10,000 bytes, " in result.stdout
+    assert f"{remote}: 10,000 bytes, " in result.stdout
+    assert run(*push).stdout.count("already on the board") == 2
+    result = run("pull", remote, "-o", back, "--port", port)
+    assert result.stdout == f"{back}: 10,000 bytes\n"
+    assert back.read_bytes() == image.read_bytes()
+
+
+def test_train(stand_in: StandIn, tmp_path: Path) -> None:
+    """The training is the stand-in's: only the way of the lines is tested."""
+    log, png = tmp_path / "log.jsonl", tmp_path / "loss.png"
+    args = ("train", "--port", stand_in(), "--steps", 20, "--log", log)
+    result = run(*args, "--every", 5, "--plot", png)
+    assert result.returncode == 0, result.stderr
+    assert "step 20/20" in result.stdout
+    kinds = [json.loads(line)["kind"] for line in log.read_text().splitlines()]
+    assert kinds == ["start", *["step"] * 20, "done"]
+    assert png.exists() or "matplotlib is not installed" in result.stdout
+
+
+def test_train_default_log(stand_in: StandIn, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "sparsetune.cli", "train", "--port", stand_in()],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    (log,) = (tmp_path / "out").glob("train-*.jsonl")
+    assert f"log: out/{log.name}" in result.stdout
+
+
+def test_train_that_fails_on_the_board(stand_in: StandIn, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    args = ("train", "--port", stand_in(), "--steps", 20, "--set", "fail=4", "--log", log)
+    assert_error(run(*args), "the board stopped with MemoryError")
+    kinds = [json.loads(line)["kind"] for line in log.read_text().splitlines()]
+    assert kinds == ["start", "step", "step", "step"]
+
+
+def test_ctrl_c_stops_training(stand_in: StandIn, tmp_path: Path) -> None:
+    port, log = stand_in(), tmp_path / "log.jsonl"
+    command = [sys.executable, "-m", "sparsetune.cli", "train", "--port", port]
+    command += ["--steps", "100000", "--log", str(log), "--every", "1"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    for _ in range(5):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert process.stderr.read() == "sparsetune: interrupted\n"
+    assert '"stopped"' in log.read_text(), "the board's last words are kept"
+    with Board.connect(port) as board:
+        assert board.exec("print('alive')") == "alive"
+
+
+def test_monitor_draws_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"time": 1, "kind": "step", "step": 1, "loss": 1, "acc": 0, "ms": 1}\n')
+    result = run("monitor", log)
+    assert result.returncode == 0
+    assert (tmp_path / "log.png").exists() or "matplotlib is not installed" in result.stdout
+
+
+# On the emulated Pico ---------------------------------------------------------------
+
+
+def test_emulated_push_and_pull(emulated_pico, tmp_path: Path) -> None:
+    port = str(emulated_pico.port_link)
+    image, back = tmp_path / "model.img", tmp_path / "back"
+    image.write_bytes(os.urandom(20_000))
+    result = run("push", image, "--data", image, "--replace", "--port", port)
+    assert result.returncode == 0, result.stderr
+    for remote in (cli.BOARD_IMAGE, cli.BOARD_DATA):
+        assert run("pull", remote, "-o", back, "--port", port).returncode == 0
+        assert back.read_bytes() == image.read_bytes()
+
+
+def test_emulated_errors(emulated_pico, tmp_path: Path) -> None:
+    port = str(emulated_pico.port_link)
+    large = tmp_path / "large.img"
+    large.write_bytes(bytes(800_000))
+    assert_error(run("push", large, "--port", port), "has 786,432: use a smaller model")
+    assert_error(run("pull", "/none", "--port", port), "does not hold that file")
+    assert_error(run("train", "--image", "/rom/none.img", "--port", port, "--plain"), "board")
+
+
+def test_emulated_monitor(emulated_pico, tmp_path: Path) -> None:
+    """`sparsetune monitor` watches a run that somebody else has started."""
+    import serial
+
+    port, log = str(emulated_pico.port_link), tmp_path / "log.jsonl"
+    code = (
+        b"from sparsetune_device.telemetry import step_line\rimport time\r"
+        b"for i in range(100): print(step_line(65536, 32768, i)); time.sleep(0.1)\r\r\r"
+    )
+    with serial.Serial(port, timeout=0.1) as raw:
+        raw.write(code)
+        time.sleep(1)
+    command = [sys.executable, "-m", "sparsetune.cli", "monitor", "--port", port]
+    process = subprocess.Popen(
+        [*command, "--plain", "--log", str(log), "--every", "5"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "step 10 " not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert f"log: {log}" in process.stdout.read()
+    assert log.read_text().count('"step", "step"') >= 10
+    with Board.connect(port) as board:
+        assert board.exec("print('alive')") == "alive"
