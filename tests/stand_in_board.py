@@ -227,6 +227,8 @@ class Repl:
                 self._wire.write("R\x00")
             elif self._raw and (code or key not in b"\r\n"):
                 code += key
+            elif key == b"\r" and not self._raw:
+                self._wire.write("\r\n>>> ")
 
     def _execute(self, code: bytes) -> None:
         self._wire.write("OK")

@@ -226,6 +226,7 @@ def test_closing_leaves_the_raw_repl(stand_in: StandIn) -> None:
     with Board.connect(port) as board:
         board.exec("pass")
     with serial.Serial(port, timeout=0.1) as raw:
+        raw.write(b"\r")
         assert read_for(raw, 0.5).endswith(b">>> ")
 
 

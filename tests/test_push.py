@@ -21,6 +21,7 @@ from sparsetune.push import push_file, push_rom
 from sparsetune.romfs import ALIGN, BLOCK, build_romfs
 
 StandIn = Callable[..., str]
+ROOT = Path(__file__).parent.parent
 
 
 def noise(size: int, seed: int = 1) -> bytes:
@@ -350,6 +351,21 @@ def test_emulated_power_loss_in_mid_file_push(emulated_pico) -> None:
         push_file(board, "/sparsetune/other.dat", b"")
         listing = board.exec("import os; print(sorted(os.listdir('/sparsetune')))")
         assert listing == "['other.dat', 'train.dat']"
+
+
+def test_emulated_stock_firmware(tmp_path: Path) -> None:
+    """A board with MicroPython but without sparsetune is identified, and refused."""
+    emulator = pytest.importorskip("sparsetune_tools.emulated_pico")
+    firmware = ROOT / "build" / "firmware" / "SPARSETUNE_PICO-STOCK" / "firmware.bin"
+    if not firmware.exists():
+        pytest.skip("no stock firmware is built: run make firmware")
+    with emulator.EmulatedPico(firmware=firmware) as pico, Board.connect(pico.port) as board:
+        info = board.identify()
+        assert (info.platform, info.has_kernels, info.device_version) == ("rp2", False, None)
+        with pytest.raises(SparsetuneError, match="has no sparsetune_kernels: flash"):
+            push_rom(board, {"model.img": b"1"})
+        with pytest.raises(SparsetuneError, match="sparsetune flash"):
+            board.exec("import sparsetune_device.main")
 
 
 def test_emulated_throughput(emulated_pico, record_property) -> None:
