@@ -1,5 +1,5 @@
-// CONV_2D and FULLY_CONNECTED (a 1x1 convolution on a 1x1 map): forward, gradient of the input,
-// update of weights and bias.
+// CONV_2D: forward, gradient of the input, update of weights and bias. The gradients also serve
+// FULLY_CONNECTED, a 1x1 convolution on a map of one row.
 #ifndef ST_CONV2D_H
 #define ST_CONV2D_H
 

@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 
+#define ST_MAX_LENGTH 65535 // of a tensor's axis: channel numbers are uint16
+#define ST_MAX_KERNEL 256   // of a kernel's axis, a stride, a dilation
+
 // As it stands in the image: 18 little-endian int32. Tensors are NHWC with N = 1.
 typedef struct {
     int32_t in_h, in_w, in_c;

@@ -21,7 +21,8 @@ void st_emit_begin(st_emit_t *e, int base_exponent, int accumulate) {
     e->peak = 0;
     if (!accumulate)
         return;
-    int present = *e->state.exponent - base_exponent; // shift that the values there already have
+    // The shift that the values there already have; beyond these ends, either side vanishes.
+    int present = st_clamp(*e->state.exponent - base_exponent, -64, 1024);
     if (present >= 31 || e->shift < present) {
         e->shift = (int16_t)present;
         return;

@@ -55,6 +55,12 @@ static inline int32_t st_requantize(int32_t x, st_requant_t f) {
     return st_round_shift(st_mul_high((int32_t)((uint32_t)x << left), f.multiplier), right);
 }
 
+// x * factor, rounded once, ties upwards: what TFLite's FULLY_CONNECTED does. shift <= 30.
+static inline int32_t st_requantize_once(int32_t x, st_requant_t f) {
+    int n = 31 - f.shift;
+    return (int32_t)(((int64_t)x * f.multiplier + (1ll << (n - 1))) >> n);
+}
+
 // floor(x * q / 2^15) for 0 <= q <= 2^15, in two 32-bit multiplications.
 static inline int32_t st_mul_q15(int32_t x, uint32_t q) {
     int32_t high = (x >> 16) * (int32_t)q;

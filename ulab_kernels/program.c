@@ -4,6 +4,7 @@
 #include "add.h"
 #include "avg_pool.h"
 #include "depthwise_conv2d.h"
+#include "fully_connected.h"
 #include "random.h"
 #include "softmax.h"
 
@@ -16,6 +17,7 @@ enum {
     OP_AVG_POOL = 3,
     OP_ADD = 4,
     OP_SOFTMAX = 5,
+    OP_FULLY_CONNECTED = 6,
     OP_CLAMP_MASK = 16,
     OP_KEEP_CHANNELS = 17,
     OP_LOSS = 32,
@@ -146,6 +148,15 @@ static void *place(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
     return NULL;
 }
 
+// Shapes, tables and operators must not change while they are being used: only the image is safe.
+static const void *place_fixed(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
+    if (ref >> 30 != ST_IN_IMAGE) {
+        c->status = ST_BAD_REF;
+        return NULL;
+    }
+    return place(c, ref, size, align);
+}
+
 static void *place_writable(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
     if (ref >> 30 == ST_IN_IMAGE) {
         c->status = ST_BAD_REF;
@@ -158,10 +169,22 @@ static int is_nowhere(st_ref_t ref) {
     return ref >> 30 == ST_NOWHERE;
 }
 
+static void *place_in_arena(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
+    if (ref >> 30 != ST_IN_ARENA) {
+        c->status = ST_BAD_REF;
+        return NULL;
+    }
+    return place(c, ref, size, align);
+}
+
 #define PLACE(type, ref, n) ((const type *)place(c, ref, bytes_of(n, sizeof(type)), sizeof(type)))
-#define PLACE_STRUCT(type, ref) ((const type *)place(c, ref, sizeof(type), 4))
+#define PLACE_STRUCT(type, ref) ((const type *)place_fixed(c, ref, sizeof(type), 4))
+#define PLACE_FIXED(type, ref, n)                                                                  \
+    ((const type *)place_fixed(c, ref, bytes_of(n, sizeof(type)), sizeof(type)))
 #define PLACE_OUT(type, ref, n)                                                                    \
     ((type *)place_writable(c, ref, bytes_of(n, sizeof(type)), sizeof(type)))
+#define PLACE_ARENA(type, ref, n)                                                                  \
+    ((type *)place_in_arena(c, ref, bytes_of(n, sizeof(type)), sizeof(type)))
 
 static st_control_t *control_of(st_context_t *c) {
     return (st_control_t *)c->machine->buffer[ST_IN_STATE].data;
@@ -197,13 +220,29 @@ static int windows_ok(const st_conv_geometry_t *g) {
            (g->out_w - 1) * g->stride_w - g->pad_w < g->in_w;
 }
 
+static int values_ok(const st_conv_geometry_t *g) {
+    return in_range(g->x_zero, -128, 127) && in_range(g->y_zero, -128, 127) &&
+           in_range(g->act_min, -128, 127) && in_range(g->act_max, g->act_min, 127);
+}
+
 static const st_conv_geometry_t *geometry(st_context_t *c, st_ref_t ref) {
     const st_conv_geometry_t *g = PLACE_STRUCT(st_conv_geometry_t, ref);
     if (!g)
         return NULL;
-    if (!dims_ok(&g->in_h, 6, 8192) || !dims_ok(&g->kernel_h, 6, 256) || !windows_ok(g) ||
-        in_count(g) > INT32_MAX / 8 || out_count(g) > INT32_MAX / 8 ||
-        !in_range(g->act_min, -128, 127) || !in_range(g->act_max, g->act_min, 127)) {
+    if (!dims_ok(&g->in_h, 6, ST_MAX_LENGTH) || !dims_ok(&g->kernel_h, 6, ST_MAX_KERNEL) ||
+        !windows_ok(g) || !values_ok(g) || in_count(g) > INT32_MAX / 8 ||
+        out_count(g) > INT32_MAX / 8) {
+        c->status = ST_BAD_OPERATOR;
+        return NULL;
+    }
+    return g;
+}
+
+// Pooling keeps the channels, and its windows have no holes that could miss the input.
+static const st_conv_geometry_t *pool_geometry(st_context_t *c, st_ref_t ref) {
+    const st_conv_geometry_t *g = geometry(c, ref);
+    if (g && (g->out_c != g->in_c || g->dilation_h != 1 || g->dilation_w != 1 ||
+              g->kernel_h * g->kernel_w > ST_AVG_POOL_MAX_WINDOW)) {
         c->status = ST_BAD_OPERATOR;
         return NULL;
     }
@@ -220,23 +259,37 @@ static int64_t weight_count(const st_conv_geometry_t *g, const st_op_head_t *h) 
     return is_depthwise(h) ? taps : taps * g->in_c;
 }
 
-// Depthwise needs whole multiples of the input channels.
-static int channels_ok(st_context_t *c, const st_conv_geometry_t *g, const st_op_head_t *h) {
+static int is_row_of_samples(const st_conv_geometry_t *g) {
+    return g->in_h == 1 && g->out_h == 1 && g->in_w == g->out_w;
+}
+
+// What the kind of convolution asks of its shape, beyond geometry().
+static int shape_ok(st_context_t *c, const st_conv_geometry_t *g, const st_op_head_t *h) {
     if (g && is_depthwise(h) && g->out_c % g->in_c)
+        c->status = ST_BAD_OPERATOR;
+    if (g && h->opcode == OP_FULLY_CONNECTED && !is_row_of_samples(g))
         c->status = ST_BAD_OPERATOR;
     return c->status == ST_OK;
 }
 
 /// Forward ///
 
+static const st_requant_t *requant_table(st_context_t *c, st_ref_t ref, int32_t n) {
+    const st_requant_t *table = (const st_requant_t *)PLACE_FIXED(int32_t, ref, 2 * (int64_t)n);
+    for (int32_t i = 0; table && i < n; i++)
+        if (!in_range(table[i].shift, -31, 30))
+            c->status = ST_BAD_OPERATOR;
+    return table;
+}
+
 static void run_conv(st_context_t *c, const st_op_conv_t *op) {
     const st_conv_geometry_t *g = geometry(c, op->geometry);
-    if (!channels_ok(c, g, &op->head))
+    if (!shape_ok(c, g, &op->head))
         return;
     const st_conv_params_t p = {
         .weights = PLACE(int8_t, op->weights, weight_count(g, &op->head)),
         .bias = PLACE(int32_t, op->bias, g->out_c),
-        .requant = (const st_requant_t *)PLACE(int32_t, op->requant, 2 * (int64_t)g->out_c),
+        .requant = requant_table(c, op->requant, g->out_c),
     };
     const int8_t *x = PLACE(int8_t, op->x, in_count(g));
     int8_t *y = PLACE_OUT(int8_t, op->y, out_count(g));
@@ -244,20 +297,26 @@ static void run_conv(st_context_t *c, const st_op_conv_t *op) {
         return;
     if (is_depthwise(&op->head))
         depthwise_conv2d_s8(g, &p, x, y);
+    else if (op->head.opcode == OP_FULLY_CONNECTED)
+        fully_connected_s8(g, &p, x, y);
     else
         conv2d_s8(g, &p, x, y);
 }
 
 static void run_avg_pool(st_context_t *c, const st_op_pool_t *op) {
-    const st_conv_geometry_t *g = geometry(c, op->geometry);
+    const st_conv_geometry_t *g = pool_geometry(c, op->geometry);
     if (!g)
         return;
     const int8_t *x = PLACE(int8_t, op->x, in_count(g));
     int8_t *y = PLACE_OUT(int8_t, op->y, out_count(g));
-    if (g->out_c != g->in_c || g->kernel_h * g->kernel_w > ST_AVG_POOL_MAX_WINDOW)
-        c->status = ST_BAD_OPERATOR;
     if (c->status == ST_OK)
         avg_pool_s8(g, x, y);
+}
+
+static int add_params_ok(const st_add_params_t *p) {
+    return in_range(p->a_zero, -128, 127) && in_range(p->b_zero, -128, 127) &&
+           in_range(p->y_zero, -128, 127) && in_range(p->a_scale.shift, -31, 0) &&
+           in_range(p->b_scale.shift, -31, 0) && in_range(p->y_scale.shift, -31, 0);
 }
 
 static void run_add(st_context_t *c, const st_op_add_t *op) {
@@ -265,14 +324,17 @@ static void run_add(st_context_t *c, const st_op_add_t *op) {
     const int8_t *a = PLACE(int8_t, op->a, op->count);
     const int8_t *b = PLACE(int8_t, op->b, op->count);
     int8_t *y = PLACE_OUT(int8_t, op->y, op->count);
+    if (p && !add_params_ok(p))
+        c->status = ST_BAD_OPERATOR;
     if (c->status == ST_OK)
         add_s8(p, a, b, y, op->count);
 }
 
 static const st_softmax_params_t *softmax_params(st_context_t *c, st_ref_t ref) {
     const st_softmax_params_t *p = PLACE_STRUCT(st_softmax_params_t, ref);
-    if (p && (!in_range(p->rows, 1, 65536) || !in_range(p->depth, 1, 4096) ||
-              !in_range(p->left_shift, 0, 31) || !in_range(p->diff_min, -255, 0))) {
+    if (p &&
+        (!in_range(p->rows, 1, 65536) || !in_range(p->depth, 1, ST_SOFTMAX_MAX_DEPTH) ||
+         p->multiplier < 0 || !in_range(p->left_shift, 0, 31) || !in_range(p->diff_min, -255, 0))) {
         c->status = ST_BAD_OPERATOR;
         return NULL;
     }
@@ -296,8 +358,10 @@ static void run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op) {
         clamp_mask_s8(y, op->count, op->lo, op->hi, bits);
 }
 
-// The chosen channels, all of them below `of`.
+// The chosen channels, all of them below `of`. Not in the arena, where kernels write.
 static const uint16_t *channel_list(st_context_t *c, st_ref_t ref, int32_t n, int32_t of) {
+    if (ref >> 30 == ST_IN_ARENA)
+        c->status = ST_BAD_REF;
     const uint16_t *index = PLACE(uint16_t, ref, n);
     for (int32_t i = 0; index && i < n; i++)
         if (index[i] >= of)
@@ -309,7 +373,7 @@ static void run_keep_channels(st_context_t *c, const st_op_keep_t *op) {
     const st_channels_t channels = {channel_list(c, op->channels, op->chosen, op->of), op->chosen,
                                     op->of};
     const int8_t *x = PLACE(int8_t, op->x, (int64_t)op->positions * op->of);
-    int8_t *kept = PLACE_OUT(int8_t, op->kept, (int64_t)op->positions * op->chosen);
+    int8_t *kept = PLACE_ARENA(int8_t, op->kept, (int64_t)op->positions * op->chosen);
     if (c->status == ST_OK)
         keep_channels_s8(x, op->positions, &channels, kept);
 }
@@ -332,8 +396,8 @@ static st_emit_t open_error(st_context_t *c, const st_error_out_t *out, const st
         .count = (int32_t)count,
         .limit = out->limit,
     };
-    const int base = error_exponent(c, out->dy_exponent_at) + out->exponent;
-    if (!in_range(out->limit, 1, 32767))
+    const int base = error_exponent(c, out->dy_exponent_at) + st_clamp(out->exponent, -256, 256);
+    if (!in_range(out->limit, 1, 32767) || !in_range(out->exponent, -256, 256))
         c->status = ST_BAD_OPERATOR;
     if (c->status == ST_OK)
         st_emit_begin(&e, base, h->flags & FLAG_ACCUMULATE);
@@ -376,7 +440,7 @@ static void run_error_add(st_context_t *c, const st_op_error_add_t *op) {
 
 static void run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
     const st_conv_geometry_t *g = geometry(c, op->geometry);
-    if (!channels_ok(c, g, &op->head))
+    if (!shape_ok(c, g, &op->head))
         return;
     const st_conv_params_t p = {
         .weights = PLACE(int8_t, op->weights, weight_count(g, &op->head)),
@@ -396,13 +460,13 @@ static void run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
 }
 
 static void run_avg_pool_grad_input(st_context_t *c, const st_op_pool_grad_t *op) {
-    const st_conv_geometry_t *g = geometry(c, op->geometry);
+    const st_conv_geometry_t *g = pool_geometry(c, op->geometry);
     if (!g)
         return;
     const int16_t *dy = PLACE(int16_t, op->dy, out_count(g));
     int32_t *row = PLACE_OUT(int32_t, op->out.row, g->in_c);
     st_emit_t e = open_error(c, &op->out, &op->head, in_count(g));
-    if (g->out_c != g->in_c || !in_range(op->count_log2, 0, 12))
+    if (!in_range(op->count_log2, 0, 12))
         c->status = ST_BAD_OPERATOR;
     if (c->status)
         return;
@@ -425,6 +489,12 @@ static void run_softmax_grad_input(st_context_t *c, const st_op_softmax_grad_t *
     st_emit_end(&e);
 }
 
+// Writing the weights must not change the list of channels that says where to write.
+static int are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size) {
+    const uintptr_t a_at = (uintptr_t)a, b_at = (uintptr_t)b;
+    return a_at + (size_t)a_size <= b_at || b_at + (size_t)b_size <= a_at;
+}
+
 static void place_weights(st_context_t *c, const st_op_update_t *op, const st_conv_geometry_t *g,
                           st_update_t *u) {
     const int64_t n = weight_count(g, &op->head);
@@ -434,6 +504,10 @@ static void place_weights(st_context_t *c, const st_op_update_t *op, const st_co
     u->weights = PLACE_OUT(int8_t, op->weights, n);
     u->residual = is_nowhere(op->residual) ? NULL : PLACE_OUT(int8_t, op->residual, n);
     u->weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, 2 * (int64_t)g->out_c);
+    const int64_t list = (int64_t)op->chosen * 2;
+    if (c->status == ST_OK && !(are_apart(u->channels, list, u->weights, n) &&
+                                are_apart(u->channels, list, u->residual, u->residual ? n : 0)))
+        c->status = ST_BAD_REF;
 }
 
 static void place_bias(st_context_t *c, const st_op_update_t *op, const st_conv_geometry_t *g,
@@ -444,7 +518,7 @@ static void place_bias(st_context_t *c, const st_op_update_t *op, const st_conv_
 
 static void run_update(st_context_t *c, const st_op_update_t *op) {
     const st_conv_geometry_t *g = geometry(c, op->geometry);
-    if (!channels_ok(c, g, &op->head))
+    if (!shape_ok(c, g, &op->head))
         return;
     const st_control_t *control = control_of(c);
     st_update_t u = {
@@ -457,7 +531,7 @@ static void run_update(st_context_t *c, const st_op_update_t *op) {
     if (!is_nowhere(op->bias))
         place_bias(c, op, g, &u);
     const int16_t *dy = PLACE(int16_t, op->dy, out_count(g));
-    int32_t *row = PLACE_OUT(int32_t, op->row, op->chosen);
+    int32_t *row = op->chosen ? PLACE_ARENA(int32_t, op->row, op->chosen) : NULL;
     if (c->status)
         return;
     if (is_depthwise(&op->head))
@@ -478,6 +552,7 @@ static void run_one(st_context_t *c, const st_op_head_t *op) {
         return;
         CASE(OP_CONV2D, st_op_conv_t, run_conv)
         CASE(OP_DEPTHWISE_CONV2D, st_op_conv_t, run_conv)
+        CASE(OP_FULLY_CONNECTED, st_op_conv_t, run_conv)
         CASE(OP_AVG_POOL, st_op_pool_t, run_avg_pool)
         CASE(OP_ADD, st_op_add_t, run_add)
         CASE(OP_SOFTMAX, st_op_softmax_t, run_softmax)
@@ -518,12 +593,12 @@ static st_status_t check_buffers(const st_machine_t *m) {
 // Operator `index`: the image holds a table of references to them.
 static const st_op_head_t *operator_at(st_context_t *c, int32_t index) {
     const uint32_t *word = (const uint32_t *)c->machine->buffer[ST_IN_IMAGE].data;
-    const uint32_t *table = PLACE(uint32_t, word[WORD_OPS], word[WORD_OP_COUNT]);
+    const uint32_t *table = PLACE_FIXED(uint32_t, word[WORD_OPS], word[WORD_OP_COUNT]);
     if (!table)
         return NULL;
-    const st_op_head_t *op = (const st_op_head_t *)PLACE(uint32_t, table[index], 1);
+    const st_op_head_t *op = (const st_op_head_t *)PLACE_FIXED(uint32_t, table[index], 1);
     if (op)
-        (void)PLACE(uint32_t, table[index], op->words);
+        (void)PLACE_FIXED(uint32_t, table[index], op->words);
     return op;
 }
 

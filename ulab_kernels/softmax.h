@@ -5,6 +5,9 @@
 #include <stdint.h>
 #include "error_tensor.h"
 
+// More classes could overflow the sum of exponentials.
+#define ST_SOFTMAX_MAX_DEPTH 4095
+
 // As it stands in the image: 5 little-endian int32.
 typedef struct {
     int32_t rows, depth;

@@ -26,6 +26,7 @@ from .plan import LayerPlan, UpdatePlan
 from .program import Buffer, Code, Const, Flag, Op, Place, Program, Slot
 
 AVG_POOL_MAX_WINDOW = 4080  # ulab_kernels/avg_pool.h
+MAX_LENGTH, MAX_KERNEL = 65535, 256  # ulab_kernels/conv_geometry.h
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class Geometry:
     @property
     def out_positions(self) -> int:
         return self.out_h * self.out_w
+
+    @property
+    def is_small_enough(self) -> bool:
+        """Whether the kernels take it: of a larger one they would only say that it is wrong."""
+        values = tuple(self.__dict__.values())
+        return max(values[:6]) <= MAX_LENGTH and max(values[6:12]) <= MAX_KERNEL
 
     def const(self) -> Const:
         return Const(struct.pack("<18i", *self.__dict__.values()))
@@ -136,6 +143,12 @@ def _limits(graph: Graph, op: Operator) -> tuple[int, int]:
     return activation_range(op.options.get("fusedActivationFunction", 0), y.scale, y.zero_point)
 
 
+_CONV_CODE = {
+    "CONV_2D": Code.CONV2D,
+    "DEPTHWISE_CONV_2D": Code.DEPTHWISE_CONV2D,
+    "FULLY_CONNECTED": Code.FULLY_CONNECTED,
+}
+
 # Convolutions ---------------------------------------------------------------------------------
 
 
@@ -143,9 +156,8 @@ def _lower_conv(low: Lowering, op: Operator) -> None:
     layer = _layer(low, op)
     x = low.values[op.inputs[0]]
     _keep_input(low, op, layer, x)
-    depthwise = op.kind == "DEPTHWISE_CONV_2D"
     low.emit(
-        Code.DEPTHWISE_CONV2D if depthwise else Code.CONV2D,
+        _CONV_CODE[op.kind],
         op,
         layer.geometry_const,
         x,
@@ -226,6 +238,16 @@ def _requants(graph: Graph, op: Operator) -> Const:
 
 def conv_geometry(graph: Graph, op: Operator) -> Geometry:
     """Geometry of a convolution, pooling or fully connected operator (1x1 on a row of samples)."""
+    geometry = _geometry(graph, op)
+    if not geometry.is_small_enough:
+        raise SparsetuneError(
+            f"{op.kind} (operator {op.index}) is too large: axes up to {MAX_LENGTH}, "
+            f"kernels, strides and dilations up to {MAX_KERNEL} are supported"
+        )
+    return geometry
+
+
+def _geometry(graph: Graph, op: Operator) -> Geometry:
     x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
     ends = (x.zero_point, y.zero_point, *_limits(graph, op))
     if op.kind == "FULLY_CONNECTED":

@@ -14,6 +14,7 @@ class Code(IntEnum):
     AVG_POOL = 3
     ADD = 4
     SOFTMAX = 5
+    FULLY_CONNECTED = 6
     CLAMP_MASK = 16
     KEEP_CHANNELS = 17
     LOSS = 32

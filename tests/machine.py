@@ -1,0 +1,137 @@
+"""Runs compiled programs on the kernels operator by operator, and looks between them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sparsetune_kernels as kernels
+from sparsetune.compile import build_program
+from sparsetune.graph import Graph
+from sparsetune.image import lay_out, parse_image
+from sparsetune.litert import _runtime
+from sparsetune.plan import UpdatePlan
+from sparsetune.program import Buffer, Code, Op, Slot
+from sparsetune.tflite import parse_tflite
+
+Array = npt.NDArray[Any]
+NO_PLAN = UpdatePlan(())
+LABEL, LOSS, RATE, SEED = 0, 4, 12, 20  # byte offsets in the state buffer (st_control_t)
+
+
+class Machine:
+    """A model compiled with a plan, with an arena and a state of its own."""
+
+    def __init__(self, model: bytes | Graph, plan: UpdatePlan = NO_PLAN) -> None:
+        self.graph = model if isinstance(model, Graph) else parse_tflite(model)
+        self.program = build_program(self.graph, plan)
+        classes = self.graph.tensor(self.graph.logits).shape[-1]
+        self.layout = lay_out(self.program, self.graph.digest, classes)
+        self.image = parse_image(self.layout.image)
+        self.arena = bytearray(self.image.arena_bytes)
+        self.state = bytearray(self.image.initial_state())
+
+    @property
+    def ops(self) -> list[Op]:
+        return self.program.ops
+
+    def control(self, label: int, rate: tuple[int, int] = (0, 0), seed: int = 1) -> None:
+        struct.pack_into("<i", self.state, LABEL, label)
+        struct.pack_into("<IiI", self.state, RATE, *rate, seed)
+
+    @property
+    def loss(self) -> float:
+        return float(struct.unpack_from("<i", self.state, LOSS)[0] / 65536)
+
+    def load(self, x: Array) -> None:
+        at, size = self.image.input_at, self.image.input_bytes
+        self.arena[at : at + size] = np.ascontiguousarray(x, np.int8).tobytes()
+
+    def run(self, begin: int, end: int, training: bool = True) -> None:
+        kernels.run(self.image.data, self.state, self.arena, begin, end, int(training))
+
+    def infer(self, x: Array) -> Array:
+        """int8 output, flat."""
+        self.load(x)
+        self.run(0, self.image.forward_ops, training=False)
+        at, size = self.image.output_at, self.image.output_bytes
+        return np.frombuffer(bytes(self.arena[at : at + size]), np.int8)
+
+    def step(self, x: Array, label: int, rate: tuple[int, int], seed: int = 1) -> float:
+        """One training step; the loss before it."""
+        self.load(x)
+        self.control(label, rate, seed)
+        self.run(0, len(self.ops))
+        return self.loss
+
+    def walk(self, x: Array, label: int) -> Iterator[tuple[int, Op]]:
+        """Yields each operator of a training step just before it runs; it has run when the next
+        one is asked for. The learning rate is 0 unless the caller sets one."""
+        self.load(x)
+        self.control(label)
+        for i, op in enumerate(self.ops):
+            yield i, op
+            self.run(i, i + 1)
+
+    def read(self, buffer: Buffer, dtype: Any) -> Array:
+        """A copy of what stands in an arena buffer."""
+        return np.frombuffer(bytes(self.arena[buffer.offset : buffer.offset + buffer.size]), dtype)
+
+    def slot(self, slot: Slot, dtype: Any) -> Array:
+        """What stands in a slot of the state, as an array that writes through."""
+        return np.frombuffer(memoryview(self.state)[slot.offset : slot.offset + slot.size], dtype)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """An error tensor as a backward operator read it, in real units."""
+
+    tensor: int
+    masked: bool
+    values: Array
+
+
+# Where dy and dy's exponent stand among an operator's words.
+DY_AT = {
+    Code.ERROR_ADD: (0, 5),
+    Code.CONV2D_GRAD_INPUT: (1, 7),
+    Code.DEPTHWISE_CONV2D_GRAD_INPUT: (1, 7),
+    Code.AVG_POOL_GRAD_INPUT: (1, 6),
+    Code.SOFTMAX_GRAD_INPUT: (2, 6),
+    Code.CONV2D_UPDATE: (1, 2),
+    Code.DEPTHWISE_CONV2D_UPDATE: (1, 2),
+}
+UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE)
+
+
+def gradient_read_by(machine: Machine, op: Op) -> Gradient | None:
+    """The gradient of the loss with respect to the output of op's source, as op will read it."""
+    if op.code not in DY_AT:
+        return None
+    dy, exponent = (op.words[i] for i in DY_AT[op.code])
+    assert isinstance(dy, Buffer) and isinstance(exponent, Slot)
+    scale = 2.0 ** int(machine.slot(exponent, np.int16)[0])
+    tensor = machine.graph.operators[op.source].outputs[0]
+    masked = any(o.code == Code.APPLY_MASK and o.source == op.source for o in machine.ops)
+    return Gradient(tensor, masked, machine.read(dy, np.int16) * scale)
+
+
+def litert_tensors(model: bytes, x: Array) -> dict[int, Array]:
+    """Every activation of one inference of LiteRT's reference kernels: an independent forward."""
+    runtime = _runtime()
+    interpreter = runtime.Interpreter(
+        model_content=model,
+        num_threads=1,
+        experimental_op_resolver_type=runtime.OpResolverType.BUILTIN_REF,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]
+    interpreter.set_tensor(source["index"], x.reshape(source["shape"]))
+    interpreter.invoke()
+    details = [d["index"] for d in interpreter.get_tensor_details()]
+    return {i: interpreter.get_tensor(i).copy() for i in details}

@@ -1,0 +1,167 @@
+"""Random small int8 models, written as .tflite files, for tests that sweep over shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import reference as ref
+from ai_edge_litert import schema_py_generated as schema
+from sparsetune_tools import tflite_writer
+from sparsetune_tools.tflite_writer import ModelWriter, Quantisation
+
+Array = npt.NDArray[Any]
+NONE, RELU, RELU_N1_TO_1, RELU6 = 0, 1, 2, 3
+SPREAD = 50.0  # standard deviation of outputs, in steps, where no scale is asked for
+
+# Of the operators' versions the writer knows the usual; these models need some more.
+tflite_writer.OPERATOR_VERSIONS["FULLY_CONNECTED"] = 5
+
+
+def quantisation(scale: Any, zero: int = 0, axis: int = 0) -> Quantisation:
+    return Quantisation(np.atleast_1d(np.asarray(scale, np.float32)), zero, axis)
+
+
+class Net:
+    """A model that grows operator by operator. `at` is the newest tensor; every method that adds
+    an operator takes its input from there and returns the index of its output.
+
+    Weights are uniform in [-127, 127], with scales that differ from channel to channel by up to
+    `unevenness`. Output scales are such that values spread over the int8 range, or as asked.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        zero: int = 0,
+        seed: int = 0,
+        unevenness: float = 4.0,
+        scale: float = 0.02,
+    ) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.unevenness = unevenness
+        self.writer = ModelWriter("random test model")
+        self.shapes: dict[int, tuple[int, ...]] = {}
+        self.q: dict[int, Quantisation] = {}
+        self.source = self.at = self._activation(shape, quantisation(scale, zero))
+        self.operators = 0
+
+    def conv(self, channels: int, kernel: Any = 1, **window: Any) -> int:
+        """window: stride, dilation, same; and see _weighted."""
+        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+        shape = (channels, *kernel, self.shapes[self.at][3])
+        return self._convolution("CONV_2D", schema.Conv2DOptionsT(), shape, 0, window)
+
+    def depthwise(self, multiplier: int = 1, kernel: Any = 3, **window: Any) -> int:
+        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+        options = schema.DepthwiseConv2DOptionsT()
+        options.depthMultiplier = multiplier
+        shape = (1, *kernel, self.shapes[self.at][3] * multiplier)
+        return self._convolution("DEPTHWISE_CONV_2D", options, shape, 3, window)
+
+    def dense(self, outputs: int, per_channel: bool = False, **rest: Any) -> int:
+        shape = self.shapes[self.at]
+        rows = int(np.prod(shape)) // shape[-1]
+        options = schema.FullyConnectedOptionsT()
+        options.keepNumDims = len(shape) > 2
+        out = (*shape[:-1], outputs) if len(shape) > 2 else (rows, outputs)
+        axis = 0 if per_channel else None
+        return self._weighted("FULLY_CONNECTED", options, (outputs, shape[-1]), axis, out, rest)
+
+    def pool(self, kernel: Any, stride: int = 1, same: bool = False, activation: int = NONE) -> int:
+        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+        shape = self.shapes[self.at]
+        window = ref.window_of(shape[1:3], kernel, stride, 1, same)
+        options = schema.Pool2DOptionsT()
+        options.filterHeight, options.filterWidth = kernel
+        options.strideH = options.strideW = stride
+        options.padding, options.fusedActivationFunction = int(not same), activation
+        out = (1, *window.out, shape[3])
+        return self._operator("AVERAGE_POOL_2D", [self.at], out, self.q[self.at], options)
+
+    def add(self, other: int, activation: int = NONE, zero: int = 0, scale: float = 0.0) -> int:
+        options = schema.AddOptionsT()
+        options.fusedActivationFunction = activation
+        options.potScaleInt16 = False
+        scales = [float(self.q[t].scale[0]) for t in (self.at, other)]
+        q = quantisation(scale or np.hypot(*scales), zero)
+        return self._operator("ADD", [self.at, other], self.shapes[self.at], q, options)
+
+    def reshape(self, shape: tuple[int, ...]) -> int:
+        options = schema.ReshapeOptionsT()
+        options.newShape = list(shape)
+        constant = self.writer.add_constant(f"shape{self.operators}", np.array(shape, np.int32))
+        return self._operator("RESHAPE", [self.at, constant], shape, self.q[self.at], options)
+
+    def flatten(self) -> int:
+        return self.reshape((1, int(np.prod(self.shapes[self.at]))))
+
+    def softmax(self, beta: float = 1.0) -> int:
+        options = schema.SoftmaxOptionsT()
+        options.beta = beta
+        q = quantisation(1 / 256, -128)
+        return self._operator("SOFTMAX", [self.at], self.shapes[self.at], q, options)
+
+    def to_bytes(self) -> bytes:
+        return self.writer.to_bytes(self.source, self.at)
+
+    def sample(self) -> Array:
+        """A random input."""
+        return self.rng.integers(-128, 128, self.shapes[self.source], np.int8)
+
+    # ------------------------------------------------------------------------------------------
+
+    def _activation(self, shape: tuple[int, ...], q: Quantisation) -> int:
+        index = self.writer.add_activation(f"t{len(self.shapes)}", shape, q)
+        self.shapes[index], self.q[index] = shape, q
+        return index
+
+    def _operator(
+        self, kind: str, inputs: list[int], shape: tuple[int, ...], q: Quantisation, options: Any
+    ) -> int:
+        output = self._activation(shape, q)
+        self.writer.add_operator(kind, inputs, output, options)
+        self.operators += 1
+        self.at = output
+        return output
+
+    def _convolution(
+        self, kind: str, options: Any, shape: tuple[int, ...], axis: int, window: dict[str, Any]
+    ) -> int:
+        stride, dilation = window.pop("stride", 1), window.pop("dilation", 1)
+        same = window.pop("same", True)
+        options.strideH = options.strideW = stride
+        options.dilationHFactor = options.dilationWFactor = dilation
+        options.padding = int(not same)
+        w = ref.window_of(self.shapes[self.at][1:3], shape[1:3], stride, dilation, same)
+        out = (1, *w.out, shape[axis])
+        return self._weighted(kind, options, shape, axis, out, window)
+
+    def _weighted(
+        self,
+        kind: str,
+        options: Any,
+        shape: tuple[int, ...],
+        axis: int | None,
+        out: tuple[int, ...],
+        rest: dict[str, Any],
+    ) -> int:
+        """rest: activation, zero and scale of the output, bias (whether), weights (values) and
+        their scales."""
+        options.fusedActivationFunction = rest.get("activation", NONE)
+        x = self.q[self.at]
+        channels = shape[axis or 0]
+        weights = rest.get("weights", self.rng.integers(-127, 128, shape)).astype(np.int8)
+        exponents = self.rng.uniform(0, 1, channels if axis is not None else 1)
+        scales = rest.get("scales", 0.002 * self.unevenness**exponents)
+        scales = quantisation(scales, 0, axis or 0)
+        addends = weights.size / channels
+        sums = 74 * 73 * np.sqrt(addends * (1 + (x.zero / 74) ** 2))  # spread of int32 sums
+        inputs = [self.at, self.writer.add_constant(f"w{self.operators}", weights, scales)]
+        if rest.get("bias", True):
+            bias = self.rng.normal(0, sums / 2, channels).astype(np.int32)
+            q = quantisation(x.scale * scales.scale, 0, 0)
+            inputs.append(self.writer.add_constant(f"b{self.operators}", bias, q))
+        scale = rest.get("scale") or float(x.scale[0] * scales.scale.mean() * sums / SPREAD)
+        return self._operator(kind, inputs, out, quantisation(scale, rest.get("zero", 0)), options)
