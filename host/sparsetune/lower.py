@@ -63,7 +63,7 @@ class Geometry:
     @property
     def is_small_enough(self) -> bool:
         """Whether the kernels take it: of a larger one they would only say that it is wrong."""
-        values = tuple(self.__dict__.values())
+        values: tuple[int, ...] = tuple(self.__dict__.values())
         return max(values[:6]) <= MAX_LENGTH and max(values[6:12]) <= MAX_KERNEL
 
     def const(self) -> Const:
