@@ -55,10 +55,10 @@ static inline int32_t st_requantize(int32_t x, st_requant_t f) {
     return st_round_shift(st_mul_high((int32_t)((uint32_t)x << left), f.multiplier), right);
 }
 
-// x * factor, rounded once, ties upwards: what TFLite's FULLY_CONNECTED does. shift <= 30.
+// x * factor, rounded once, ties away from zero: what TFLite's FULLY_CONNECTED does. shift <= 30.
 static inline int32_t st_requantize_once(int32_t x, st_requant_t f) {
     int n = 31 - f.shift;
-    return (int32_t)(((int64_t)x * f.multiplier + (1ll << (n - 1))) >> n);
+    return (int32_t)(((int64_t)x * f.multiplier + (1ll << (n - 1)) - (x < 0)) >> n);
 }
 
 // floor(x * q / 2^15) for 0 <= q <= 2^15, in two 32-bit multiplications.
