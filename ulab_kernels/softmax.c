@@ -14,6 +14,11 @@ static int32_t scaled_diff(const st_softmax_params_t *p, int32_t diff) {
     return st_mul_high((int32_t)((uint32_t)diff << p->left_shift), p->multiplier);
 }
 
+// The same in Q16, which has room for any difference.
+static int32_t scaled_diff_q16(const st_softmax_params_t *p, int32_t diff) {
+    return (int32_t)(((int64_t)diff * p->multiplier) >> (41 - p->left_shift));
+}
+
 // Sum over the row of exp(x - max), Q12.19.
 static int32_t sum_of_exps(const st_softmax_params_t *p, const int8_t *x, int32_t max) {
     int32_t sum = 0;
@@ -65,7 +70,6 @@ st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logi
     st_loss_t loss = {0, row_argmax(logits, p->depth)};
     const int32_t max = logits[loss.predicted];
     const int32_t sum = sum_of_exps(p, logits, max);
-    const int32_t label_diff = st_max(logits[label] - max, p->diff_min);
     int bits;
     const int32_t scale = st_reciprocal(sum, &bits);
     for (int32_t i = 0; i < p->depth; i++) // Q30
@@ -73,7 +77,7 @@ st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logi
     for (int32_t i = 0; i < p->depth; i++)
         if (pushes_out(logits[i], row[i]))
             row[i] = 0;
-    loss.loss_q16 = st_ln_q16((uint32_t)sum, 19) - (scaled_diff(p, label_diff) >> 10);
+    loss.loss_q16 = st_ln_q16((uint32_t)sum, 19) - scaled_diff_q16(p, logits[label] - max);
     st_emit_row(dlogits, 0, row, p->depth);
     return loss;
 }
