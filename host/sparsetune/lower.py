@@ -126,7 +126,7 @@ def lower_forward(low: Lowering) -> None:
 
 def _keep_mask(low: Lowering, op: Operator) -> None:
     """One bit for each output element: does the clamp pass the gradient?"""
-    if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD"):
+    if not _clamps(op):
         return
     tensor = low.graph.tensor(op.outputs[0])
     if tensor.index == low.graph.logits and _limits(low.graph, op) == (-128, 127):
@@ -136,6 +136,14 @@ def _keep_mask(low: Lowering, op: Operator) -> None:
     lo, hi = _limits(low.graph, op)
     y = low.values[tensor.index]
     low.emit(Code.CLAMP_MASK, op, y, bits, tensor.size, lo, hi, flags=Flag.TRAINING_ONLY)
+
+
+def _clamps(op: Operator) -> bool:
+    """Whether the output can lie beyond the ends of its range, or of its fused activation. A mean
+    cannot leave the range of what it is taken from."""
+    if op.kind == "AVERAGE_POOL_2D":
+        return bool(op.options.get("fusedActivationFunction", 0))
+    return op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD")
 
 
 def _limits(graph: Graph, op: Operator) -> tuple[int, int]:
