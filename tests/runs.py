@@ -67,8 +67,9 @@ def digits_task(steps: int = 40, seed: int = 1) -> Task:
 
 
 def kws_task(shared: Path, steps: int = 200, seed: int = 1) -> Task:
-    """Keyword spotting through another microphone."""
-    options = {"steps": steps, "rate": "0.01", "seed": seed, "policy": "random"}
+    """Keyword spotting through another microphone. Plan and rate were chosen on 100 of the 400
+    samples to adapt with, six seeds each; the held-out samples had no say."""
+    options = {"steps": steps, "rate": "0.005", "seed": seed, "policy": "random"}
     model = shared / shared_tasks.KWS_MODEL
     return make_task(model, shared_tasks.kws_task(shared), lambda g: default_plan(g, 6), **options)
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
 # What the device package may import: modules that MicroPython has.
 MICROPYTHON = {
     *("array", "binascii", "gc", "hashlib", "machine", "micropython", "os", "rp2", "struct"),
-    *("sys", "time", "vfs", "io", "uctypes"),
+    *("select", "sys", "time", "vfs", "io", "uctypes"),
 }
 # module -> the one file of host that may know it.
 SOLE_OWNERS = {

@@ -341,7 +341,7 @@ def _add_output(parser: argparse.ArgumentParser, text: str) -> None:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_count, help="training steps")
     parser.add_argument("--seed", type=int, help="seed of all that is random (1)")
-    parser.add_argument("--rate", default="0.01", help="learning rate (0.01)")
+    parser.add_argument("--rate", default="0.005", help="learning rate (0.005)")
     parser.add_argument(
         "--policy", default="cyclic", help="choice of channels: static, cyclic, random (cyclic)"
     )
