@@ -1,5 +1,5 @@
-// node pico.mjs --flash FILE --bootrom FILE --bootsel DIR [--firmware FILE] [--fresh]
-// Serial bytes are exchanged on file descriptor 3, JSON lines of control on 4 (both sockets).
+// node pico.mjs --flash FILE --bootrom FILE --bootsel DIR [--firmware FILE]
+//   --serial DESCRIPTOR --control DESCRIPTOR    (sockets: serial bytes, JSON lines of control)
 // Started by tools/sparsetune_tools/emulate.py, which owns the PTY.
 import fs from 'node:fs';
 import net from 'node:net';
@@ -16,6 +16,8 @@ const { values: options } = parseArgs({
     bootrom: { type: 'string' },
     bootsel: { type: 'string' },
     firmware: { type: 'string' },
+    serial: { type: 'string' },
+    control: { type: 'string' },
   },
 });
 
@@ -25,13 +27,15 @@ function readBootrom(file) {
   return words;
 }
 
+const openSocket = (fd) => new net.Socket({ fd: Number(fd), readable: true, writable: true });
+
 function makeBoard(report) {
   const flash = new FlashFile(options.flash);
   if (options.firmware) {
     const file = new Uint8Array(fs.readFileSync(options.firmware));
     flash.install(parseFirmware(file, path.basename(options.firmware)));
   }
-  const stream = new net.Socket({ fd: 3, readable: true, writable: true });
+  const stream = openSocket(options.serial);
   const bootrom = readBootrom(options.bootrom);
   return new Board({ flash, bootrom, stream, bootselPath: options.bootsel, report });
 }
@@ -45,7 +49,7 @@ function obey(board, command, report) {
 }
 
 function main() {
-  const control = new net.Socket({ fd: 4, readable: true, writable: true });
+  const control = openSocket(options.control);
   const report = (message) => control.write(JSON.stringify(message) + '\n');
   const board = makeBoard(report);
   const lines = readline.createInterface({ input: control });

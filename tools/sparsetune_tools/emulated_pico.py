@@ -141,14 +141,16 @@ class EmulatedPico:
     def stop(self) -> None:
         """Unplug for good; the flash file stays."""
         self._detach()
-        self._control.close()
         self._serial.close()
+        self._control.shutdown(socket.SHUT_RDWR)  # close() alone leaves it to the listening thread
         try:
             self._node.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self._node.kill()
             self._node.wait()
+        self._control.close()
         self._lock.close()
+        self._words.close()
         if self._temporary:
             self._temporary.cleanup()
 
@@ -169,6 +171,8 @@ class EmulatedPico:
                 raise ToolError(f"the emulated Pico did not say '{name}': {reason}") from None
             if event["event"] == name:
                 return event
+            if event["event"] == "ended":
+                raise self._ended()
 
     def unplug(self) -> None:
         """Yank the cable: the port vanishes and the board loses its power."""
@@ -217,22 +221,17 @@ class EmulatedPico:
         self._serial, serial = socket.socketpair()
         self._control, control = socket.socketpair()
         words = [node, str(SOURCES / "pico.mjs"), "--flash", str(self.flash),
-                 "--bootrom", str(bootrom), "--bootsel", str(self.bootsel)]
+                 "--bootrom", str(bootrom), "--bootsel", str(self.bootsel),
+                 "--serial", str(serial.fileno()), "--control", str(control.fileno())]
         if self.firmware:
             words += ["--firmware", str(self.firmware)]
-        self._node = self._spawn(words, serial, control)
+        self._words = tempfile.TemporaryFile()
+        self._node = subprocess.Popen(words, pass_fds=(serial.fileno(), control.fileno()),
+                                      stdin=subprocess.DEVNULL, stderr=self._words,
+                                      start_new_session=True)
         serial.close()
         control.close()
         threading.Thread(target=self._listen, name="pico-control", daemon=True).start()
-
-    @staticmethod
-    def _spawn(words: list[str], serial: socket.socket,
-               control: socket.socket) -> subprocess.Popen[bytes]:
-        """Start node with the two sockets as descriptors 3 and 4, as pico.mjs expects them."""
-        shell = f'exec "$@" 3<&{serial.fileno()} 4<&{control.fileno()}'
-        return subprocess.Popen(["/bin/sh", "-c", shell, "sh", *words],
-                                pass_fds=(serial.fileno(), control.fileno()),
-                                stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _listen(self) -> None:
         """Sort what the emulator reports into replies and events, until it ends."""
@@ -242,7 +241,8 @@ class EmulatedPico:
                     self._sort(json.loads(line))
             except (OSError, ValueError):
                 pass
-        self._replies.put({"ended": True})
+        self._replies.put({"event": "ended"})
+        self._events.put({"event": "ended"})
 
     def _sort(self, message: dict[str, Any]) -> None:
         if "counters" in message:
@@ -257,10 +257,17 @@ class EmulatedPico:
             self._control.sendall(json.dumps({"do": what}).encode() + b"\n")
             reply = self._replies.get(timeout=REPLY_SECONDS)
         except (OSError, queue.Empty):
-            reply = {"ended": True}
-        if "ended" in reply:
-            raise ToolError("the emulator has ended; look above for its last words")
+            reply = {"event": "ended"}
+        if "event" in reply:
+            raise self._ended()
         return reply
+
+    def _ended(self) -> ToolError:
+        """Why the emulator program is gone: its own last line."""
+        self._node.wait()
+        self._words.seek(0)
+        words = self._words.read().decode(errors="replace").strip().splitlines()
+        return ToolError(words[-1] if words else "the emulator has ended without a word")
 
     def _attach(self) -> None:
         """Give the board a new PTY and wait until it can be talked to; only then publish it."""
