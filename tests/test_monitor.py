@@ -19,6 +19,7 @@ from sparsetune.monitor import (
     plot_loss,
     read_steps,
     render,
+    running_means,
 )
 from sparsetune_device.telemetry import event_line, step_line
 
@@ -153,6 +154,11 @@ def test_curve_is_drawn_where_it_should_be() -> None:
     first, last = falling[0], falling[-1]
     assert first[0] != "\u2800" and first[-1] == "\u2800"
     assert last[0] == "\u2800" and last[-1] != "\u2800"
+
+
+def test_running_means() -> None:
+    assert running_means([4.0, 2.0, 0.0, 6.0], 2) == [4.0, 3.0, 1.0, 3.0]
+    assert running_means([]) == []
 
 
 def test_curve_of_a_constant_and_of_nothing() -> None:

@@ -92,6 +92,15 @@ def mean_of_last(values: Sequence[float], count: int = SMOOTH) -> float:
     return sum(last) / len(last) if last else 0.0
 
 
+def running_means(values: Sequence[float], count: int = SMOOTH) -> list[float]:
+    """Return, for each value, the mean of it and the up to `count` - 1 before it."""
+    means, total = [], 0.0
+    for i, value in enumerate(values):
+        total += value - (values[i - count] if i >= count else 0.0)
+        means.append(total / min(i + 1, count))
+    return means
+
+
 # The view ---------------------------------------------------------------------------
 
 # The dots of a braille character, [row from the top][column], as bits.
@@ -150,8 +159,9 @@ def _curve(run: Run, width: int) -> list[Text]:
     """Draw the loss curve with its scale on the left."""
     if not run.losses:
         return [Text("waiting for the first step ...", style="dim")]
-    shown = _shrink(run.losses, width * 2)
-    rows = braille_curve(run.losses, width, CURVE_ROWS)
+    means = running_means(run.losses)  # one sample's loss jumps too much to read
+    shown = _shrink(means, width * 2)
+    rows = braille_curve(means, width, CURVE_ROWS)
     labels = {0: f"{max(shown):.4f}", len(rows) - 1: f"{min(shown):.4f}"}
     return [
         Text.assemble((f"{labels.get(i, ''):>9} ", "dim"), (row, "cyan"))
@@ -338,7 +348,7 @@ def plot_loss(log: Path, png: Path, title: str = "") -> bool:
     except ImportError:
         return False
     losses = [record["loss"] for record in steps]
-    smooth = [mean_of_last(losses[: i + 1]) for i in range(len(losses))]
+    smooth = running_means(losses)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(range(1, len(losses) + 1), losses, color="0.75", linewidth=1, label="each step")
