@@ -92,10 +92,10 @@ def test_unknown_function_is_null(call: Caller) -> None:
 @pytest.mark.parametrize("offset, operation", [
     (FADD, np.add), (FSUB, np.subtract), (FMUL, np.multiply), (FDIV, np.divide)])
 def test_arithmetic_is_ieee(call: Caller, offset: int, operation: Callable[..., float]) -> None:
-    left, right = some_floats(150), some_floats(300)[150:]
-    singles = call([("float", offset, [single(a), single(b)]) for a, b in zip(left, right, strict=True)])
-    doubles = call([("double", offset, [*double(a), *double(b)]) for a, b in zip(left, right, strict=True)])
-    for a, b, f, d in zip(left, right, singles, doubles, strict=True):
+    pairs = list(zip(some_floats(150), some_floats(300)[150:], strict=True))
+    singles = call([("float", offset, [single(a), single(b)]) for a, b in pairs])
+    doubles = call([("double", offset, [*double(a), *double(b)]) for a, b in pairs])
+    for (a, b), f, d in zip(pairs, singles, doubles, strict=True):
         assert f[0] == single(float(operation(np.float32(a), np.float32(b)))), (a, b)
         assert as_double(d) == operation(a, b), (a, b)
 
@@ -124,7 +124,8 @@ def test_elementary_functions(call: Caller, offset: int, function: Callable[[flo
 
 
 def test_arctangent(call: Caller) -> None:
-    pairs = list(zip(some_floats(40), some_floats(80)[40:], strict=True)) + [(0.0, -1.0), (-1.0, 0.0)]
+    pairs = list(zip(some_floats(40), some_floats(80)[40:], strict=True))
+    pairs += [(0.0, -1.0), (-1.0, 0.0)]
     for (y, x), d in zip(pairs, call([("double", ATAN2, [*double(y), *double(x)])
                                       for y, x in pairs]), strict=True):
         assert as_double(d) == pytest.approx(math.atan2(y, x), rel=1e-13), (y, x)
@@ -140,7 +141,7 @@ def test_conversions_round_down_and_saturate(call: Caller) -> None:
     to_uint = call([("float", TO_UINT, [single(x)]) for x in values])
     to_fix = call([("float", TO_FIX, [single(x), 8]) for x in values])
     to_int64 = call([("double", TO_INT64, double(x)) for x in values])
-    for x, i, u, f, q in zip(values, to_int, to_uint, to_fix, to_int64, strict=True):
+    for x, i, u, f in zip(values, to_int, to_uint, to_fix, strict=True):
         x = float(np.float32(x))
         assert i[0] == clamp(math.floor(x), -2**31, 2**31 - 1) % 2**32, x
         assert u[0] == clamp(math.floor(x), 0, 2**32 - 1), x
