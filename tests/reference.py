@@ -49,17 +49,27 @@ class Window:
         )  # type: ignore[return-value]
 
 
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """(vertical, horizontal), which may be given as one number where they are equal."""
+    return (value, value) if isinstance(value, int) else value
+
+
 def window_of(
-    shape: tuple[int, ...], kernel: tuple[int, int], stride: int, dilation: int, same: bool
+    shape: tuple[int, ...],
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    dilation: int | tuple[int, int],
+    same: bool,
 ) -> Window:
     """TFLite's geometry: SAME gives ceil(in / stride), its odd row of padding behind."""
+    kernels, strides, dilations = pair(kernel), pair(stride), pair(dilation)
     outs, pads = [], []
-    for a in (0, 1):
-        span = (kernel[a] - 1) * dilation + 1
-        out = -(-shape[a] // stride) if same else (shape[a] - span) // stride + 1
+    for size, k, s, d in zip(shape, kernels, strides, dilations, strict=False):
+        span = (k - 1) * d + 1
+        out = -(-size // s) if same else (size - span) // s + 1
         outs.append(out)
-        pads.append(max(0, (out - 1) * stride + span - shape[a]) // 2 if same else 0)
-    return Window(kernel, (stride,) * 2, (dilation,) * 2, tuple(pads), tuple(outs))  # type: ignore
+        pads.append(max(0, (out - 1) * s + span - size) // 2 if same else 0)
+    return Window(kernels, strides, dilations, tuple(pads), tuple(outs))  # type: ignore[arg-type]
 
 
 def _padded(x: Array, w: Window) -> Array:

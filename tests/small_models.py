@@ -49,15 +49,13 @@ class Net:
 
     def conv(self, channels: int, kernel: Any = 1, **window: Any) -> int:
         """window: stride, dilation, same; and see _weighted."""
-        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
-        shape = (channels, *kernel, self.shapes[self.at][3])
+        shape = (channels, *ref.pair(kernel), self.shapes[self.at][3])
         return self._convolution("CONV_2D", schema.Conv2DOptionsT(), shape, 0, window)
 
     def depthwise(self, multiplier: int = 1, kernel: Any = 3, **window: Any) -> int:
-        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
         options = schema.DepthwiseConv2DOptionsT()
         options.depthMultiplier = multiplier
-        shape = (1, *kernel, self.shapes[self.at][3] * multiplier)
+        shape = (1, *ref.pair(kernel), self.shapes[self.at][3] * multiplier)
         return self._convolution("DEPTHWISE_CONV_2D", options, shape, 3, window)
 
     def dense(self, outputs: int, per_channel: bool = False, **rest: Any) -> int:
@@ -69,13 +67,12 @@ class Net:
         axis = 0 if per_channel else None
         return self._weighted("FULLY_CONNECTED", options, (outputs, shape[-1]), axis, out, rest)
 
-    def pool(self, kernel: Any, stride: int = 1, same: bool = False, activation: int = NONE) -> int:
-        kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+    def pool(self, kernel: Any, stride: Any = 1, same: bool = False, activation: int = NONE) -> int:
         shape = self.shapes[self.at]
         window = ref.window_of(shape[1:3], kernel, stride, 1, same)
         options = schema.Pool2DOptionsT()
-        options.filterHeight, options.filterWidth = kernel
-        options.strideH = options.strideW = stride
+        options.filterHeight, options.filterWidth = ref.pair(kernel)
+        options.strideH, options.strideW = ref.pair(stride)
         options.padding, options.fusedActivationFunction = int(not same), activation
         out = (1, *window.out, shape[3])
         return self._operator("AVERAGE_POOL_2D", [self.at], out, self.q[self.at], options)
@@ -131,8 +128,8 @@ class Net:
     ) -> int:
         stride, dilation = window.pop("stride", 1), window.pop("dilation", 1)
         same = window.pop("same", True)
-        options.strideH = options.strideW = stride
-        options.dilationHFactor = options.dilationWFactor = dilation
+        options.strideH, options.strideW = ref.pair(stride)
+        options.dilationHFactor, options.dilationWFactor = ref.pair(dilation)
         options.padding = int(not same)
         w = ref.window_of(self.shapes[self.at][1:3], shape[1:3], stride, dilation, same)
         out = (1, *w.out, shape[axis])

@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import sparsetune_kernels as kernels
+from gradient_cases import ACTIVATIONS, SIZES, ZEROS, random_map, random_output, random_window
 from machine import Machine, litert_tensors
 from shared_tasks import shared_folder
-from small_models import NONE, RELU, RELU6, RELU_N1_TO_1, Array, Net
+from small_models import RELU, Array, Net
 from sparsetune.errors import SparsetuneError
 from sparsetune.litert import predict
-
-SIZES = (1, 3, 7, 8, 12, 17)
-ZEROS = (-128, 0, 17, 127)
-ACTIVATIONS = (NONE, RELU, RELU6, RELU_N1_TO_1)
-KERNELS = (1, 2, 3, 5, (1, 3), (5, 2))
 
 
 def inputs_of(net: Net, count: int = 3) -> Array:
@@ -40,36 +36,10 @@ def draws(seed: int, count: int) -> list[Any]:
     return [np.random.default_rng((seed, i)) for i in range(count)]
 
 
-def random_window(rng: Any, height: int, width: int) -> dict[str, Any]:
-    """kernel, stride, dilation, padding that fit a map."""
-    pick: Callable[[Any], Any] = lambda choices: choices[rng.integers(len(choices))]  # noqa: E731
-    kernel = pick(KERNELS)
-    sizes = (kernel, kernel) if isinstance(kernel, int) else kernel
-    dilation = pick((1, 1, 2))
-    spans = [(k - 1) * dilation + 1 for k in sizes]
-    same = bool(rng.integers(2)) or spans[0] > height or spans[1] > width
-    return {"kernel": kernel, "stride": pick((1, 2)), "dilation": dilation, "same": same}
-
-
-def random_output(rng: Any) -> dict[str, Any]:
-    activation = ACTIVATIONS[rng.integers(4)]
-    return {
-        "activation": activation,
-        "zero": int(rng.choice(ZEROS)),
-        # 6 / scale must lie within the int8 range for RELU6 to do anything.
-        "scale": float(rng.uniform(0.02, 0.08)) if activation > RELU else 0.0,
-    }
-
-
-def random_net(rng: Any) -> Net:
-    shape = (1, *(int(rng.choice(SIZES)) for _ in range(3)))
-    return Net(shape, int(rng.choice(ZEROS)), int(rng.integers(1 << 30)))
-
-
 @pytest.mark.parametrize("block", range(4))
 def test_conv(block: int) -> None:
     for rng in draws(block, 25):
-        net = random_net(rng)
+        net = random_map(rng)
         window = random_window(rng, *net.shapes[net.at][1:3])
         net.conv(int(rng.choice(SIZES)), **window, **random_output(rng))
         assert_bit_exact(net)
@@ -78,7 +48,7 @@ def test_conv(block: int) -> None:
 @pytest.mark.parametrize("block", range(4))
 def test_depthwise(block: int) -> None:
     for rng in draws(10 + block, 25):
-        net = random_net(rng)
+        net = random_map(rng)
         window = random_window(rng, *net.shapes[net.at][1:3])
         net.depthwise(int(rng.choice((1, 1, 2, 3))), **window, **random_output(rng))
         assert_bit_exact(net)
@@ -96,7 +66,7 @@ def test_fully_connected() -> None:
 
 def test_average_pool() -> None:
     for rng in draws(30, 60):
-        net = random_net(rng)
+        net = random_map(rng)
         window = random_window(rng, *net.shapes[net.at][1:3])
         window.pop("dilation")
         sizes = np.broadcast_to(window["kernel"], 2)
@@ -125,7 +95,7 @@ def test_average_pool_of_large_windows() -> None:
 
 def test_add() -> None:
     for rng in draws(40, 60):
-        net = random_net(rng)
+        net = random_map(rng)
         x = net.at
         net.conv(
             net.shapes[x][3],

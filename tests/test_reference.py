@@ -34,10 +34,10 @@ WINDOWS = [
     (shape, kernel, stride, dilation, same)
     for shape in ((1, 1), (5, 4), (6, 7))
     for kernel in ((1, 1), (2, 2), (3, 1), (5, 3))
-    for stride in (1, 2)
-    for dilation in (1, 2)
+    for stride in (1, 2, (2, 1), (1, 3))
+    for dilation in (1, (1, 2), 2)
     for same in (True, False)
-    if same or all((kernel[a] - 1) * dilation < shape[a] for a in (0, 1))
+    if same or all((kernel[a] - 1) * ref.pair(dilation)[a] < shape[a] for a in (0, 1))
 ]
 
 

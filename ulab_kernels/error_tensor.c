@@ -6,9 +6,14 @@ static inline int32_t shift_round(int32_t v, int n) {
     return n ? ((v >> (n - 1)) + 1) >> 1 : v;
 }
 
+// v / 2 to nearest, ties to even: halving again and again must not leave a 1 where nothing is.
+static inline int32_t half_of(int32_t v) {
+    return (v + (v >> 1 & 1)) >> 1;
+}
+
 static void halve_written(st_emit_t *e) {
     for (int32_t i = 0; i < e->written; i++)
-        e->data[i] = (int16_t)shift_round(e->data[i], 1);
+        e->data[i] = (int16_t)half_of(e->data[i]);
     e->peak = (e->peak + 1) >> 1;
     e->shift++;
 }

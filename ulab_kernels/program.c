@@ -416,6 +416,9 @@ static void run_loss(st_context_t *c, const st_op_loss_t *op) {
         c->status = ST_BAD_LABEL;
     if (c->status)
         return;
+    // One sample's gradient may be a thousand times the next one's: find its scale anew. All that
+    // is made from it is in proportion, so there the last step's shifts fit.
+    e.shift = 0;
     const st_loss_t loss = softmax_cross_entropy(p, logits, control->label, row, &e);
     control->loss_q16 = loss.loss_q16;
     control->predicted = loss.predicted;

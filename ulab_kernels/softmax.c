@@ -72,8 +72,12 @@ st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logi
     const int32_t sum = sum_of_exps(p, logits, max);
     int bits;
     const int32_t scale = st_reciprocal(sum, &bits);
-    for (int32_t i = 0; i < p->depth; i++) // Q30
-        row[i] = probability(p, logits[i] - max, scale, bits + 1) - (i == label ? 1 << 30 : 0);
+    int32_t others = 0;
+    for (int32_t i = 0; i < p->depth; i++) { // Q30
+        row[i] = probability(p, logits[i] - max, scale, bits + 1);
+        others += i == label ? 0 : row[i];
+    }
+    row[label] = -others; // p - 1, also where p is too near 1 to tell
     for (int32_t i = 0; i < p->depth; i++)
         if (pushes_out(logits[i], row[i]))
             row[i] = 0;

@@ -1,0 +1,178 @@
+"""Small random models for every operator, and how far our gradients are from the reference in
+them. Shared by test_gradients.py and bench/gradients.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import reference as ref
+from gradients import Gradients, Reference, cosine, length_ratio, measure
+from machine import Machine, litert_tensors
+from small_models import NONE, RELU, RELU6, RELU_N1_TO_1, Array, Net
+from sparsetune.graph import Graph, input_channels
+from sparsetune.plan import LayerPlan, UpdatePlan
+from sparsetune.tflite import parse_tflite
+
+SIZES = (1, 3, 7, 8, 12, 17)
+ZEROS = (-128, 0, 17, 127)
+ACTIVATIONS = (NONE, RELU, RELU6, RELU_N1_TO_1)
+KERNELS = (1, 2, 3, 5, (1, 3), (5, 2))
+STRIDES: tuple[Any, ...] = (1, 2, (2, 1), (1, 2))
+DILATIONS: tuple[Any, ...] = (1, 1, 2, (2, 1))
+CLASSES = 6
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Of one tensor's gradient from the reference. what: outputs, weights or biases."""
+
+    operator: int
+    kind: str
+    what: str
+    cosine: float
+    length_ratio: float
+
+
+def distances(graph: Graph, ours: Gradients, wanted: Gradients) -> Iterator[Distance]:
+    """For every tensor that our program made a gradient of."""
+    for what in ("outputs", "weights", "biases"):
+        for index, values in getattr(ours, what).items():
+            wanted_values = getattr(wanted, what)[index]
+            yield Distance(
+                index,
+                graph.operators[index].kind,
+                what,
+                cosine(values, wanted_values),
+                length_ratio(values, wanted_values),
+            )
+
+
+def train_all(graph: Graph) -> UpdatePlan:
+    """Every layer, all channels, with residuals to measure by."""
+    layers = [LayerPlan(op.index, input_channels(graph, op)) for op in graph.trainable]
+    biased = [
+        LayerPlan(p.operator, p.channels, graph.bias_of(op) is not None)
+        for p, op in zip(layers, graph.trainable, strict=True)
+    ]
+    return UpdatePlan(tuple(biased), residual=True)
+
+
+def compare(model: bytes, machine: Machine, x: Array, label: int) -> tuple[Gradients, Gradients]:
+    """(ours, the reference's) for one sample; the forward pass of the reference is LiteRT's."""
+    wanted = Reference(machine.graph, litert_tensors(model, x), label).result
+    return measure(machine, x, label, wanted), wanted
+
+
+def compare_net(net: Net, label: int = 2) -> tuple[Machine, Gradients, Gradients]:
+    model = net.to_bytes()
+    graph = parse_tflite(model)
+    machine = Machine(graph, train_all(graph))
+    return machine, *compare(model, machine, net.sample(), label)
+
+
+# One model around each operator. A trained layer stands before it, so that the gradient of its
+# input is made, and a fully connected layer behind it spreads the gradient over its output.
+
+
+def random_window(rng: Any, height: int, width: int) -> dict[str, Any]:
+    """kernel, stride, dilation, padding that fit a map."""
+    kernel, stride, dilation = (c[rng.integers(len(c))] for c in (KERNELS, STRIDES, DILATIONS))
+    spans = [(k - 1) * d + 1 for k, d in zip(ref.pair(kernel), ref.pair(dilation), strict=True)]
+    same = bool(rng.integers(2)) or spans[0] > height or spans[1] > width
+    return {"kernel": kernel, "stride": stride, "dilation": dilation, "same": same}
+
+
+def random_output(rng: Any) -> dict[str, Any]:
+    """Fused activation, zero point, and a scale for which the activation clamps something."""
+    activation = ACTIVATIONS[rng.integers(4)]
+    scale = float(rng.uniform(0.02, 0.08)) if activation > RELU else 0.0
+    return {"activation": activation, "zero": int(rng.choice(ZEROS)), "scale": scale}
+
+
+def random_map(rng: Any) -> Net:
+    shape = (1, *(int(rng.choice(SIZES)) for _ in range(3)))
+    return Net(shape, int(rng.choice(ZEROS)), int(rng.integers(1 << 30)))
+
+
+def _finish(net: Net) -> Net:
+    net.flatten()
+    net.dense(CLASSES, scale=0.03)
+    net.softmax()
+    return net
+
+
+def conv_case(rng: Any) -> Net:
+    net = random_map(rng)
+    net.conv(int(rng.choice(SIZES)), 1, zero=int(rng.choice(ZEROS)))
+    net.conv(
+        int(rng.choice(SIZES)), **random_window(rng, *net.shapes[net.at][1:3]), **random_output(rng)
+    )
+    return _finish(net)
+
+
+def depthwise_case(rng: Any) -> Net:
+    net = random_map(rng)
+    net.conv(int(rng.choice(SIZES)), 1, zero=int(rng.choice(ZEROS)))
+    multiplier = int(rng.choice((1, 1, 2, 3)))
+    net.depthwise(multiplier, **random_window(rng, *net.shapes[net.at][1:3]), **random_output(rng))
+    return _finish(net)
+
+
+def fully_connected_case(rng: Any) -> Net:
+    rows = int(rng.choice((1, 1, 3)))
+    shape = (1, rows, int(rng.choice(SIZES)))
+    net = Net(shape, int(rng.choice(ZEROS)), int(rng.integers(1 << 30)))
+    net.dense(int(rng.choice(SIZES)), zero=int(rng.choice(ZEROS)))
+    bias, per_channel = (bool(b) for b in rng.integers(2, size=2))
+    net.dense(int(rng.choice(SIZES)), per_channel, bias=bias, **random_output(rng))
+    return _finish(net)
+
+
+def average_pool_case(rng: Any) -> Net:
+    net = random_map(rng)
+    net.conv(net.shapes[net.at][3], 1, zero=int(rng.choice(ZEROS)))
+    height, width = net.shapes[net.at][1:3]
+    window = random_window(rng, height, width)
+    del window["dilation"]
+    window["same"] |= bool((np.broadcast_to(window["kernel"], 2) > (height, width)).any())
+    net.pool(**window, activation=ACTIVATIONS[rng.integers(4)])
+    return _finish(net)
+
+
+def add_case(rng: Any) -> Net:
+    net = random_map(rng)
+    channels = int(rng.choice(SIZES))
+    first = net.conv(channels, 1, zero=int(rng.choice(ZEROS)))
+    net.conv(channels, 3, zero=int(rng.choice(ZEROS)))
+    net.add(first, ACTIVATIONS[rng.integers(4)], int(rng.choice(ZEROS)))
+    if rng.integers(2):
+        net.add(net.at)
+    return _finish(net)
+
+
+def softmax_case(rng: Any) -> Net:
+    rows, depth = int(rng.choice((1, 3))), int(rng.choice((2, 7, 17)))
+    net = Net((1, rows, 12), int(rng.choice(ZEROS)), int(rng.integers(1 << 30)))
+    net.dense(depth, scale=float(rng.choice((0.01, 0.03))))
+    net.softmax()
+    return _finish(net)
+
+
+CASES: dict[str, Callable[[Any], Net]] = {
+    "CONV_2D": conv_case,
+    "DEPTHWISE_CONV_2D": depthwise_case,
+    "FULLY_CONNECTED": fully_connected_case,
+    "AVERAGE_POOL_2D": average_pool_case,
+    "ADD": add_case,
+    "SOFTMAX": softmax_case,
+}
+
+
+def sweep(kind: str, count: int) -> Iterator[tuple[int, Machine, Gradients, Gradients]]:
+    """(seed, machine, ours, reference) for `count` random models around an operator."""
+    for seed in range(count):
+        rng = np.random.default_rng((len(kind), seed))
+        yield seed, *compare_net(CASES[kind](rng), int(rng.integers(CLASSES)))
