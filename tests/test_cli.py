@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sparsetune import cli
+from sparsetune import cli, files
 from sparsetune.board import Board
 from sparsetune.errors import SparsetuneError
 
@@ -149,11 +149,11 @@ def test_own_commands_are_not_replaced(tmp_path: Path) -> None:
 
 def test_write_whole_leaves_nothing_half_written(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file"
-    cli.write_whole(path, b"data")
+    files.write_whole(path, b"data")
     assert path.read_bytes() == b"data"
     (tmp_path / "folder").mkdir()
     with pytest.raises(SparsetuneError, match="cannot write"):
-        cli.write_whole(tmp_path / "folder", b"data")
+        files.write_whole(tmp_path / "folder", b"data")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "new"]
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 

@@ -15,26 +15,26 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
 from sparsetune.errors import SparsetuneError
+from sparsetune.files import read_file, write_whole
 from sparsetune.flash import Job, flash
+from sparsetune.image import parse_image
 from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
-from sparsetune.push import push_file, push_rom
-
-# Where things live on the board.
-ROM_IMAGE = "model.img"
-BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
-BOARD_DATA = "/sparsetune/train.dat"
-BOARD_TRAINED = "/sparsetune/trained.ckpt"
+from sparsetune.transfer import (
+    BOARD_DATA,
+    BOARD_IMAGE,
+    BOARD_TRAINED,
+    push_data,
+    push_image,
+    sample_bytes,
+)
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -117,60 +117,21 @@ def run_flash(args: argparse.Namespace) -> None:
 
 def run_push(args: argparse.Namespace) -> None:
     """Copy model image and samples to the board."""
-    files = [(args.data, BOARD_DATA)] if args.data else []
-    files += [(Path(local), remote) for local, remote in args.file]
-    if not files and args.image is None:
+    files = [(Path(local), remote) for local, remote in args.file]
+    if not files and args.image is None and args.data is None:
         raise SparsetuneError("nothing to push: name a model image, --data or --file")
     # Read everything first: a missing file must not be found out half-way.
-    image = _read(args.image) if args.image else None
-    contents = [(_read(local), remote) for local, remote in files]
+    image = read_file(args.image) if args.image else None
+    if image is not None:
+        parse_image(image, str(args.image))  # a damaged image must not reach the board
+    contents = [(read_file(local), remote) for local, remote in files]
+    if args.data:
+        contents.append((sample_bytes(args.data, image), BOARD_DATA))
     with Board.connect(args.port) as board:
         if image is not None:
             push_image(board, image, args.replace)
         for data, remote in contents:
             push_data(board, remote, data)
-
-
-def push_image(board: Board, image: bytes, replace: bool = False) -> None:
-    """Make `image` the board's model, and say how it went."""
-    with Bar(BOARD_IMAGE, len(image)) as bar:
-        bar.end(push_rom(board, {ROM_IMAGE: image}, bar.update, replace))
-
-
-def push_data(board: Board, remote: str, data: bytes) -> None:
-    """Write `data` to a file on the board, and say how it went."""
-    with Bar(remote, len(data)) as bar:
-        bar.end(push_file(board, remote, data, bar.update))
-
-
-class Bar:
-    """A progress bar on a terminal; one line at the end everywhere."""
-
-    def __init__(self, name: str, total: int) -> None:
-        self._name = name
-        self._total = total
-        self._started = time.monotonic()
-        columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._progress = Progress(*columns, transient=True, disable=not sys.stdout.isatty())
-        self._task = self._progress.add_task(name, total=total)
-
-    def __enter__(self) -> Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self, done: int, total: int) -> None:
-        """Show that `done` of `total` bytes are stored."""
-        self._progress.update(self._task, completed=done, total=total)
-
-    def end(self, sent: bool) -> None:
-        """Say what happened. sent: False when the board had it already."""
-        self._progress.stop()
-        seconds = time.monotonic() - self._started
-        how = f"{self._total / 1000 / seconds:.0f} KB/s" if sent else "already on the board"
-        print(f"{self._name}: {self._total:,} bytes, {how}")
 
 
 def run_train(args: argparse.Namespace) -> None:
@@ -253,28 +214,6 @@ def run_pull(args: argparse.Namespace) -> None:
     local = args.output or Path(args.remote.rsplit("/", 1)[-1])
     write_whole(local, data)
     print(f"{local}: {len(data):,} bytes")
-
-
-# Files ------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SparsetuneError(f"cannot read {path} ({error.strerror}): name another") from None
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is never seen half-written."""
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise SparsetuneError(f"cannot write {path} ({error.strerror}): name another") from None
 
 
 # The parser -------------------------------------------------------------------------
@@ -405,7 +344,9 @@ def _flash_arguments(parser: argparse.ArgumentParser) -> None:
 def _push_arguments(parser: argparse.ArgumentParser) -> None:
     _add_port(parser)
     parser.add_argument("image", type=Path, nargs="?", help=f"model image, to {BOARD_IMAGE}")
-    parser.add_argument("--data", type=Path, help=f"samples, to {BOARD_DATA}")
+    parser.add_argument(
+        "--data", type=Path, help=f".npz with labelled samples (or a sample file), to {BOARD_DATA}"
+    )
     parser.add_argument(
         "--file",
         nargs=2,
@@ -496,7 +437,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
     ),
     "push": (
         "copy model image and samples to the board",
-        "push model.img --data train.dat",
+        "push model.img --data samples.npz",
         _push_arguments,
         run_push,
     ),

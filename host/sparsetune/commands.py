@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 
 from .boardspec import BoardSpec, load_spec
-from .cli import write_whole
 from .compile import compile_image
-from .errors import SparsetuneError
 from .export import export_tflite, parse_checkpoint
+from .files import read_file, write_whole
 from .graph import Graph, Operator, input_channels
 from .image import Image, Layout, parse_image, read_image
 from .lower import conv_geometry
@@ -133,13 +132,6 @@ def export(args: argparse.Namespace) -> None:
 
 def export_bytes(model: Path, image: Image, checkpoint: bytes) -> bytes:
     return export_tflite(read_file(model), image, parse_checkpoint(checkpoint, image))
-
-
-def read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SparsetuneError(f"cannot read {path} ({error.strerror}): name another") from None
 
 
 def tune(args: argparse.Namespace) -> None:

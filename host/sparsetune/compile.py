@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .differentiate import active_operators, differentiate, held_tensors
 from .graph import Graph
-from .image import Layout, lay_out
+from .image import Layout, Source, lay_out
 from .lower import Lowering, lower_forward
 from .plan import UpdatePlan, check_plan
 from .program import Program
@@ -23,5 +23,10 @@ def build_program(graph: Graph, plan: UpdatePlan) -> Program:
 def compile_image(graph: Graph, plan: UpdatePlan) -> Layout:
     """The image of a model and a plan that trains at least one layer."""
     check_plan(graph, plan)
+    return lay_out(build_program(graph, plan), source_of(graph))
+
+
+def source_of(graph: Graph) -> Source:
+    """What the image says of its model."""
     classes = graph.tensor(graph.logits).shape[-1]
-    return lay_out(build_program(graph, plan), graph.digest, classes)
+    return Source(graph.digest, classes, graph.tensor(graph.input).shape)

@@ -38,7 +38,8 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class Image:
-    """A parsed image. Sizes and offsets in bytes; digest: sha256 of the .tflite it came from."""
+    """A parsed image. Sizes and offsets in bytes; digest: sha256 of the .tflite it came from;
+    input_shape: batch first."""
 
     data: bytes
     forward_ops: int
@@ -51,6 +52,7 @@ class Image:
     output_bytes: int
     classes: int
     digest: bytes
+    input_shape: tuple[int, ...]
     layers: tuple[LayerRecord, ...]
 
     @property
@@ -71,7 +73,17 @@ class Layout:
     arena_lower_bound: int
 
 
-def lay_out(program: Program, digest: bytes, classes: int) -> Layout:
+@dataclass(frozen=True)
+class Source:
+    """What the image says of the model it was made from. input_shape: batch first, at most four
+    dimensions."""
+
+    digest: bytes
+    classes: int
+    input_shape: tuple[int, ...]
+
+
+def lay_out(program: Program, source: Source) -> Layout:
     """Places buffers, state and constants, and writes the image."""
     lives = lifetimes(program.ops, program.input)
     arena_bytes = place(lives)
@@ -80,7 +92,7 @@ def lay_out(program: Program, digest: bytes, classes: int) -> Layout:
     writer = _Writer()
     for op in program.ops:
         writer.add_op(op)
-    data = writer.finish(program, _initial(slots), (arena_bytes, state_bytes, classes), digest)
+    data = writer.finish(program, _initial(slots), (arena_bytes, state_bytes), source)
     return Layout(data, arena_bytes, lower_bound(lives))
 
 
@@ -153,21 +165,20 @@ class _Writer:
         return at
 
     def finish(
-        self, program: Program, initial: bytes, sizes: tuple[int, int, int], digest: bytes
+        self, program: Program, initial: bytes, sizes: tuple[int, int], source: Source
     ) -> bytes:
         assert program.input and program.output
         ops_at = self._append(struct.pack(f"<{len(self.op_offsets)}I", *self.op_offsets))
         layers_at = self._append(b"".join(_layer_record(layer) for layer in program.layers))
         init_at = self._append(initial)
-        arena_bytes, state_bytes, classes = sizes
         self._append(b"")
         words = [
-            *(ops_at, len(self.op_offsets), program.forward, arena_bytes, state_bytes),
+            *(ops_at, len(self.op_offsets), program.forward, *sizes),
             *(init_at, len(initial), program.input.offset, program.input.size),
-            *(program.output.offset, program.output.size, classes),
+            *(program.output.offset, program.output.size, source.classes),
             *(layers_at, len(program.layers)),
         ]
-        return _with_header(words, digest, bytes(self.body))
+        return _with_header(words, source, bytes(self.body))
 
 
 def _checked_limit(buffer: Buffer) -> int:
@@ -191,10 +202,11 @@ def _layer_record(layer: TrainedLayer) -> bytes:
     return struct.pack(f"<{LAYER_WORDS}I", *words, *[0] * (LAYER_WORDS - len(words)))
 
 
-def _with_header(words: list[int], digest: bytes, body: bytes) -> bytes:
-    """MAGIC, version, size, crc, the words, then the digest at word 20."""
+def _with_header(words: list[int], source: Source, body: bytes) -> bytes:
+    """MAGIC, version, size, crc, the words, then digest and input shape from word 20 on."""
     size = HEADER_WORDS * 4 + len(body)
-    head = struct.pack(f"<{len(words)}I", *words).ljust(64, b"\0") + digest
+    head = struct.pack(f"<{len(words)}I", *words).ljust(64, b"\0") + source.digest
+    head += struct.pack(f"<{len(source.input_shape)}I", *source.input_shape)
     rest = head.ljust(HEADER_WORDS * 4 - CRC_FROM, b"\0") + body
     return MAGIC + struct.pack("<3I", VERSION, size, zlib.crc32(rest)) + rest
 
@@ -215,9 +227,9 @@ def parse_image(data: bytes, name: str = "image") -> Image:
         LayerRecord(*struct.unpack_from("<9I", data, w[12] + 4 * LAYER_WORDS * i))
         for i in range(w[13])
     ]
-    return Image(
-        data, w[2], w[1], w[3], w[4], w[7], w[8], w[9], w[10], w[11], data[80:112], tuple(records)
-    )
+    shape = tuple(n for n in struct.unpack_from("<4I", data, 112) if n)
+    sizes = (w[2], w[1], w[3], w[4], w[7], w[8], w[9], w[10], w[11])
+    return Image(data, *sizes, data[80:112], shape, tuple(records))
 
 
 def read_image(path: Path) -> Image:

@@ -142,6 +142,8 @@ def _check(graph: Graph, name: str) -> None:
             f"{name} is a float model (input {graph.tensor(graph.input).dtype}): "
             "convert it with full int8 quantisation, input and output included"
         )
+    if len(graph.tensor(graph.input).shape) > 4:
+        raise SparsetuneError(f"{name} has an input of more than four dimensions: not supported")
     defined = {graph.input}
     for op in graph.operators:
         _check_operator(graph, op, defined)

@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from sparsetune_device.channels import make_policy
+from sparsetune_device.schedule import Schedule, parse_rate
 from sparsetune_device.telemetry import parse
 
 from .board import Board
 from .boardspec import load_spec
-from .cli import BOARD_DATA, BOARD_IMAGE, BOARD_TRAINED, push_data, push_image, write_whole
 from .commands import choose_plan, describe_plan, export_bytes
 from .data import Dataset, check_dataset, load_npz, sample_file
 from .errors import SparsetuneError
+from .files import write_whole
 from .graph import Array, Graph
 from .image import parse_image
 from .litert import litert_accuracy, predict
 from .memory import predict as predict_ram
 from .monitor import Monitor, Options, plot_loss
 from .tflite import read_tflite
+from .transfer import BOARD_DATA, BOARD_IMAGE, BOARD_TRAINED, push_data, push_image
 from .twin import Twin
 
 BOARD_CHECK = "/sparsetune/check.dat"
@@ -148,10 +151,10 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
     use = predict_ram(image, len(train), spec)
     for line in describe_plan(graph, plan, layout, use, len(train)):
         print(line)
+    options = _options(args, len(train))
     before = litert_accuracy(args.model, _shaped(test.x, graph), test.y)
     print(f"accuracy before: {before:.1%} of {len(test)} held-out samples", flush=True)
     target.push(layout.image, sample_file(train, classes))
-    options = _options(args, len(train))
     view = Options(port, args.log, True if args.plain else None, args.every, options["steps"])
     with Monitor(view) as monitor:
         checkpoint = target.train(options, monitor.feed)
@@ -183,7 +186,13 @@ def _options(args: argparse.Namespace, samples: int) -> dict[str, Any]:
         "policy": args.policy,
         "schedule": args.schedule,
     }
-    return {**options, **dict(args.set)}
+    options.update(args.set)
+    try:  # now, not when everything has been pushed
+        Schedule(options["schedule"], parse_rate(options["rate"]), options["steps"])
+        make_policy(options["policy"], [], options["seed"])
+    except ValueError as error:
+        raise SparsetuneError(str(error)) from error
+    return options
 
 
 def _datasets(path: Path, graph: Graph, seed: int) -> tuple[Dataset, Dataset]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import sparsetune_device.main as device
 
+from .errors import SparsetuneError
+
 Line = Callable[[str], None]
 
 
@@ -32,12 +34,8 @@ class Twin:
 
     def train(self, out: Line, **options: Any) -> bytes:
         """Runs device.main.train with the given options; returns the checkpoint."""
-        device.train(
-            self._file("model.img"),
-            self._file("train.dat"),
-            save_to=self._file("trained.ckpt"),
-            out=out,
-            **options,
+        self._run(
+            device.train, "train.dat", out=out, save_to=self._file("trained.ckpt"), **options
         )
         return (self.path / "trained.ckpt").read_bytes()
 
@@ -45,6 +43,13 @@ class Twin:
         """Runs device.main.evaluate on samples of its own, with or without what was learnt."""
         (self.path / "test.dat").write_bytes(samples)
         checkpoint = self._file("trained.ckpt") if trained else None
-        device.evaluate(
-            self._file("model.img"), self._file("test.dat"), checkpoint, outputs=outputs, out=out
+        self._run(
+            device.evaluate, "test.dat", out=out, checkpoint=checkpoint, outputs=outputs
         )
+
+    def _run(self, function: Callable[..., None], data: str, **options: Any) -> None:
+        """Raises SparsetuneError for what the device package complains of."""
+        try:
+            function(self._file("model.img"), self._file(data), **options)
+        except ValueError as error:
+            raise SparsetuneError(str(error)) from error

@@ -1,0 +1,244 @@
+"""Bad input: one line that says what is wrong and what to do, a status other than 0, nothing
+half-written, no traceback."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+import shared_tasks
+from sparsetune import cli
+from sparsetune.board import Board
+from sparsetune.compile import compile_image
+from sparsetune.errors import SparsetuneError
+from sparsetune.image import parse_image
+from sparsetune.plan import default_plan
+from sparsetune.push import push_file, push_rom
+from sparsetune.tflite import read_tflite
+from sparsetune.twin import Twin
+
+SHARED = shared_tasks.shared_folder()
+needs_shared = pytest.mark.skipif(SHARED is None, reason="SKIP: no ../shared here")
+MODEL = runs.DIGITS.read_bytes()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """Runs the command line, which must fail with one line; returns it."""
+    assert cli.main([str(arg) for arg in args]) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("sparsetune: error: ")
+    assert "Traceback" not in lines[0] and "unexpected" not in lines[0]
+    return lines[0]
+
+
+def samples(path: Path, **changes: np.ndarray) -> Path:
+    arrays = {"x": np.zeros((20, 16, 16, 1), np.int8), "y": np.zeros(20, np.uint8), **changes}
+    np.savez(path, **arrays)
+    return path
+
+
+# Models ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["inspect", "plan", "build"])
+def test_no_tflite(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "photo.tflite"
+    path.write_bytes(b"\x89PNG" * 50)
+    assert "not a .tflite" in refused(capsys, command, path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "give the path" in refused(capsys, "inspect", tmp_path / "none.tflite")
+
+
+@pytest.mark.parametrize("keep", [9, 100, 1000, len(MODEL) // 2, len(MODEL) - 500])
+def test_truncated_model(keep: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut.tflite"
+    path.write_bytes(MODEL[:keep])
+    assert "truncated or damaged" in refused(capsys, "inspect", path)
+
+
+@needs_shared
+def test_float_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert SHARED
+    path = SHARED / "models" / "mlcommons" / "kws_ref_model_float32.tflite"
+    assert "float model" in refused(capsys, "plan", path)
+
+
+@needs_shared
+def test_unsupported_operator(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named, with its place and with what is supported."""
+    assert SHARED
+    path = SHARED / "models" / "tflm" / "trained_lstm_int8.tflite"
+    line = refused(capsys, "build", path)
+    assert "operator " in line and "CONV_2D" in line
+
+
+def test_unsupported_operator_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The digits model with its ADD turned into another operator."""
+    from ai_edge_litert import schema_py_generated as schema
+    from flatbuffers import Builder
+
+    model = schema.ModelT.InitFromPackedBuf(MODEL, 0)
+    add = next(c for c in model.operatorCodes if c.builtinCode == schema.BuiltinOperator.ADD)
+    add.builtinCode = add.deprecatedBuiltinCode = schema.BuiltinOperator.MAXIMUM
+    builder = Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path = tmp_path / "maximum.tflite"
+    path.write_bytes(bytes(builder.Output()))
+    line = refused(capsys, "build", path)
+    assert "operator 7 (MAXIMUM) is not supported" in line and "SOFTMAX" in line
+
+
+# Samples and plans ----------------------------------------------------------------------------
+
+BAD_SAMPLES = {
+    "shape [12, 12, 1]": {"x": np.zeros((20, 12, 12, 1), np.int8)},
+    "label 10 is out of range": {"y": np.full(20, 10)},
+    "label -1 is out of range": {"y": np.full(20, -1)},
+    "samples are uint8": {"x": np.zeros((20, 16, 16, 1), np.uint8)},
+    "20 samples and 19 labels": {"y": np.zeros(19, np.uint8)},
+    "labels are float32": {"y": np.zeros(20, np.float32)},
+    "0 samples": {"x": np.zeros((0, 16, 16, 1), np.int8), "y": np.zeros(0, np.uint8)},
+}
+
+
+@pytest.mark.parametrize("message", BAD_SAMPLES)
+def test_bad_samples(message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = samples(tmp_path / "s.npz", **BAD_SAMPLES[message])
+    assert message in refused(capsys, "tune", runs.DIGITS, path, "--twin")
+    image = tmp_path / "digits.img"
+    assert cli.main(["build", str(runs.DIGITS), "-o", str(image)]) == 0
+    assert message in refused(capsys, "push", image, "--data", path, "--port", "/dev/null")
+
+
+def test_no_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s.npz"
+    path.write_bytes(b"x,y\n1,2\n")
+    assert "not an .npz" in refused(capsys, "tune", runs.DIGITS, path, "--twin")
+    np.savez(path, images=np.zeros(3))
+    assert "needs x_train" in refused(capsys, "tune", runs.DIGITS, path, "--twin")
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("{", "not an update plan"),
+        ('{"layers": [], "residual": false}', "trains no layer"),
+        ('{"layers": [{"operator": 7, "channels": 1, "bias": true}], "residual": false}', "7"),
+        ('{"layers": [{"operator": 6, "channels": 49, "bias": true}], "residual": false}', "48"),
+    ],
+)
+def test_bad_plan(
+    plan: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(plan)
+    assert message in refused(capsys, "build", runs.DIGITS, "--plan", path)
+
+
+def test_plan_beyond_the_ram(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "plan", runs.DIGITS, "--ram", "10K")
+    assert "training needs" in line and "10,240 are there" in line and "--last" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--rate", "fast", "not a decimal number"),
+        ("--policy", "best", "choose cyclic, random, static"),
+        ("--schedule", "step", "choose constant, cosine, linear"),
+    ],
+)
+def test_bad_training_options(
+    option: str, value: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = samples(tmp_path / "s.npz")
+    log = tmp_path / "log.jsonl"
+    args = ("tune", runs.DIGITS, path, "--twin", option, value, "--log", log)
+    assert message in refused(capsys, *args)
+
+
+# Images and checkpoints -----------------------------------------------------------------------
+
+
+def image_bytes() -> bytes:
+    graph = read_tflite(runs.DIGITS)
+    return compile_image(graph, default_plan(graph, 2)).image
+
+
+def damaged(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("at", [0, 4, 8, 12, 16, 40, 100, 2000, -1])
+def test_damaged_image_is_refused_by_host_and_device(
+    at: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = image_bytes()
+    bad = damaged(data, at % len(data))
+    path = tmp_path / "bad.img"
+    path.write_bytes(bad)
+    refused(capsys, "push", path, "--port", "/dev/null")
+    with Twin(bad, b"") as twin, pytest.raises(SparsetuneError, match="image"):
+        twin.train(print, steps=1)
+
+
+def test_checkpoint_of_another_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = runs.digits_task(steps=1)
+    image, trained = tmp_path / "a.img", tmp_path / "a.ckpt"
+    trained.write_bytes(runs.twin_train(task)[1])
+    image.write_bytes(image_bytes())
+    args = ("export", runs.DIGITS, trained, "--image", image, "-o", tmp_path / "out.tflite")
+    assert "belongs to another image" in refused(capsys, *args)
+    image.write_bytes(task.image.data)
+    trained.write_bytes(damaged(trained.read_bytes(), 1000))
+    assert "damaged" in refused(capsys, *args)
+    assert not (tmp_path / "out.tflite").exists()
+
+
+# On the board ---------------------------------------------------------------------------------
+
+
+def train_refused(capsys: pytest.CaptureFixture[str], port: str) -> str:
+    return refused(capsys, "train", "--port", port, "--steps", "2", "--log", "/dev/null")
+
+
+def test_damaged_image_on_the_board(emulated_pico, capsys: pytest.CaptureFixture[str]) -> None:
+    task = runs.digits_task(steps=2)
+    with Board.connect(emulated_pico.port) as board:
+        push_rom(board, {"model.img": damaged(task.image.data, 3000)})
+        push_file(board, "/sparsetune/train.dat", task.samples)
+    line = train_refused(capsys, emulated_pico.port)
+    assert "the image is damaged: push it again" in line
+
+
+def test_samples_of_another_model_on_the_board(
+    emulated_pico, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = runs.digits_task(steps=2)
+    wrong = runs.sample_file(runs.Dataset(np.zeros((3, 9), np.int8), np.zeros(3, np.uint8)), 10)
+    with Board.connect(emulated_pico.port) as board:
+        push_rom(board, {"model.img": task.image.data})
+        push_file(board, "/sparsetune/train.dat", wrong)
+    line = train_refused(capsys, emulated_pico.port)
+    assert "samples of 9 bytes" in line and "256 bytes" in line
+
+
+def test_arena_that_the_board_has_no_room_for(
+    emulated_pico, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An image whose header asks for a megabyte of arena, checksum and all in order."""
+    data = bytearray(runs.digits_task(steps=2).image.data)
+    struct.pack_into("<I", data, 28, 1 << 20)
+    struct.pack_into("<I", data, 12, zlib.crc32(data[16:]))
+    assert parse_image(bytes(data)).arena_bytes == 1 << 20
+    with Board.connect(emulated_pico.port) as board:
+        push_rom(board, {"model.img": bytes(data)})
+    line = train_refused(capsys, emulated_pico.port)
+    assert "bytes of RAM" in line and "are free" in line and "--ram" in line
