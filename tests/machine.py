@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import sparsetune_kernels as kernels
-from sparsetune.compile import build_program
+from sparsetune.compile import build_program, source_of
 from sparsetune.graph import Graph
 from sparsetune.image import lay_out, parse_image
 from sparsetune.litert import _runtime
@@ -29,8 +29,7 @@ class Machine:
     def __init__(self, model: bytes | Graph, plan: UpdatePlan = NO_PLAN) -> None:
         self.graph = model if isinstance(model, Graph) else parse_tflite(model)
         self.program = build_program(self.graph, plan)
-        classes = self.graph.tensor(self.graph.logits).shape[-1]
-        self.layout = lay_out(self.program, self.graph.digest, classes)
+        self.layout = lay_out(self.program, source_of(self.graph))
         self.image = parse_image(self.layout.image)
         self.arena = bytearray(self.image.arena_bytes)
         self.state = bytearray(self.image.initial_state())
