@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from sparsetune import cli, files
 from sparsetune.board import Board
 from sparsetune.errors import SparsetuneError
+from sparsetune.image import MAGIC, VERSION
 
 StandIn = Callable[..., str]
 
@@ -158,13 +161,19 @@ def test_write_whole_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
+def image_of(size: int) -> bytes:
+    """An image that passes every check, of random content; nothing runs it."""
+    rest = bytes(112) + os.urandom(size - 128)
+    return MAGIC + struct.pack("<3I", VERSION, size, zlib.crc32(rest)) + rest
+
+
 # The chain on the stand-in ----------------------------------------------------------
 
 
 def test_push_and_pull(stand_in: StandIn, tmp_path: Path) -> None:
     port = stand_in()
     image, remote, back = tmp_path / "model.img", tmp_path / "board" / "x", tmp_path / "back"
-    image.write_bytes(os.urandom(10_000))
+    image.write_bytes(image_of(10_000))
     push = ("push", image, "--file", image, remote, "--port", port)
     result = run(*push)
     assert result.returncode == 0, result.stderr
@@ -240,7 +249,7 @@ def test_monitor_draws_a_log(tmp_path: Path) -> None:
 def test_emulated_push_and_pull(emulated_pico, tmp_path: Path) -> None:
     port = str(emulated_pico.port_link)
     image, back = tmp_path / "model.img", tmp_path / "back"
-    image.write_bytes(os.urandom(20_000))
+    image.write_bytes(image_of(20_000))
     result = run("push", image, "--data", image, "--replace", "--port", port)
     assert result.returncode == 0, result.stderr
     for remote in (cli.BOARD_IMAGE, cli.BOARD_DATA):
@@ -251,7 +260,7 @@ def test_emulated_push_and_pull(emulated_pico, tmp_path: Path) -> None:
 def test_emulated_errors(emulated_pico, tmp_path: Path) -> None:
     port = str(emulated_pico.port_link)
     large = tmp_path / "large.img"
-    large.write_bytes(bytes(800_000))
+    large.write_bytes(image_of(800_000))
     assert_error(run("push", large, "--port", port), "has 786,432: use a smaller model")
     assert_error(run("pull", "/none", "--port", port), "does not hold that file")
     assert_error(run("train", "--image", "/rom/none.img", "--port", port, "--plain"), "board")
