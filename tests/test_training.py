@@ -117,3 +117,29 @@ def test_resuming_equals_an_unbroken_run() -> None:
     assert [r.split(",")[0] for r in runs.losses(first + rest)] == [
         s.split(",")[0] for s in runs.losses(straight)
     ]
+
+
+def test_what_an_earlier_run_learnt_is_kept() -> None:
+    task = runs.digits_task(steps=5)
+    with runs.Twin(task.image.data, task.samples) as twin:
+        first = twin.train(print, **task.options)
+        second = twin.train(print, **{**task.options, "seed": 2})
+        assert second != first
+        assert (twin.path / "trained.ckpt.old").read_bytes() == first
+
+
+def test_a_power_cut_while_saving_leaves_the_last_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The cut comes just before the rename: PATH must still be the checkpoint before."""
+    task = runs.digits_task(steps=4)
+    with runs.Twin(task.image.data, task.samples) as twin:
+        whole = twin.train(print, **task.options)
+
+        def power_cut(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("sparsetune_device.checkpoint.os.rename", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            twin.train(print, resume=True, **{**task.options, "steps": 6})
+        assert (twin.path / "trained.ckpt").read_bytes() == whole

@@ -8,10 +8,38 @@ MAGIC = b"STCK"
 VERSION = 1
 HEADER = "<4s5I8x"  # magic, version, image crc, steps done, state bytes, state crc
 HEADER_BYTES = 32
+OLD = ".old"
 
 
 def save(path, image, state, steps):
-    """Writes the state; a power cut at any moment leaves the old file or the new one."""
+    """Writes the state; a power cut at any moment leaves the old file or the new one. Where the
+    file system is full, the run before (set_aside) makes room."""
+    try:
+        _write(path, image, state, steps)
+    except OSError:
+        if not _exists(path + OLD):
+            raise
+        os.remove(path + OLD)
+        _write(path, image, state, steps)
+
+
+def set_aside(path):
+    """Keeps the checkpoint of an earlier run as PATH.old before a new run begins."""
+    if _exists(path):
+        if _exists(path + OLD):
+            os.remove(path + OLD)
+        os.rename(path, path + OLD)
+
+
+def _exists(path):
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _write(path, image, state, steps):
     part = path + ".part"
     crc = binascii.crc32(state) & 0xFFFFFFFF
     with open(part, "wb") as file:

@@ -8,7 +8,7 @@ import gc
 import sparsetune_kernels as kernels
 
 from .channels import make_policy
-from .checkpoint import load, save
+from .checkpoint import load, save, set_aside
 from .clock import now_us, since_us
 from .data import Order, Samples
 from .engine import Engine
@@ -62,7 +62,8 @@ def train(image, data, steps, rate="0.05", seed=1, policy="cyclic", schedule="co
 
     image, data: paths. rate: the learning rate as decimal text. policy: see channels.py.
     schedule, warmup: see schedule.py. save_to: checkpoint path, written every save_every steps
-    (0: at the end only), at the end and when interrupted. resume: go on from that checkpoint.
+    (0: at the end only), at the end and when interrupted. resume: go on from that checkpoint;
+    without it, a checkpoint of an earlier run is set aside as PATH.old.
     """
     memory = Memory()
     engine = Engine(open_image(image))
@@ -70,6 +71,8 @@ def train(image, data, steps, rate="0.05", seed=1, policy="cyclic", schedule="co
     run.rates = Schedule(schedule, parse_rate(rate), steps, warmup)
     if resume:
         run.step = load(save_to, engine.image, engine.state)
+    elif save_to:
+        set_aside(save_to)
     out(event_line("start", steps=steps, seed=seed, image=engine.image.crc,
                    samples=run.samples.count, first=run.step))
     memory.look()

@@ -145,6 +145,7 @@ def run_train(args: argparse.Namespace) -> None:
         "policy": args.policy,
         "schedule": args.schedule,
         "save_to": BOARD_TRAINED,
+        "resume": args.resume or None,
         **dict(args.set),
     }
     log = args.log or default_log()
@@ -362,6 +363,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     _add_port(parser)
     parser.add_argument("--image", default=BOARD_IMAGE, help=f"on the board ({BOARD_IMAGE})")
     parser.add_argument("--data", default=BOARD_DATA, help=f"on the board ({BOARD_DATA})")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     _add_run(parser)
     parser.set_defaults(steps=200)
     _add_view(parser)
