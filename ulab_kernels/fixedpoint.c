@@ -61,7 +61,7 @@ int32_t st_ln_q16(uint32_t x, int frac_bits) {
     uint32_t m = exponent > 15 ? x >> (exponent - 15) : x << (15 - exponent); // [1, 2) in Q15
     int32_t log2_q16 = (exponent - frac_bits) * 65536;
     for (int32_t bit = 1 << 15; bit; bit >>= 1) { // square: each step yields one bit of log2
-        m = (m * m) >> 15;
+        m = (m * m + (1u << 14)) >> 15;
         if (m >> 16) {
             m >>= 1;
             log2_q16 += bit;

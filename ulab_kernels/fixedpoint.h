@@ -74,7 +74,7 @@ int32_t st_exp_negative(int32_t x);
 // 1 / x for x > 0 in Q12.19, as a Q0.31 mantissa in (1/2, 1] and the bits it was moved by.
 int32_t st_reciprocal(int32_t x, int *bits_over_unit);
 
-// ln(x / 2^frac_bits) in Q16, x > 0; error below 2^-14.
+// ln(x / 2^frac_bits) in Q16, x > 0; error below 2^-13.
 int32_t st_ln_q16(uint32_t x, int frac_bits);
 
 #endif

@@ -2,6 +2,9 @@
 #include "fixedpoint.h"
 #include "random.h"
 
+// Leaves room for the sum of a window, so that forward cannot overflow.
+#define BIAS_LIMIT (1 << 30)
+
 static st_step_t step_of(const st_update_t *u, st_rate_t rate) {
     st_step_t s;
     s.mantissa = ((uint32_t)rate.mantissa * u->learning_rate.mantissa) >> 16;
@@ -39,6 +42,8 @@ static int32_t subtract_sat(int32_t a, int32_t b, int32_t limit) {
 
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum) {
     int32_t delta = stochastic_step(sum, step, st_random(u->seed, (uint32_t)index));
+    if (!delta)
+        return;
     if (!u->residual) {
         u->weights[index] = (int8_t)subtract_sat(u->weights[index], delta, 127);
         return;
@@ -53,7 +58,8 @@ void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32
 static void update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {
     st_step_t step = step_of(u, u->bias_rate[out_channel]);
     int32_t delta = stochastic_step(sum, step, st_random(~u->seed, (uint32_t)out_channel));
-    u->bias[out_channel] = subtract_sat(u->bias[out_channel], delta, INT32_MAX);
+    if (delta)
+        u->bias[out_channel] = subtract_sat(u->bias[out_channel], delta, BIAS_LIMIT);
 }
 
 void st_update_biases(int32_t positions, int32_t out_c, const int16_t *dy, const st_update_t *u) {
