@@ -12,6 +12,8 @@ export PIP_CACHE_DIR := $(CURDIR)/build/cache/pip
 export npm_config_cache := $(CURDIR)/build/cache/npm
 export XDG_CACHE_HOME := $(CURDIR)/build/cache
 export MPLCONFIGDIR := $(CURDIR)/build/cache/matplotlib
+# pip asks rustc for its version; where rustc is rustup's, that leaves a folder behind.
+export RUSTUP_HOME := $(CURDIR)/build/cache/rustup
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export npm_config_update_notifier := false
 
