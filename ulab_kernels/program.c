@@ -141,7 +141,7 @@ static void *place(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
     const uint32_t space = ref >> 30, offset = ref & 0x3fffffffu;
     if (space != ST_NOWHERE) {
         const st_buffer_t *b = &c->machine->buffer[space];
-        if (offset <= b->size && size <= b->size - offset && offset % align == 0)
+        if (offset <= b->size && size <= b->size - offset && (offset & (align - 1)) == 0)
             return b->data + offset;
     }
     c->status = ST_BAD_REF;

@@ -1,0 +1,230 @@
+"""The kernels under address and undefined-behaviour sanitizers, strict compilers, and a look at
+what the compiler for the RP2040's core makes of them."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from c_tools import KERNELS, SOURCES, STRICT, compile_program, compiler
+from machine import Machine
+from real_models import NAMES, real_model
+from small_models import RELU, Array, Net
+from sparsetune.graph import input_channels
+from sparsetune.numerics import rate
+from sparsetune.plan import LayerPlan, UpdatePlan
+from sparsetune.tflite import parse_tflite
+
+STEPS = 4
+DAMAGED_IMAGES = 200
+# Damaged numbers may overflow any sum: harmless as long as it wraps. What must not happen is an
+# access outside the buffers, a division by zero, an impossible shift.
+WRAP = ("-fwrapv", "-fno-sanitize=signed-integer-overflow")
+
+
+@pytest.fixture(scope="module")
+def replay(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_program("replay.c", tmp_path_factory.mktemp("replay"))
+
+
+@pytest.fixture(scope="module")
+def replay_wrapping(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_program("replay.c", tmp_path_factory.mktemp("wrapping"), WRAP)
+
+
+def sparse_machine(model: bytes, last: int, residual: bool) -> Machine:
+    """The last layers train; of every layer half of the channels."""
+    graph = parse_tflite(model)
+    layers = [
+        LayerPlan(op.index, -(-input_channels(graph, op) // 2), graph.bias_of(op) is not None)
+        for op in graph.trainable[-last:]
+    ]
+    return Machine(graph, UpdatePlan(tuple(layers), residual))
+
+
+def all_operators(residual: bool = True) -> tuple[Machine, Array, Array]:
+    """A small model with every operator of the machine, all layers trained."""
+    net = Net((1, 9, 8, 3), zero=17, seed=2)
+    a = net.conv(6, 3, dilation=2, activation=RELU, zero=-128)
+    net.depthwise(1, 3)
+    net.add(a)
+    net.depthwise(2, (3, 2), stride=(2, 1), same=False)
+    net.pool((2, 3), 2, same=True, activation=RELU)
+    net.flatten()
+    net.dense(8)
+    net.softmax()
+    net.dense(5, scale=0.03)
+    net.softmax()
+    machine = sparse_machine(net.to_bytes(), 9, residual)
+    return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 5
+
+
+def recording(machine: Machine, x: Array, y: Array) -> bytes:
+    """The file that tests/c/replay.c reads."""
+    image = machine.image
+    samples = [np.ascontiguousarray(s, np.int8).tobytes() for s in x]
+    sizes = [len(image.data), image.state_bytes, image.arena_bytes, image.input_bytes]
+    head = struct.pack("<7i", *sizes, image.input_at, len(samples), image.ops)
+    steps = [
+        struct.pack("<iIiI", label, *rate(0.05), 100 + i) + sample
+        for i, (label, sample) in enumerate(zip(y.tolist(), samples, strict=True))
+    ]
+    return head + image.data + bytes(image.initial_state()) + b"".join(steps)
+
+
+def run(program: Path, *arguments: object) -> list[str]:
+    command = [str(program), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout.splitlines()
+
+
+def test_training_steps_are_clean_and_equal_those_of_the_twin(replay: Path, tmp_path: Path) -> None:
+    machine, x, y = all_operators()
+    check_replay(replay, tmp_path / "small.rec", machine, x, y)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_real_models_are_clean(replay: Path, tmp_path: Path, name: str) -> None:
+    task = real_model(name, STEPS)
+    machine = sparse_machine(task.model, 4, name == "digits")
+    check_replay(replay, tmp_path / name, machine, task.x, task.y)
+
+
+def check_replay(program: Path, file: Path, machine: Machine, x: Array, y: Array) -> None:
+    file.write_bytes(recording(machine, x, y))
+    *losses, checksum = run(program, file)
+    for i, loss in enumerate(losses):
+        assert machine.step(x[i], int(y[i]), rate(0.05), 100 + i) * 65536 == int(loss)
+    assert int(checksum) == checksum_of(bytes(machine.state))
+
+
+def checksum_of(state: bytes) -> int:
+    """As replay.c: st_mix32 of each byte in turn."""
+    total = 0
+    for byte in state:
+        total ^= byte
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            total = (total ^ total >> shift) * factor & 0xFFFFFFFF
+        total ^= total >> 16
+    return total
+
+
+@pytest.mark.parametrize("name", ["small", "digits", "kws"])
+def test_damaged_images_never_leave_their_buffers(
+    replay_wrapping: Path, tmp_path: Path, name: str
+) -> None:
+    """The image's checksum is Python's to check; C must survive what passes by."""
+    if name == "small":
+        machine, x, y = all_operators()
+    else:
+        task = real_model(name, 1)
+        machine, x, y = sparse_machine(task.model, 9, True), task.x, task.y
+    file = tmp_path / name
+    file.write_bytes(recording(machine, x, y))
+    for seed in range(2 if name == "small" else 1):
+        counts = dict(
+            line.split(": ") for line in run(replay_wrapping, file, seed * 10007, DAMAGED_IMAGES)
+        )
+        assert sum(map(int, counts.values())) == DAMAGED_IMAGES
+        assert int(counts["ok"]) < DAMAGED_IMAGES * 3 // 4, "hardly any damage was noticed"
+
+
+# Compilers ----------------------------------------------------------------------------------------
+
+CORTEX_M0 = ("arm-none-eabi-gcc", "-mcpu=cortex-m0plus", "-mthumb", "-ffreestanding")
+CHECKED = ("-Wconversion", "-Wno-sign-conversion", "-Wshadow", "-Wstrict-prototypes", "-Wundef")
+
+
+def compile_object(source: Path, folder: Path, command: tuple[str, ...], *flags: str) -> Path:
+    target = folder / (source.stem + ".o")
+    arguments = [compiler(command[0]), *command[1:], *STRICT, *flags, "-c", str(source)]
+    result = subprocess.run([*arguments, "-o", str(target)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return target
+
+
+@pytest.mark.parametrize("command", [("cc",), CORTEX_M0], ids=["host", "cortex-m0plus"])
+@pytest.mark.parametrize("optimise", ["-O0", "-O2", "-Os"])
+def test_compilers_have_nothing_to_say(
+    tmp_path: Path, command: tuple[str, ...], optimise: str
+) -> None:
+    for source in SOURCES:
+        compile_object(source, tmp_path, command, optimise, *CHECKED)
+
+
+def calls(source: Path, folder: Path, *flags: str) -> dict[str, set[str]]:
+    """Function -> what it calls from the compiler's run-time library, on the RP2040's core."""
+    compiled = compile_object(source, folder, CORTEX_M0, *flags)
+    dump = subprocess.run(
+        ["arm-none-eabi-objdump", "-dr", str(compiled)], capture_output=True, text=True, check=True
+    )
+    found: dict[str, set[str]] = {}
+    function = ""
+    for line in dump.stdout.splitlines():
+        if head := re.match(r"[0-9a-f]+ <(.+)>:$", line):
+            function = head[1]
+        elif call := re.search(r"R_ARM_\w+\s+(__\w+)", line):
+            found.setdefault(function, set()).add(call[1])
+    return found
+
+
+FLOAT = re.compile(r"__aeabi_[fdhi]2|__aeabi_[fd]|__aeabi_[ul]+2[fd]|__(add|sub|mul|div)[sd]f")
+DIVISION = re.compile(r"__aeabi_[u]?(idiv|ldiv)|__gnu_[u]?ldivmod|__[u]?divdi3|__[u]?moddi3")
+
+# Where a division stands, once a position, window or call; never once an element.
+DIVISIONS = {
+    "st_output_of",  # once an input position and kernel tap
+    "avg_pool_s8",  # once a window
+    "share_of",  # once a position and window
+    "add_windows",  # once a position and tap
+    "avg_pool_grad_input",  # once a position
+    "depthwise_conv2d_s8",  # once a call
+    "depthwise_conv2d_grad_input",  # once a position
+    "add_taps",  # once a position
+    "depthwise_conv2d_update",  # once a tap
+    "update_tap",  # once a tap
+    "correlate",  # once a tap
+    "shape_ok",  # once a call
+    "append_number",  # error text
+}
+
+
+def test_no_floating_point_on_the_board(tmp_path: Path) -> None:
+    for source in SOURCES:
+        for function, called in calls(source, tmp_path, "-O2").items():
+            assert not [c for c in called if FLOAT.match(c)], (source.name, function, called)
+
+
+def test_divisions_stand_outside_of_element_loops(tmp_path: Path) -> None:
+    """Compiled without inlining, so that each division is found in the function it stands in."""
+    found = {
+        function
+        for source in SOURCES
+        for function, called in calls(source, tmp_path, "-O1", "-fno-inline").items()
+        if any(DIVISION.match(c) for c in called)
+    }
+    print("functions that divide:", ", ".join(sorted(found)))
+    assert found <= DIVISIONS, found - DIVISIONS
+
+
+def test_the_search_for_calls_finds_them(tmp_path: Path) -> None:
+    source = tmp_path / "bad.c"
+    source.write_text(
+        "float f(float a);\nfloat f(float a) { return a * 3; }\nint g(int, int);\n"
+        "int g(int a, int b) { return a / b; }\n"
+    )
+    found = calls(source, tmp_path, "-O2")
+    assert any(FLOAT.match(c) for c in found["f"])
+    assert any(DIVISION.match(c) for c in found["g"])
+
+
+def test_kernels_include_nothing_but_freestanding_headers() -> None:
+    allowed = {"stddef.h", "stdint.h"}
+    for path in sorted(KERNELS.glob("*.[ch]")):
+        if not path.name.startswith(("bind_", "natmod_")):
+            assert set(re.findall(r"#include <(.+)>", path.read_text())) <= allowed, path.name
