@@ -220,7 +220,7 @@ def test_a_sleeping_board_costs_no_cpu(pico: EmulatedPico) -> None:
 
 
 def cpu_seconds(pico: EmulatedPico) -> float:
-    fields = Path(f"/proc/{pico._node.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pico.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -279,13 +279,14 @@ def test_uf2_copy_flashes_and_keeps_files(pico: EmulatedPico, how: str, tmp_path
 
 def test_fast_core_equals_the_interpreter(tmp_path: Path) -> None:
     script = tmp_path / "script"
-    script.write_bytes(b"\x05" + b"x = 0.5\rs = 0\rfor i in range(9000):\r x = x * 1.7 + i / 3 - "
+    script.write_bytes(b"\x05" + b"x = 0.5\rs = 0\rfor i in range(50000):\r x = x * 1.7 + i / 3 - "
                        b"int(x)\r s += i & 7\r s ^= i\rprint(sorted('sparsetune'), s, x)\r\x04")
     words = [node_command(), str(SOURCES / "trace.mjs"), "--bootrom", str(ensure_bootrom()),
              "--firmware", str(FIRMWARE), "--script", str(script), "--cycles", "60000000"]
     for core in ("reference", "stock"):
         done = subprocess.run([*words, "--core", core], capture_output=True, text=True, check=False)
         assert done.returncode == 0 and done.stdout.startswith("identical"), done.stdout
+        assert int(done.stdout.split()[1]) > 50_000_000, done.stdout
 
 
 def serve(*words: str) -> subprocess.Popen[str]:
@@ -301,6 +302,11 @@ def test_command_line(tmp_path: Path) -> None:
     line = process.stdout.readline()
     assert line.startswith("emulated Pico on /dev/")
     assert Path(line.split()[-1]) == link.resolve()
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == "emulated Pico unplugged\n"
+    assert not link.is_symlink()
+    process.send_signal(signal.SIGUSR1)
+    assert Path(process.stdout.readline().split()[-1]) == link.resolve()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 0
     assert not link.is_symlink()

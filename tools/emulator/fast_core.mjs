@@ -6,7 +6,7 @@ import { translate } from './translator.mjs';
 const NANOS_PER_CYCLE = 8;
 const HOT = 24; // how often an address is arrived at before it is translated
 const NEVER = 255; // in heat: do not translate
-const MAX_TRANSLATIONS = 8; // of one address: beyond, data is written between its instructions
+const MAX_TRANSLATIONS = 100; // of one address: beyond, data lies among its instructions
 const ROM_BYTES = 0x4000, RAM_BYTES = 264 * 1024;
 const FLASH = 0x10000000, RAM = 0x20000000;
 const LINE = 64; // RAM is watched for writes to code in lines of this size
@@ -66,8 +66,8 @@ export class FastCore extends ReferenceCore {
   }
 
   constantAt(address) {
-    const isConstant = address < ROM_BYTES || (address >= FLASH && address < FLASH + this.flashBytes);
-    return isConstant ? this.rp2040.readUint32(address) | 0 : null;
+    const inFlash = address >= FLASH && address < FLASH + this.flashBytes;
+    return inFlash || address < ROM_BYTES ? this.rp2040.readUint32(address) | 0 : null;
   }
 
   /** Runs translated code from the current instruction for at most `cycles`; returns how many.
@@ -176,7 +176,8 @@ export class FastCore extends ReferenceCore {
 
   /** A store has hit a line of RAM that translated code was read from. */
   codeWritten(address, bytes = 4) {
-    const first = Math.floor((address - RAM) / LINE), last = Math.floor((address + bytes - 1 - RAM) / LINE);
+    const lineOf = (where) => Math.floor((where - RAM) / LINE);
+    const first = lineOf(address), last = lineOf(address + bytes - 1);
     this.forget(RAM + first * LINE, RAM + (last + 1) * LINE);
     this.dirty.fill(0, first, last + 1);
     this.leave = true;

@@ -1,4 +1,4 @@
-// The flash image in a file, written through at every erase and program so that it survives anything.
+// The flash image in a file, written through at every erase and program: it survives anything.
 import fs from 'node:fs';
 
 export const FLASH_SIZE = 2 * 1024 * 1024;
@@ -15,7 +15,7 @@ export class FlashFile {
     fs.writeSync(this.file, this.data, offset, count, offset);
   }
 
-  /** Writes pieces as the boot loader does: whole sectors are erased, the rest of the flash stays. */
+  /** Writes pieces as the boot loader does: whole sectors are erased, the rest stays. */
   install(pieces) {
     const erased = new Set();
     for (const { offset, bytes } of pieces) {

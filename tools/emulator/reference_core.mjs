@@ -1,5 +1,5 @@
 // rp2040js's core with the flags of six instructions put right: a register shift by 0 leaves C
-// alone (and LSLS by more than 32 clears it), and V of ADCS and SBCS counts the carry as a third term.
+// alone (and LSLS by more than 32 clears it); V of ADCS and SBCS counts the carry as a third term.
 // Interpreter of FastCore for whatever is not translated, and its reference in trace.mjs.
 import { CortexM0Core } from './node_modules/rp2040js/dist/esm/cortex-m0-core.js';
 

@@ -1,6 +1,6 @@
 // node rom_call.mjs BOOTROM < calls: runs boot ROM functions on the emulated core, for tests.
-// Each line of input is JSON: [table, key, [r0, r1, r2, r3]]. Tables: "function" (key: two letters),
-// "float" and "double" (key: byte offset in the table). Prints [r0, r1, r2, r3] after each call.
+// Each line of input is JSON: [table, key, [r0, r1, r2, r3]]. Tables: "function" (key: two
+// letters), "float" and "double" (key: byte offset in the table). Prints [r0, r1, r2, r3] after each call.
 import fs from 'node:fs';
 import { Chip } from './chip.mjs';
 

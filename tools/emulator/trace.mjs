@@ -1,6 +1,8 @@
-// node trace.mjs --bootrom FILE --firmware FILE [--instructions N] [--core reference|stock]
+// node trace.mjs --bootrom FILE --firmware FILE [--script FILE] [--cycles N]
+//   [--core reference|stock] [--time]
 // Runs the fast core beside the interpreter in emulated time, with the same serial input for both,
 // and compares registers, cycles and time at random moments and all of RAM now and then.
+// With --time: runs one core alone and prints how fast it is.
 import fs from 'node:fs';
 import { parseArgs } from 'node:util';
 import { CortexM0Core } from './node_modules/rp2040js/dist/esm/cortex-m0-core.js';
@@ -17,6 +19,7 @@ const { values: options } = parseArgs({
     cycles: { type: 'string', default: '100000000' },
     core: { type: 'string', default: 'reference' },
     script: { type: 'string' },
+    time: { type: 'boolean', default: false },
   },
 });
 const CORES = { reference: ReferenceCore, stock: CortexM0Core, fast: FastCore };
@@ -72,7 +75,8 @@ function advance(chip, nanos) {
 
 function describe(chip) {
   const { core, clock } = chip;
-  const registers = [...core.registers].map((value, n) => (n === 15 ? value & ~1 : value).toString(16));
+  const registers = [...core.registers].map((value) => value.toString(16));
+  registers[15] = (core.PC & ~1).toString(16); // the stock core leaves bit 0 set in handlers
   return `${clock.nanos} ns, ${core.cycles} cycles, ${registers.join(' ')}`;
 }
 
@@ -80,27 +84,40 @@ function sameRam(a, b) {
   return Buffer.compare(a.sram, b.sram) === 0 && Buffer.compare(a.flash, b.flash) === 0;
 }
 
-function main() {
-  const script = options.script ? fs.readFileSync(options.script) : '\r';
-  const fast = makeChip(FastCore, script);
-  const slow = makeChip(CORES[options.core], script);
-  let seed = 1, checks = 0;
-  while (fast.core.cycles < Number(options.cycles)) {
-    seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
-    const wanted = fast.clock.nanos + 8 * (1 + ((seed >>> 8) % (checks % 2 ? 3000 : 60)));
-    const awake = advance(fast, wanted);
-    advance(slow, fast.clock.nanos);
-    checks++;
-    const differ = describe(fast) !== describe(slow) || (checks % 5000 === 0 && !sameRam(fast, slow));
-    if (!differ && awake) continue;
-    if (!differ) break;
-    console.log(`difference after ${checks} comparisons:\nfast ${describe(fast)}\nslow ${describe(slow)}`);
-    process.exit(1);
-  }
-  const ok = sameRam(fast, slow) && fast.host.heard === slow.host.heard;
-  console.log(`${ok ? 'identical' : 'RAM DIFFERS'}: ${checks} comparisons, ${fast.core.cycles} cycles`);
-  console.log(`the board said ${JSON.stringify(fast.host.heard.slice(-300))}`);
-  process.exit(ok ? 0 : 1);
+function differ(fast, slow, checks) {
+  if (describe(fast) !== describe(slow)) return true;
+  return checks % 5000 === 0 && !sameRam(fast, slow);
 }
 
-main();
+function compare(script) {
+  const fast = makeChip(FastCore, script);
+  const slow = makeChip(CORES[options.core], script);
+  let seed = 1, checks = 0, awake = true;
+  while (awake && fast.core.cycles < Number(options.cycles)) {
+    seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
+    const step = 1 + ((seed >>> 8) % (checks++ % 2 ? 3000 : 60));
+    awake = advance(fast, fast.clock.nanos + 8 * step);
+    advance(slow, fast.clock.nanos);
+    if (!differ(fast, slow, checks)) continue;
+    console.log(`difference at comparison ${checks}:\n${describe(fast)}\n${describe(slow)}`);
+    return 1;
+  }
+  const same = sameRam(fast, slow) && fast.host.heard === slow.host.heard;
+  const verdict = same ? 'identical' : 'RAM differs';
+  console.log(`${verdict}: ${fast.core.cycles} cycles, ${checks} checks`);
+  console.log(`the board said ${JSON.stringify(fast.host.heard.slice(-300))}`);
+  return same ? 0 : 1;
+}
+
+function time(script) {
+  const chip = makeChip(CORES[options.core], script);
+  const start = process.cpuUsage().user;
+  while (chip.core.cycles < Number(options.cycles) && advance(chip, chip.clock.nanos + 1e6));
+  const seconds = (process.cpuUsage().user - start) / 1e6;
+  const speed = chip.core.cycles / seconds / 1e6;
+  console.log(`${options.core}: ${speed.toFixed(0)} million emulated cycles a CPU second`);
+  return 0;
+}
+
+const script = options.script ? fs.readFileSync(options.script) : '\r';
+process.exit(options.time ? time(script) : compare(script));

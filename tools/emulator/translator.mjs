@@ -1,5 +1,4 @@
-// Turns a region of Thumb code (up to a few hundred instructions reached by direct branches from one
-// entry) into the source of one JavaScript function. Registers and flags live in local variables;
+// Turns a region of Thumb code (instructions reached by direct branches from one entry) into the source of one JavaScript function. Registers and flags live in local variables;
 // cycles are counted exactly as rp2040js counts them.
 //
 // The function is called as region(block, cycles, limit) and returns the new cycle count. It runs
@@ -7,23 +6,9 @@
 // alarms and interrupts come between the same two instructions as in the interpreter.
 //
 // Flags: N is fn < 0, Z is fz === 0, C is fc (0 or 1), V is fv < 0.
-import { decode } from './decoder.mjs';
+import { C, N, Region, V, Z, endsBlock, highestCost, listed, usualCost } from './region.mjs';
 
-const MAX_INSTRUCTIONS = 160;
 const RAM = 0x20000000, FLASH = 0x10000000;
-const N = 8, Z = 4, C = 2, V = 1, ALL = 15;
-
-/** Flags that an instruction sets and that it reads. */
-const SETS = {
-  ands: N | Z, eors: N | Z, orrs: N | Z, bics: N | Z, mvns: N | Z, tst: N | Z, muls: N | Z,
-  movs: N | Z, lslImm: N | Z | C, lsrImm: N | Z | C, asrImm: N | Z | C,
-  lsls: N | Z | C, lsrs: N | Z | C, asrs: N | Z | C, rors: N | Z | C,
-  adds: ALL, subs: ALL, cmp: ALL, cmn: ALL, rsbs: ALL, adcs: ALL, sbcs: ALL,
-};
-const SHIFTS = new Set(['lsls', 'lsrs', 'asrs', 'rors']);
-const COMPARES = new Set(['cmp', 'subs', 'rsbs']);
-const CONDITION_READS = [Z, C, N, V, C | Z, N | V, N | V | Z];
-const ENDS = new Set(['call', 'callRegister', 'return', 'jumpRegister', 'jump', 'popPc']);
 
 /** How a condition reads after a compare or subtraction of fa and fb, and from the flags. */
 const AFTER_COMPARE = [
@@ -36,102 +21,10 @@ const FROM_FLAGS = [
   '(fn<0)===(fv<0)&&fz!==0', '(fn<0)!==(fv<0)||fz===0',
 ];
 
-/** The code of a region: instructions by address and the addresses where blocks start. */
-function explore(entry, { fetch, isCode }) {
-  const code = new Map(), leaders = new Set([entry]), queue = [entry];
-  const visit = (target) => leaders.has(target) || queue.push(target) * leaders.add(target);
-  while (queue.length) {
-    for (let pc = queue.shift(); code.size < MAX_INSTRUCTIONS && isCode(pc); ) {
-      if (code.has(pc)) {
-        leaders.add(pc);
-        break;
-      }
-      const instruction = decode(pc, fetch);
-      const next = pc + instruction.size;
-      successors(pc, instruction, next).forEach(visit);
-      if (instruction.op === 'other') break;
-      code.set(pc, instruction);
-      if (ENDS.has(instruction.op)) break;
-      pc = next;
-    }
-  }
-  return { code, leaders: [...leaders].filter((pc) => code.has(pc)).sort((a, b) => a - b) };
-}
-
-/** Where new blocks start because of an instruction. */
-function successors(pc, { op, target }, next) {
-  if (op === 'jump') return [target];
-  if (op === 'branch') return target <= pc ? [target, next] : [target];
-  return op === 'call' || op === 'callRegister' || op === 'other' ? [next] : [];
-}
-
-/** The instructions from each leader up to the next one or to a branch back to itself. */
-function blocksOf({ code, leaders }) {
-  const starts = new Set(leaders);
-  return leaders.map((start) => {
-    const body = [];
-    for (let pc = start; code.has(pc); ) {
-      const instruction = code.get(pc);
-      body.push([pc, instruction]);
-      pc += instruction.size;
-      if (ENDS.has(instruction.op) || starts.has(pc)) break;
-    }
-    return body;
-  });
-}
-
-/** Branches whose condition can be put as a comparison of the operands of the last compare. */
-function fusedBranches(blocks) {
-  const fused = new Set();
-  for (const body of blocks) {
-    let compared = false;
-    for (const [pc, { op, condition }] of body) {
-      if (op === 'branch' && compared && AFTER_COMPARE[condition]) fused.add(pc);
-      if (op in SETS) compared = COMPARES.has(op);
-    }
-  }
-  return fused;
-}
-
-/** Which flags can still be read after each instruction. Flags that are dead may be left stale. */
-function liveFlags(code, fused) {
-  const liveBefore = new Map();
-  const before = (pc) => (code.has(pc) ? (liveBefore.get(pc) ?? 0) : ALL);
-  const after = (pc, { op, size, target }) => {
-    if (op === 'jump') return before(target);
-    if (op === 'branch') return before(target) | before(pc + size);
-    return ENDS.has(op) ? ALL : before(pc + size);
-  };
-  const backwards = [...code].sort(([a], [b]) => b - a);
-  for (let changed = true; changed; ) {
-    changed = false;
-    for (const [pc, instruction] of backwards) {
-      const read = fused.has(pc) ? 0 : reads(instruction);
-      const live = (after(pc, instruction) & ~overwrites(instruction)) | read;
-      changed ||= live !== (liveBefore.get(pc) ?? 0);
-      liveBefore.set(pc, live);
-    }
-  }
-  return (pc) => after(pc, code.get(pc));
-}
-
-/** Flags set for certain: a shift by a register that holds 0 keeps C. */
-function overwrites({ op, imm }) {
-  const keepsCarry = SHIFTS.has(op) || (op === 'lslImm' && imm === 0);
-  return (SETS[op] ?? 0) & ~(keepsCarry ? C : 0);
-}
-
-function reads({ op, condition }) {
-  if (op === 'branch') return CONDITION_READS[condition >> 1];
-  return op === 'adcs' || op === 'sbcs' ? C : 0;
-}
-
 class RegionWriter {
   constructor(region, memory) {
     this.memory = memory;
-    this.blocks = blocksOf(region);
-    this.fused = fusedBranches(this.blocks);
-    this.liveAfter = liveFlags(region.code, this.fused);
+    this.region = region;
     this.numbers = new Map(region.leaders.map((pc, index) => [pc, index]));
     this.lines = [];
     this.used = new Set();
@@ -153,8 +46,8 @@ class RegionWriter {
     this.lines.push(text);
   }
 
-  source() {
-    this.blocks.forEach((body, index) => this.block(body, index));
+  get source() {
+    this.region.blocks.forEach((body, index) => this.block(body, index));
     const registers = [...this.used].sort((a, b) => a - b);
     const load = registers.map((n) => `let r${n}=R[${n}];`).join('');
     const store = [...this.written].map((n) => `R[${n}]=r${n};`).join('');
@@ -171,13 +64,13 @@ ${store}R[16]=fn;R[17]=fz;R[18]=fc;R[19]=fv;R[15]=pc;return cy;}`;
     const [last, { op, size, target }] = body[body.length - 1];
     this.number = index;
     this.spent = 0; // cycles of this block so far that are not yet in cy
-    this.left = body.reduce((sum, [, instruction]) => sum + dearest(instruction), 0);
+    this.left = body.reduce((sum, [, instruction]) => sum + highestCost(instruction), 0);
     this.loopStart = (op === 'branch' || op === 'jump') && target === start ? start : null;
     const loops = this.loopStart !== null;
     this.emit(`case ${index}:${loops ? 'for(;;){' : ''}`);
     this.emit(`if(cy+${this.left}>lim){pc=${start};break L;}`);
     for (const [pc, instruction] of body) this.instruction(pc, instruction);
-    if (!ENDS.has(op)) this.fallThrough(last + size);
+    if (!endsBlock({ op })) this.fallThrough(last + size);
     if (loops) this.emit('}');
   }
 
@@ -202,10 +95,10 @@ ${store}R[16]=fn;R[17]=fz;R[18]=fc;R[19]=fv;R[15]=pc;return cy;}`;
   instruction(pc, instruction) {
     this.pc = pc;
     this.next = pc + instruction.size;
-    this.live = this.liveAfter(pc);
+    this.live = this.region.liveAfter(pc);
     this[instruction.op](instruction);
-    this.spent += usual(instruction);
-    this.left -= usual(instruction);
+    this.spent += usualCost(instruction);
+    this.left -= usualCost(instruction);
   }
 
   operand({ b, imm }) {
@@ -374,17 +267,20 @@ ${store}R[16]=fn;R[17]=fz;R[18]=fc;R[19]=fv;R[15]=pc;return cy;}`;
     const view = { 4: 'W', 2: x.signed ? 'SH' : 'H', 1: x.signed ? 'SB' : 'B' }[x.bytes];
     const index = this.index(x.bytes);
     const d = this.w(x.d);
-    const sign = x.bytes === 4 ? '|0' : x.signed ? `<<${32 - 8 * x.bytes}>>${32 - 8 * x.bytes}` : '';
+    const spare = 32 - 8 * x.bytes;
+    const sign = x.signed ? `<<${spare}>>${spare}` : '|0';
     this.emit(`t=${x.at ?? this.address(x)};${index(RAM)}
 if(i<${ramUnits(x.bytes)})${d}=M${view}[i];else{${index(FLASH)}
-if(i<${this.memory.flashBytes / x.bytes})${d}=F${view}[i];else{${d}=c.ioRead(t,${x.bytes},cy+${this.spent}|0)${sign};${this.afterIo()}}}`);
+if(i<${this.memory.flashBytes / x.bytes})${d}=F${view}[i];
+else{${d}=c.ioRead(t,${x.bytes},cy+${this.spent}|0)${sign};${this.afterIo()}}}`);
   }
 
   store(x) {
     const view = { 4: 'W', 2: 'H', 1: 'B' }[x.bytes];
     const line = { 4: 4, 2: 5, 1: 6 }[x.bytes];
     this.emit(`t=${this.address(x)};${this.index(x.bytes)(RAM)}
-if(i<${ramUnits(x.bytes)}){M${view}[i]=${this.r(x.d)};if(D[i>>>${line}]!==0)${this.afterCodeWrite('t', x)}}
+if(i<${ramUnits(x.bytes)}){M${view}[i]=${this.r(x.d)};
+if(D[i>>>${line}]!==0)${this.afterCodeWrite(x.bytes, x)}}
 else{c.ioWrite(t,${this.r(x.d)},${x.bytes},cy+${this.spent}|0);${this.afterIo()}}`);
   }
 
@@ -400,12 +296,14 @@ else{c.ioWrite(t,${this.r(x.d)},${x.bytes},cy+${this.spent}|0);${this.afterIo()}
 if(c.leave||cy+${this.spent + this.left}>lim){cy=cy+${this.spent + 2}|0;pc=${this.next};break L;}`;
   }
 
-  afterCodeWrite(address, instruction) {
-    return `{c.codeWritten(${address});cy=cy+${this.spent + usual(instruction)}|0;pc=${this.next};break L;}`;
+  /** Leaves after a store to translated code, which may be this very region. */
+  afterCodeWrite(bytes, instruction) {
+    const spent = this.spent + usualCost(instruction);
+    return `{c.codeWritten(t,${bytes});cy=cy+${spent}|0;pc=${this.next};break L;}`;
   }
 
   push(x) {
-    const registers = listed(x.list, x.link ? [14] : []);
+    const registers = x.link ? [...listed(x.list), 14] : listed(x.list);
     this.emit(`t=${this.r(13)}-${4 * registers.length}|0;`);
     this.storeAll(registers);
     this.emit(`${this.w(13)}=t;`);
@@ -427,39 +325,40 @@ if(c.leave||cy+${this.spent + this.left}>lim){cy=cy+${this.spent + 2}|0;pc=${thi
 
   guardWritten(count, x) {
     this.emit(`if(D[i>>>4]!==0||D[i+${count - 1}>>>4]!==0)`);
-    this.emit(this.afterCodeWrite('t', x).replace('codeWritten(t)', `codeWritten(t,${4 * count})`));
+    this.emit(this.afterCodeWrite(4 * count, x));
   }
 
+  /** POP with PC; an exception return is left to the interpreter. */
   popPc(x) {
-    this.pop(x);
+    this.pop(x, true);
   }
 
-  pop(x) {
+  pop(x, withPc = false) {
     const registers = listed(x.list);
-    const count = registers.length + (x.op === 'popPc' ? 1 : 0);
+    const count = registers.length + (withPc ? 1 : 0);
     this.emit(`t=${this.r(13)};${this.index(4)(RAM)}`);
     this.emit(`if(i>${ramUnits(4) - count})${this.leave(this.pc)}`);
-    if (x.op === 'popPc') this.emit(`pc=MW[i+${registers.length}];if(pc>>>28===15)${this.leave(this.pc)}`);
+    if (withPc) this.emit(`pc=MW[i+${registers.length}];if(pc>>>28===15)${this.leave(this.pc)}`);
     registers.forEach((n, k) => this.emit(`${this.w(n)}=MW[i+${k}];`));
     this.emit(`${this.w(13)}=t+${4 * count}|0;`);
-    if (x.op === 'popPc') this.emit(`pc&=~1;cy=cy+${this.spent + usual(x)}|0;break L;`);
+    if (withPc) this.emit(`pc&=~1;cy=cy+${this.spent + usualCost(x)}|0;break L;`);
   }
 
   loadMultiple(x) {
     const registers = listed(x.list);
+    const from = (view) => registers.map((n, k) => `${this.w(n)}=${view}[i+${k}];`).join('');
+    const lastInFlash = this.memory.flashBytes / 4 - registers.length;
     this.emit(`t=${this.r(x.a)};${this.index(4)(RAM)}`);
-    this.emit(`if(i<=${ramUnits(4) - registers.length}){`);
-    registers.forEach((n, k) => this.emit(`${this.w(n)}=MW[i+${k}];`));
-    this.emit(`}else{${this.index(4)(FLASH)}if(i>${this.memory.flashBytes / 4 - registers.length})${this.leave(this.pc)}`);
-    registers.forEach((n, k) => this.emit(`${this.w(n)}=FW[i+${k}];`));
-    this.emit('}');
+    this.emit(`if(i<=${ramUnits(4) - registers.length}){${from('MW')}}`);
+    this.emit(`else{${this.index(4)(FLASH)}`);
+    this.emit(`if(i>${lastInFlash})${this.leave(this.pc)}${from('FW')}}`);
     if (x.writeBack) this.emit(`${this.w(x.a)}=t+${4 * registers.length}|0;`);
   }
 
   // --- control flow ---
 
   branch(x) {
-    const test = (this.fused.has(this.pc) ? AFTER_COMPARE : FROM_FLAGS)[x.condition];
+    const test = (this.region.fused.has(this.pc) ? AFTER_COMPARE : FROM_FLAGS)[x.condition];
     this.emit(`if(${test}){cy=cy+${this.spent + 2}|0;`);
     this.goTo(x.target);
     this.emit('}');
@@ -475,7 +374,8 @@ if(c.leave||cy+${this.spent + this.left}>lim){cy=cy+${this.spent + 2}|0;pc=${thi
   }
 
   callRegister(x) {
-    this.emit(`pc=${this.r(x.b)}&~1;${this.w(14)}=${this.next | 1};cy=cy+${this.spent + 2}|0;break L;`);
+    this.emit(`pc=${this.r(x.b)}&~1;${this.w(14)}=${this.next | 1};`);
+    this.emit(`cy=cy+${this.spent + 2}|0;break L;`);
   }
 
   jumpRegister(x) {
@@ -487,45 +387,17 @@ if(c.leave||cy+${this.spent + this.left}>lim){cy=cy+${this.spent + 2}|0;pc=${thi
     this.emit(`pc=${this.r(x.b)};if(pc>>>28===15)${this.leave(this.pc)}`);
     this.emit(`pc&=~1;cy=cy+${this.spent + 2}|0;break L;`);
   }
-
 }
 
 const wrap = (text) => (text.startsWith('-') ? `(${text})` : text);
 const ramUnits = (bytes) => (264 * 1024) / bytes;
 
-function listed(list, more = []) {
-  return [...[0, 1, 2, 3, 4, 5, 6, 7].filter((n) => list & (1 << n)), ...more];
-}
-
-/** Cycles of an instruction; a branch counts as not taken, a load or store as to memory. */
-function usual({ op, list }) {
-  switch (op) {
-    case 'load': case 'store': case 'literal': return 2;
-    case 'push': case 'storeMultiple': case 'loadMultiple': return 1 + listed(list).length;
-    case 'pop': return 1 + listed(list).length;
-    case 'popPc': return 3 + listed(list).length;
-    case 'barrier': case 'call': return 3;
-    case 'jump': case 'return': case 'callRegister': case 'jumpRegister': return 2;
-    default: return 1;
-  }
-}
-
-const dearest = (instruction) => (instruction.op === 'branch' ? 2 : usual(instruction));
-
 /** Translates the region at entry, or returns null where the interpreter has to begin.
  * memory: {fetch(address), isCode(address), constantAt(address), flashBytes}.
  * The answer: the function's source, its blocks' addresses in order, and all addresses it read. */
 export function translate(entry, memory) {
-  const region = explore(entry, memory);
+  const region = new Region(entry, memory);
   if (!region.code.has(entry)) return null;
-  const touched = [];
-  for (const [pc, { op, size, address }] of region.code) {
-    touched.push(pc, pc + size - 1);
-    if (op === 'literal') touched.push(address);
-  }
-  return {
-    source: new RegionWriter(region, memory).source(),
-    leaders: region.leaders,
-    touched,
-  };
+  const { source } = new RegionWriter(region, memory);
+  return { source, leaders: region.leaders, touched: region.touched };
 }

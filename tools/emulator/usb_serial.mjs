@@ -48,14 +48,15 @@ export class UsbSerial {
   /** Takes over IN transfers of the serial endpoint; returns false for all others. */
   startSend(offset, value) {
     const endpoint = (offset - EP0_IN_BUFFER_CONTROL) >> 3;
-    const isIn = offset >= EP0_IN_BUFFER_CONTROL && offset <= EP15_OUT_BUFFER_CONTROL && !(offset & 4);
+    const isControl = offset >= EP0_IN_BUFFER_CONTROL && offset <= EP15_OUT_BUFFER_CONTROL;
+    const isIn = isControl && !(offset & 4);
     if (!isIn || endpoint !== this.cdc.inEndpoint || !(value & AVAILABLE)) return false;
     this.heldIn.push({ offset, endpoint });
     this.sendAlarm.schedule(SEND_NANOS);
     return true;
   }
 
-  /** Finishes IN transfers unless the stream is full; then the device waits, as behind a busy host. */
+  /** Finishes IN transfers unless the stream is full; then the device waits for its host. */
   completeSends() {
     while (this.heldIn.length && !this.stream.writableNeedDrain) this.complete(this.heldIn.shift());
   }

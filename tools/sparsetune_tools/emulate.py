@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from .emulated_pico import OUTPUT, EmulatedPico, default_firmware
 from .shell import ToolError, run_main, say
@@ -49,28 +50,47 @@ def stop_on_signals() -> None:
     signal.signal(signal.SIGHUP, stop)
 
 
-def toggle_on_sigusr1(board: EmulatedPico) -> None:
+class Cable:
     """SIGUSR1 yanks the cable, the next one plugs it in again."""
-    plugged = [True]
 
-    def toggle(number: int, frame: FrameType | None) -> None:
-        plugged[0] = not plugged[0]
-        if plugged[0]:
-            board.plug()
-            say(f"emulated Pico on {board.port}")
+    def __init__(self, board: EmulatedPico) -> None:
+        self.board = board
+        self.plugged = self.wanted = True
+        signal.signal(signal.SIGUSR1, self._toggle)
+
+    def _toggle(self, number: int, frame: FrameType | None) -> None:
+        self.wanted = not self.wanted
+
+    def follow(self) -> None:
+        """Do what the last signal asked for; not in its handler, which may interrupt anything."""
+        if self.wanted == self.plugged:
+            return
+        self.plugged = self.wanted
+        if self.plugged:
+            self.board.plug()
+            say(f"emulated Pico on {self.board.port}")
         else:
-            board.unplug()
+            self.board.unplug()
             say("emulated Pico unplugged")
-    signal.signal(signal.SIGUSR1, toggle)
+
+
+def tell(events: list[dict[str, Any]]) -> None:
+    for event in events:
+        if event["event"] == "bootsel":
+            say(f"in BOOTSEL mode: copy a .uf2 file to {event['folder']}")
+        elif event["event"] == "flashed":
+            say(f"flashed {event['blocks']} blocks, starting")
 
 
 def serve(argv: Sequence[str] | None) -> None:
     stop_on_signals()
     with make_board(parse(argv)) as board:
-        toggle_on_sigusr1(board)
+        cable = Cable(board)
         say(f"emulated Pico on {board.port}")
         while board.running():
-            time.sleep(0.5)
+            cable.follow()
+            tell(board.events())
+            time.sleep(0.1)
     raise ToolError("the emulator has ended by itself")
 
 

@@ -27,7 +27,7 @@ FIRMWARES = (BUILD / "firmware" / "SPARSETUNE_PICO" / "firmware.bin",
              BUILD / "firmware" / "first" / "firmware.bin")
 START_SECONDS = 30
 REPL_SECONDS = 3  # how long a main.py may keep the REPL away before the board counts as up
-REPLY_SECONDS = 10
+ANSWER_SECONDS = 10
 OLDEST_NODE = 18
 
 
@@ -106,6 +106,7 @@ class EmulatedPico:
         self.bootsel = bootsel or self.flash.parent / "RPI-RP2"
         self.faults: list[str] = []
         self._pump: PtyPump | None = None
+        self._node: subprocess.Popen[bytes] | None = None
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._replies: queue.Queue[dict[str, Any]] = queue.Queue()
 
@@ -140,6 +141,8 @@ class EmulatedPico:
 
     def stop(self) -> None:
         """Unplug for good; the flash file stays."""
+        if not self._node:
+            return
         self._detach()
         self._serial.close()
         self._control.shutdown(socket.SHUT_RDWR)  # close() alone leaves it to the listening thread
@@ -148,6 +151,7 @@ class EmulatedPico:
         except subprocess.TimeoutExpired:
             self._node.kill()
             self._node.wait()
+        self._node = None
         self._control.close()
         self._lock.close()
         self._words.close()
@@ -161,7 +165,7 @@ class EmulatedPico:
             self.wait_event("ready", REPL_SECONDS)
 
     def wait_event(self, name: str, seconds: float) -> dict[str, Any]:
-        """The next event of this name; events: connected, ready, reset, bootsel, flashed."""
+        """The next event of this name; see events(). Raises ToolError when it does not come."""
         end = time.monotonic() + seconds
         while True:
             try:
@@ -182,11 +186,13 @@ class EmulatedPico:
     def plug(self) -> None:
         """Plug the cable in again: a cold start from the same flash, on a new PTY."""
         self._drain_serial()
+        self.events()
         self._ask("on")
         self._attach()
 
     def reset(self) -> None:
         """Press the reset button; the port stays, as it does for machine.reset()."""
+        self.events()
         self._ask("reset")
         self.wait_ready()
 
@@ -194,9 +200,24 @@ class EmulatedPico:
         """Hold BOOTSEL and reset: the folder `bootsel` appears."""
         self._ask("bootsel")
 
+    @property
+    def pid(self) -> int:
+        """The process id of the emulator program."""
+        if not self._node:
+            raise ToolError("the emulated Pico does not run")
+        return self._node.pid
+
     def running(self) -> bool:
         """Whether the emulator program is alive."""
-        return self._node.poll() is None
+        return self._node is not None and self._node.poll() is None
+
+    def events(self) -> list[dict[str, Any]]:
+        """Take the events so far: connected, ready, reset, bootsel (with its folder), flashed."""
+        taken = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                taken.append(self._events.get_nowait())
+        return taken
 
     def counters(self) -> Counters:
         """How much was emulated since start(), resets included."""
@@ -255,7 +276,7 @@ class EmulatedPico:
     def _ask(self, what: str) -> dict[str, Any]:
         try:
             self._control.sendall(json.dumps({"do": what}).encode() + b"\n")
-            reply = self._replies.get(timeout=REPLY_SECONDS)
+            reply = self._replies.get(timeout=ANSWER_SECONDS)
         except (OSError, queue.Empty):
             reply = {"event": "ended"}
         if "event" in reply:
@@ -264,7 +285,8 @@ class EmulatedPico:
 
     def _ended(self) -> ToolError:
         """Why the emulator program is gone: its own last line."""
-        self._node.wait()
+        if self._node:
+            self._node.wait()
         self._words.seek(0)
         words = self._words.read().decode(errors="replace").strip().splitlines()
         return ToolError(words[-1] if words else "the emulator has ended without a word")

@@ -12,9 +12,11 @@ import select
 import socket
 import threading
 import tty
+from collections.abc import Callable
 from pathlib import Path
 
 ROOM = 65536
+PIECE = 4096
 CLOSED_POLL_MS = 5
 MASTER_EVENTS = select.POLLIN | select.POLLHUP
 
@@ -48,6 +50,7 @@ class PtyPump:
         self.to_board = b""
         self.to_client = b""
         self.opened = False
+        self.board_talks = True
         self.wake_read, self.wake_write = os.pipe()
         self.thread = threading.Thread(target=self._run, name="pty-pump", daemon=True)
         self.thread.start()
@@ -78,7 +81,8 @@ class PtyPump:
         poller.register(self.wake_read, select.POLLIN)
         reading = select.POLLIN if len(self.to_client) < ROOM else 0
         writing = select.POLLOUT if self.to_board else 0
-        poller.register(self.board, reading | writing)
+        if self.board_talks:
+            poller.register(self.board, reading | writing)
         if self.opened:
             hearing = select.POLLIN if len(self.to_board) < ROOM else 0
             poller.register(self.master, hearing | (select.POLLOUT if self.to_client else 0))
@@ -110,8 +114,8 @@ class PtyPump:
             said = self.board.recv(ROOM)
         except OSError:
             return
-        if not said:  # the emulator ended; close() follows
-            self.board = socket.socket()
+        if not said:  # the emulator ended
+            self.board_talks = False
         if self.opened:
             self.to_client += said
 
@@ -123,8 +127,9 @@ class PtyPump:
             self.to_client = self.to_client[sent:]
 
     @staticmethod
-    def _try(write, data: bytes) -> int:  # type: ignore[no-untyped-def]
+    def _try(write: Callable[[bytes], int], data: bytes) -> int:
+        """How many bytes could be written right now."""
         try:
-            return int(write(data[:4096]))
+            return write(data[:PIECE])
         except OSError:
             return 0
