@@ -15,7 +15,7 @@ from .errors import SparsetuneError
 from .graph import SUPPORTED, Array, Graph, Operator, Tensor
 
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8"}
-_SCHEMAS = ("ai_edge_litert.schema_py_generated", "tflite_runtime.schema_py_generated")
+_SCHEMA = "ai_edge_litert.schema_py_generated"  # tflite-runtime's wheel has none
 _PARSE_ERRORS = (
     *(struct.error, IndexError, ValueError, TypeError, KeyError),
     *(AttributeError, OverflowError, MemoryError, UnicodeDecodeError),
@@ -63,12 +63,10 @@ def patch_tflite(data: bytes, values: dict[int, bytes]) -> bytes:
 
 
 def _schema() -> Any:
-    for module in _SCHEMAS:
-        try:
-            return importlib.import_module(module)
-        except ImportError:
-            continue
-    raise SparsetuneError("the TFLite schema is missing: pip install ai-edge-litert")
+    try:
+        return importlib.import_module(_SCHEMA)
+    except ImportError:
+        raise SparsetuneError("the TFLite schema is missing: pip install ai-edge-litert") from None
 
 
 def _damaged(name: str) -> SparsetuneError:
