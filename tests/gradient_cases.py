@@ -176,3 +176,36 @@ def sweep(kind: str, count: int) -> Iterator[tuple[int, Machine, Gradients, Grad
     for seed in range(count):
         rng = np.random.default_rng((len(kind), seed))
         yield seed, *compare_net(CASES[kind](rng), int(rng.integers(CLASSES)))
+
+
+def worst_case(kind: str) -> tuple[Net, Array]:
+    """A model and an input for which all addends of the sums around an operator have one sign and
+    are as large as they get: what the limits of error tensors are derived for."""
+    net = Net((1, 12, 12, 4), zero=127)
+    _extreme(net, net.conv, (8, 1), (8, 1, 1, 4))
+    if kind == "conv":
+        _extreme(net, net.conv, (64, 5), (64, 5, 5, 8))
+    elif kind == "depthwise":
+        _extreme(net, net.depthwise, (24, 5), (1, 5, 5, 192))
+    elif kind == "pool":
+        net.pool(7, 1, same=True)
+    net.flatten()
+    weights = np.repeat([[127], [-127]], int(np.prod(net.shapes[net.at])), axis=1)
+    net.dense(2, weights=weights, scales=[1e-4], bias=False, scale=0.05)
+    return net, np.full(net.shapes[net.source], -128, np.int8)
+
+
+def _extreme(net: Net, add: Any, arguments: Any, shape: tuple[int, ...]) -> None:
+    """A layer with all weights at 127 that gives -126 everywhere, with its zero point at 127."""
+    channels = shape[3] if shape[0] == 1 else shape[0]
+    addends = np.prod(shape) / channels
+    scale = 0.002 * float(net.q[net.at].scale[0]) * 127 * addends * (255 / 253)
+    add(
+        *arguments,
+        weights=np.full(shape, 127),
+        scales=np.full(channels, 0.002),
+        bias=np.zeros(channels, np.int32),
+        scale=scale,
+        zero=127,
+        same=False,
+    )

@@ -144,8 +144,8 @@ class Net:
         out: tuple[int, ...],
         rest: dict[str, Any],
     ) -> int:
-        """rest: activation, zero and scale of the output, bias (whether), weights (values) and
-        their scales."""
+        """rest: activation, zero and scale of the output, bias (whether, or its values),
+        weights (values) and their scales."""
         options.fusedActivationFunction = rest.get("activation", NONE)
         x = self.q[self.at]
         channels = shape[axis or 0]
@@ -156,8 +156,10 @@ class Net:
         addends = weights.size / channels
         sums = 74 * 73 * np.sqrt(addends * (1 + (x.zero / 74) ** 2))  # spread of int32 sums
         inputs = [self.at, self.writer.add_constant(f"w{self.operators}", weights, scales)]
-        if rest.get("bias", True):
-            bias = self.rng.normal(0, sums / 2, channels).astype(np.int32)
+        bias = rest.get("bias", True)
+        if bias is not False:
+            if bias is True:
+                bias = self.rng.normal(0, sums / 2, channels).astype(np.int32)
             q = quantisation(x.scale * scales.scale, 0, 0)
             inputs.append(self.writer.add_constant(f"b{self.operators}", bias, q))
         scale = rest.get("scale") or float(x.scale[0] * scales.scale.mean() * sums / SPREAD)

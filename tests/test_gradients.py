@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gradient_cases import CASES, Distance, compare, compare_net, distances, sweep, train_all
+from gradient_cases import (
+    CASES,
+    Distance,
+    compare,
+    compare_net,
+    distances,
+    sweep,
+    train_all,
+    worst_case,
+)
 from gradients import Gradients, Reference, cosine
 from machine import Machine, litert_tensors
 from real_models import NAMES, real_model
@@ -77,6 +86,16 @@ def test_large_maps(size: int) -> None:
     net.softmax()
     machine, ours, wanted = compare_net(net)
     assert_close(machine.graph, ours, wanted, size)
+
+
+@pytest.mark.parametrize("kind", ["conv", "depthwise", "pool"])
+def test_the_largest_sums_do_not_overflow(kind: str) -> None:
+    net, x = worst_case(kind)
+    model = net.to_bytes()
+    graph = parse_tflite(model)
+    ours, wanted = compare(model, Machine(graph, train_all(graph)), x, 0)
+    assert min(np.abs(g).min() for g in wanted.outputs.values()) > 1e-3
+    assert_close(graph, ours, wanted, kind)
 
 
 def test_gradients_of_a_tensor_with_three_readers_add_up() -> None:
