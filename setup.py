@@ -20,7 +20,7 @@ setup(
             "sparsetune_kernels",
             sources=sources,
             depends=sorted(glob.glob("ulab_kernels/*.h")),
-            extra_compile_args=os.environ.get("SPARSETUNE_CFLAGS", "-O3 -std=c99 -Wall").split(),
+            extra_compile_args=os.environ.get("SPARSETUNE_CFLAGS", "-O3 -fwrapv -std=c99 -Wall").split(),
         )
     ],
 )

@@ -4,6 +4,7 @@ list(REMOVE_ITEM SPARSETUNE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/bind_cpython.c)
 add_library(usermod_sparsetune_kernels INTERFACE)
 target_sources(usermod_sparsetune_kernels INTERFACE ${SPARSETUNE_SOURCES})
 target_include_directories(usermod_sparsetune_kernels INTERFACE ${CMAKE_CURRENT_LIST_DIR})
-# The port compiles with -Os; these loops are what a training step spends its time in.
-set_source_files_properties(${SPARSETUNE_SOURCES} PROPERTIES COMPILE_OPTIONS "-O2")
+# The port compiles with -Os; these loops are what a training step spends its time in. -fwrapv:
+# sums over a damaged image may overflow, which must not be undefined (CPython sets it too).
+set_source_files_properties(${SPARSETUNE_SOURCES} PROPERTIES COMPILE_OPTIONS "-O2;-fwrapv")
 target_link_libraries(usermod INTERFACE usermod_sparsetune_kernels)

@@ -5,5 +5,5 @@ VPATH = $(KERNELS)
 SRC = $(filter-out bind_cpython.c,$(notdir $(wildcard $(KERNELS)*.c))) methods.def.h
 LINK_RUNTIME = 1
 # A native module has no place for tables of addresses, which switches may turn into.
-CFLAGS_EXTRA += -O2 -I$(KERNELS) -fno-jump-tables -fno-tree-switch-conversion
+CFLAGS_EXTRA += -O2 -fwrapv -I$(KERNELS) -fno-jump-tables -fno-tree-switch-conversion
 include $(MPY_DIR)/py/dynruntime.mk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .program import Buffer, Op
+from .program import Buffer, Program
 
 ALIGN = 4
 
@@ -21,14 +21,19 @@ class Lifetime:
         return self.first <= other.last and other.first <= self.last
 
 
-def lifetimes(ops: list[Op], alive_from_start: Buffer | None = None) -> list[Lifetime]:
-    """Lifetime of every buffer named in ops. alive_from_start: the input, written before op 0."""
-    first: dict[Buffer, int] = {} if alive_from_start is None else {alive_from_start: 0}
+def lifetimes(program: Program) -> list[Lifetime]:
+    """Lifetime of every buffer of a program. The input is written before the first operator, the
+    output read behind the last one of the forward pass."""
+    first: dict[Buffer, int] = {}
     last: dict[Buffer, int] = {}
-    for i, op in enumerate(ops):
+    if program.input:
+        first[program.input] = 0
+    for i, op in enumerate(program.ops):
         for buffer in op.buffers:
             first.setdefault(buffer, i)
             last[buffer] = i
+    if program.output:
+        last[program.output] = max(last[program.output], program.forward - 1)
     return [Lifetime(buffer, first[buffer], last[buffer]) for buffer in last]
 
 

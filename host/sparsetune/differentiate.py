@@ -100,7 +100,7 @@ class Backward:
 
     def _loss(self) -> None:
         logits = self.graph.tensor(self.graph.logits)
-        last = self.graph.operators[-1]
+        last = self.graph.producer
         beta = last.options["beta"] if last.kind == "SOFTMAX" else 1.0
         if beta != 1.0 or logits.size != logits.shape[-1]:
             raise SparsetuneError(

@@ -79,10 +79,25 @@ class Graph:
         return self.tensors[op.inputs[2]]
 
     @property
+    def producer(self) -> Operator:
+        """The operator that makes the output."""
+        return next(op for op in self.operators if self.output in op.outputs)
+
+    @property
     def logits(self) -> int:
         """The tensor that the loss looks at: what goes into a last SOFTMAX, else the output."""
-        last = self.operators[-1]
+        last = self.producer
         return last.inputs[0] if last.kind == "SOFTMAX" else self.output
+
+    @property
+    def logits_aliases(self) -> set[int]:
+        """The logits, and what they were before a RESHAPE, if nothing else reads that."""
+        aliases = {self.logits}
+        for op in reversed(self.operators):
+            readers = sum(op.inputs[0] in other.inputs for other in self.operators)
+            if op.kind == "RESHAPE" and op.outputs[0] in aliases and readers == 1:
+                aliases.add(op.inputs[0])
+        return aliases
 
     @property
     def trainable(self) -> tuple[Operator, ...]:

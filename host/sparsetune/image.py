@@ -85,7 +85,7 @@ class Source:
 
 def lay_out(program: Program, source: Source) -> Layout:
     """Places buffers, state and constants, and writes the image."""
-    lives = lifetimes(program.ops, program.input)
+    lives = lifetimes(program)
     arena_bytes = place(lives)
     slots = _state_slots(program)
     state_bytes = _place_slots(slots)

@@ -129,7 +129,7 @@ def _keep_mask(low: Lowering, op: Operator) -> None:
     if not _clamps(op):
         return
     tensor = low.graph.tensor(op.outputs[0])
-    if tensor.index == low.graph.logits and _limits(low.graph, op) == (-128, 127):
+    if tensor.index in low.graph.logits_aliases and _limits(low.graph, op) == (-128, 127):
         return  # the loss looks at the ends of the range itself
     bits = Buffer(f"mask{op.index}", (tensor.size + 7) // 8)
     low.masks[op.index] = bits
@@ -338,7 +338,8 @@ def _lower_softmax(low: Lowering, op: Operator) -> None:
     scaling = softmax_scaling(op.options["beta"], x.scale)
     params = Const(struct.pack("<5i", x.size // depth, depth, *scaling))
     low.softmaxes[op.index] = params
-    is_loss = low.graph.output == op.outputs[0] and bool(low.plan.layers)
+    readers = [o for o in low.graph.operators if op.outputs[0] in o.inputs]
+    is_loss = low.graph.output == op.outputs[0] and bool(low.plan.layers) and not readers
     flags = Flag.INFERENCE_ONLY if is_loss else Flag.NONE
     y = low.new_value(op.outputs[0])
     low.emit(Code.SOFTMAX, op, params, low.values[x.index], y, flags=flags)

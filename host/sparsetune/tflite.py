@@ -146,6 +146,8 @@ def _check(graph: Graph, name: str) -> None:
     for op in graph.operators:
         _check_operator(graph, op, defined)
         defined.update(op.outputs)
+    if graph.output not in defined - {graph.input}:
+        raise SparsetuneError(f"no operator of {name} makes its output: convert the model again")
 
 
 def _refuse(op: Operator, what: str) -> SparsetuneError:
