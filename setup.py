@@ -6,6 +6,7 @@ import os
 from setuptools import Extension, setup
 
 kernels = sorted(glob.glob("ulab_kernels/*.c"))
+CFLAGS = os.environ.get("SPARSETUNE_CFLAGS", "-O3 -fwrapv -std=c99 -Wall")
 sources = [path for path in kernels if not path.endswith("bind_micropython.c")]
 
 setup(
@@ -20,7 +21,7 @@ setup(
             "sparsetune_kernels",
             sources=sources,
             depends=sorted(glob.glob("ulab_kernels/*.h")),
-            extra_compile_args=os.environ.get("SPARSETUNE_CFLAGS", "-O3 -fwrapv -std=c99 -Wall").split(),
+            extra_compile_args=CFLAGS.split(),
         )
     ],
 )

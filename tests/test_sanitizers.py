@@ -189,7 +189,7 @@ DIVISIONS = {
     "depthwise_conv2d_update",  # once a tap
     "update_tap",  # once a tap
     "correlate",  # once a tap
-    "shape_ok",  # once a call
+    "st_shape_ok",  # once a call
     "append_number",  # error text
 }
 

@@ -1,0 +1,118 @@
+#include "operands.h"
+
+#include "avg_pool.h"
+
+// Bytes of an array of n elements; impossible counts become a size that no buffer has.
+size_t st_bytes_of(int64_t n, size_t element) {
+    return n < 0 || n > INT32_MAX / 8 ? SIZE_MAX : (size_t)n * element;
+}
+
+// The address behind a reference to `size` bytes, or NULL with the context's status set.
+void *st_place(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
+    const uint32_t space = ref >> 30, offset = ref & 0x3fffffffu;
+    if (space != ST_NOWHERE) {
+        const st_buffer_t *b = &c->machine->buffer[space];
+        if (offset <= b->size && size <= b->size - offset && (offset & (align - 1)) == 0)
+            return b->data + offset;
+    }
+    c->status = ST_BAD_REF;
+    return NULL;
+}
+
+// Shapes, tables and operators must not change while they are being used: only the image is safe.
+const void *st_place_fixed(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
+    if (ref >> 30 != ST_IN_IMAGE) {
+        c->status = ST_BAD_REF;
+        return NULL;
+    }
+    return st_place(c, ref, size, align);
+}
+
+void *st_place_writable(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
+    if (ref >> 30 == ST_IN_IMAGE) {
+        c->status = ST_BAD_REF;
+        return NULL;
+    }
+    return st_place(c, ref, size, align);
+}
+
+void *st_place_in_arena(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
+    if (ref >> 30 != ST_IN_ARENA) {
+        c->status = ST_BAD_REF;
+        return NULL;
+    }
+    return st_place(c, ref, size, align);
+}
+
+st_control_t *st_control_of(st_context_t *c) {
+    return (st_control_t *)c->machine->buffer[ST_IN_STATE].data;
+}
+
+/// Geometry ///
+
+static int dims_ok(const int32_t *v, int n, int32_t hi) {
+    for (int i = 0; i < n; i++)
+        if (!st_in_range(v[i], 1, hi))
+            return 0;
+    return 1;
+}
+
+// Every window must meet the input: first tap at or before its end, last tap at or behind its
+// start. The kernels rely on it.
+static int windows_ok(const st_conv_geometry_t *g) {
+    return st_in_range(g->pad_h, 0, (g->kernel_h - 1) * g->dilation_h) &&
+           st_in_range(g->pad_w, 0, (g->kernel_w - 1) * g->dilation_w) &&
+           (g->out_h - 1) * g->stride_h - g->pad_h < g->in_h &&
+           (g->out_w - 1) * g->stride_w - g->pad_w < g->in_w;
+}
+
+static int values_ok(const st_conv_geometry_t *g) {
+    return st_in_range(g->x_zero, -128, 127) && st_in_range(g->y_zero, -128, 127) &&
+           st_in_range(g->act_min, -128, 127) && st_in_range(g->act_max, g->act_min, 127);
+}
+
+const st_conv_geometry_t *st_geometry(st_context_t *c, st_ref_t ref) {
+    const st_conv_geometry_t *g = PLACE_STRUCT(st_conv_geometry_t, ref);
+    if (!g)
+        return NULL;
+    if (!dims_ok(&g->in_h, 6, ST_MAX_LENGTH) || !dims_ok(&g->kernel_h, 6, ST_MAX_KERNEL) ||
+        !windows_ok(g) || !values_ok(g) || st_in_count(g) > INT32_MAX / 8 ||
+        st_out_count(g) > INT32_MAX / 8) {
+        c->status = ST_BAD_OPERATOR;
+        return NULL;
+    }
+    return g;
+}
+
+// Pooling keeps the channels, and its windows have no holes that could miss the input.
+const st_conv_geometry_t *st_pool_geometry(st_context_t *c, st_ref_t ref) {
+    const st_conv_geometry_t *g = st_geometry(c, ref);
+    if (g && (g->out_c != g->in_c || g->dilation_h != 1 || g->dilation_w != 1 ||
+              g->kernel_h * g->kernel_w > ST_AVG_POOL_MAX_WINDOW)) {
+        c->status = ST_BAD_OPERATOR;
+        return NULL;
+    }
+    return g;
+}
+
+const st_softmax_params_t *st_softmax_params(st_context_t *c, st_ref_t ref) {
+    const st_softmax_params_t *p = PLACE_STRUCT(st_softmax_params_t, ref);
+    if (p && (!st_in_range(p->rows, 1, 65536) || !st_in_range(p->depth, 1, ST_SOFTMAX_MAX_DEPTH) ||
+              p->multiplier < 0 || !st_in_range(p->left_shift, 0, 31) ||
+              !st_in_range(p->diff_min, -255, 0))) {
+        c->status = ST_BAD_OPERATOR;
+        return NULL;
+    }
+    return p;
+}
+
+// The chosen channels, all of them below `of`. Not in the arena, where kernels write.
+const uint16_t *st_channel_list(st_context_t *c, st_ref_t ref, int32_t n, int32_t of) {
+    if (ref >> 30 == ST_IN_ARENA)
+        c->status = ST_BAD_REF;
+    const uint16_t *index = PLACE(uint16_t, ref, n);
+    for (int32_t i = 0; index && i < n; i++)
+        if (index[i] >= of)
+            c->status = ST_BAD_OPERATOR;
+    return index;
+}

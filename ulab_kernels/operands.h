@@ -1,0 +1,70 @@
+// Operands: from a reference in the image to a checked address. Whatever does not fit its buffer,
+// or could change while it is used, sets the context's status and gives NULL.
+// Internal to the machine.
+#ifndef ST_OPERANDS_H
+#define ST_OPERANDS_H
+
+#include "conv_geometry.h"
+#include "program.h"
+#include "softmax.h"
+
+typedef struct {
+    const st_machine_t *machine;
+    st_status_t status; // of the first operand that was refused
+} st_context_t;
+
+// Bytes of an array of n elements; impossible counts become a size that no buffer has.
+size_t st_bytes_of(int64_t n, size_t element);
+
+// The address behind a reference to `size` bytes, aligned to `align` (a power of two).
+void *st_place(st_context_t *c, st_ref_t ref, size_t size, size_t align);
+
+// In the image: shapes, tables and operators, which must not change while they are used.
+const void *st_place_fixed(st_context_t *c, st_ref_t ref, size_t size, size_t align);
+
+// Not in the image.
+void *st_place_writable(st_context_t *c, st_ref_t ref, size_t size, size_t align);
+
+// In the arena: what must not overlap the state.
+void *st_place_in_arena(st_context_t *c, st_ref_t ref, size_t size, size_t align);
+
+#define PLACE(type, ref, n)                                                                        \
+    ((const type *)st_place(c, ref, st_bytes_of(n, sizeof(type)), sizeof(type)))
+#define PLACE_STRUCT(type, ref) ((const type *)st_place_fixed(c, ref, sizeof(type), 4))
+#define PLACE_FIXED(type, ref, n)                                                                  \
+    ((const type *)st_place_fixed(c, ref, st_bytes_of(n, sizeof(type)), sizeof(type)))
+#define PLACE_OUT(type, ref, n)                                                                    \
+    ((type *)st_place_writable(c, ref, st_bytes_of(n, sizeof(type)), sizeof(type)))
+#define PLACE_ARENA(type, ref, n)                                                                  \
+    ((type *)st_place_in_arena(c, ref, st_bytes_of(n, sizeof(type)), sizeof(type)))
+
+static inline int st_is_nowhere(st_ref_t ref) {
+    return ref >> 30 == ST_NOWHERE;
+}
+
+static inline int st_in_range(int32_t v, int32_t lo, int32_t hi) {
+    return v >= lo && v <= hi;
+}
+
+st_control_t *st_control_of(st_context_t *c);
+
+// A geometry whose numbers the kernels can rely on: ranges, windows that meet the input.
+const st_conv_geometry_t *st_geometry(st_context_t *c, st_ref_t ref);
+
+// The same for pooling: channels are kept, windows have no holes that could miss the input.
+const st_conv_geometry_t *st_pool_geometry(st_context_t *c, st_ref_t ref);
+
+const st_softmax_params_t *st_softmax_params(st_context_t *c, st_ref_t ref);
+
+// n chosen channels, all of them below `of`. Not in the arena, where kernels write.
+const uint16_t *st_channel_list(st_context_t *c, st_ref_t ref, int32_t n, int32_t of);
+
+static inline int64_t st_in_count(const st_conv_geometry_t *g) {
+    return (int64_t)g->in_h * g->in_w * g->in_c;
+}
+
+static inline int64_t st_out_count(const st_conv_geometry_t *g) {
+    return (int64_t)g->out_h * g->out_w * g->out_c;
+}
+
+#endif

@@ -1,0 +1,149 @@
+// The operators of a program as they stand in the image (docs/FORMAT.md), and what runs each.
+// Internal to the machine: program.c, operands.c, run_forward.c, run_backward.c.
+#ifndef ST_OPERATORS_H
+#define ST_OPERATORS_H
+
+#include "operands.h"
+
+enum {
+    OP_CONV2D = 1,
+    OP_DEPTHWISE_CONV2D = 2,
+    OP_AVG_POOL = 3,
+    OP_ADD = 4,
+    OP_SOFTMAX = 5,
+    OP_FULLY_CONNECTED = 6,
+    OP_CLAMP_MASK = 16,
+    OP_KEEP_CHANNELS = 17,
+    OP_LOSS = 32,
+    OP_APPLY_MASK = 33,
+    OP_ERROR_ADD = 34,
+    OP_CONV2D_GRAD_INPUT = 35,
+    OP_DEPTHWISE_CONV2D_GRAD_INPUT = 36,
+    OP_AVG_POOL_GRAD_INPUT = 37,
+    OP_SOFTMAX_GRAD_INPUT = 38,
+    OP_CONV2D_UPDATE = 48,
+    OP_DEPTHWISE_CONV2D_UPDATE = 49,
+};
+
+// First word of an operator: opcode, flags, words in all.
+enum { FLAG_TRAINING_ONLY = 1, FLAG_INFERENCE_ONLY = 2, FLAG_ACCUMULATE = 4 };
+typedef struct {
+    uint8_t opcode, flags;
+    uint16_t words;
+} st_op_head_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t geometry, x, weights, bias, requant, y;
+} st_op_conv_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t geometry, x, y;
+} st_op_pool_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t params, a, b, y;
+    int32_t count;
+} st_op_add_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t params, x, y;
+} st_op_softmax_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t y, bits;
+    int32_t count, lo, hi;
+} st_op_clamp_mask_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t x, channels, kept;
+    int32_t positions, chosen, of;
+} st_op_keep_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t dy, bits;
+    int32_t count;
+} st_op_apply_mask_t;
+
+// What every operator that writes an error tensor ends with.
+typedef struct {
+    st_ref_t data, exponent_at, shift_at, dy_exponent_at, row;
+    int32_t limit, exponent; // of the sums, relative to dy's
+} st_error_out_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t params, logits;
+    st_error_out_t out;
+} st_op_loss_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t dy;
+    int32_t count;
+    st_error_out_t out;
+} st_op_error_add_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t geometry, dy, weights, scale_q15;
+    st_error_out_t out;
+} st_op_conv_grad_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t geometry, dy;
+    int32_t count_log2;
+    st_error_out_t out;
+} st_op_pool_grad_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t params, y, dy;
+    st_error_out_t out;
+} st_op_softmax_grad_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t geometry, dy, dy_exponent_at;
+    st_ref_t kept, channels;
+    int32_t chosen;
+    st_ref_t weights, residual, bias, weight_rate, bias_rate, row;
+    int32_t layer;
+} st_op_update_t;
+
+/// Convolutions ///
+
+int st_is_depthwise(const st_op_head_t *h);
+
+int64_t st_weight_count(const st_conv_geometry_t *g, const st_op_head_t *h);
+
+// What the kind of convolution asks of its shape, beyond st_geometry(); g may be NULL.
+int st_shape_ok(st_context_t *c, const st_conv_geometry_t *g, const st_op_head_t *h);
+
+/// Forward ///
+
+void st_run_conv(st_context_t *c, const st_op_conv_t *op);
+void st_run_avg_pool(st_context_t *c, const st_op_pool_t *op);
+void st_run_add(st_context_t *c, const st_op_add_t *op);
+void st_run_softmax(st_context_t *c, const st_op_softmax_t *op);
+void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op);
+void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op);
+
+/// Backward ///
+
+void st_run_loss(st_context_t *c, const st_op_loss_t *op);
+void st_run_apply_mask(st_context_t *c, const st_op_apply_mask_t *op);
+void st_run_error_add(st_context_t *c, const st_op_error_add_t *op);
+void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op);
+void st_run_avg_pool_grad_input(st_context_t *c, const st_op_pool_grad_t *op);
+void st_run_softmax_grad_input(st_context_t *c, const st_op_softmax_grad_t *op);
+void st_run_update(st_context_t *c, const st_op_update_t *op);
+
+#endif
