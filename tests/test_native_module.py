@@ -1,15 +1,18 @@
 """The kernels as a native module: in the unix port, and on the stock firmware of an emulated Pico;
 and what our own firmware leaves a program to work with."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import runs
 import sparsetune_kernels
 from sparsetune_tools import firmware, natmod, unix
 from sparsetune_tools.emulated_pico import EmulatedPico
 
+DEVICE = runs.ROOT / "device"
 METHODS = """
 import sparsetune_kernels as k
 print(sorted(name for name in dir(k) if name[0] != "_"))
@@ -103,3 +106,41 @@ def test_natmod_refuses_another_architecture():
                           capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr == "error: no architecture z80: choose from " \
         "armv6m, x64\n"
+
+
+def files_of(task, folder):
+    """What a push would put on the board, in a folder."""
+    folder.mkdir()
+    (folder / "model.img").write_bytes(task.image.data)
+    (folder / "train.dat").write_bytes(task.samples)
+
+
+def call_of(task):
+    options = f"save_to='trained.ckpt', **{task.options!r}"
+    return f"from sparsetune_device.main import train\ntrain('model.img', 'train.dat', {options})"
+
+
+def test_training_on_the_x64_module_equals_the_twin(tmp_path):
+    """The device package and the native module under MicroPython's unix port."""
+    task = runs.digits_task(steps=20)
+    files_of(task, tmp_path / "board")
+    path = f"{DEVICE}:{natmod.build('x64').parent}"
+    done = subprocess.run([unix.build(), "-c", call_of(task)], check=True, capture_output=True,
+                          text=True, cwd=tmp_path / "board", env={"MICROPYPATH": path})
+    twin_lines, twin_checkpoint = runs.twin_train(task)
+    assert runs.telemetry(done.stdout.splitlines()) == runs.telemetry(twin_lines)
+    assert (tmp_path / "board" / "trained.ckpt").read_bytes() == twin_checkpoint
+
+
+def test_training_on_stock_firmware_equals_the_twin(tmp_path):
+    """Emulated Pico without our kernels: device package, armv6m module and image as files."""
+    task = runs.digits_task(steps=5)
+    files_of(task, tmp_path / "board")
+    package = tmp_path / "board" / "sparsetune_device"
+    shutil.copytree(DEVICE / "sparsetune_device", package,
+                    ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(natmod.build("armv6m"), tmp_path / "board")
+    with EmulatedPico(firmware.build("stock").folder / "firmware.uf2") as board:
+        mpremote(board.port, "cp", "-r", *map(str, (tmp_path / "board").iterdir()), ":")
+        lines = mpremote(board.port, "exec", call_of(task)).splitlines()
+    assert runs.telemetry(lines) == runs.telemetry(runs.twin_train(task)[0])
