@@ -12,7 +12,6 @@ import pytest
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 FIRMWARE = ROOT / "build" / "firmware" / "SPARSETUNE_PICO" / "firmware.bin"
-UNIX_MICROPYTHON = ROOT / "build" / "unix" / "micropython"
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +59,6 @@ def stand_in() -> Iterator[Callable[..., str]]:
 @pytest.fixture(scope="session")
 def unix_micropython() -> Path:
     """MicroPython for this machine, the project's own build."""
-    if not UNIX_MICROPYTHON.exists():
-        pytest.skip("MicroPython's unix port is not built: run make micropython")
-    return UNIX_MICROPYTHON
+    from sparsetune_tools import unix
+
+    return unix.build()

@@ -142,6 +142,7 @@ def board_outputs(board: Board, samples: bytes, checkpoint: str | None = None) -
     lines = board_call(
         board, "evaluate", "/sparsetune/check.dat", checkpoint=checkpoint, outputs=True
     )
+    board.remove_file("/sparsetune/check.dat")
     return outputs(lines)
 
 

@@ -27,6 +27,8 @@ SOLE_OWNERS = {
     "flatbuffers": "tflite.py",
     "esptool": "flash.py",
 }
+# word -> the one file of host that may hold it.
+SOLE_WORDS = {"OpResolverType": "litert.py", "INFO_UF2": "flash.py", "SerialTransport": "board.py"}
 
 
 def sources(folder: str) -> list[Path]:
@@ -70,6 +72,12 @@ def test_one_file_knows(module: str) -> None:
         or f'"{module}' in path.read_text()
     ]
     assert set(knowing) <= {SOLE_OWNERS[module]}
+
+
+@pytest.mark.parametrize("word", SOLE_WORDS)
+def test_one_file_uses(word: str) -> None:
+    using = [p.name for p in sources("host/sparsetune") if word in p.read_text()]
+    assert using == [SOLE_WORDS[word]]
 
 
 @pytest.mark.parametrize("folder", ["host/sparsetune", "device/sparsetune_device", "ulab_kernels"])

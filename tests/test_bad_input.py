@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import runs
 import shared_tasks
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import Builder
 from sparsetune import cli
 from sparsetune.board import Board
 from sparsetune.compile import compile_image
@@ -81,9 +85,6 @@ def test_unsupported_operator(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_unsupported_operator_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The digits model with its ADD turned into another operator."""
-    from ai_edge_litert import schema_py_generated as schema
-    from flatbuffers import Builder
-
     model = schema.ModelT.InitFromPackedBuf(MODEL, 0)
     add = next(c for c in model.operatorCodes if c.builtinCode == schema.BuiltinOperator.ADD)
     add.builtinCode = add.deprecatedBuiltinCode = schema.BuiltinOperator.MAXIMUM
@@ -95,6 +96,53 @@ def test_unsupported_operator_by_name(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "operator 7 (MAXIMUM) is not supported" in line and "SOFTMAX" in line
 
 
+def changed(tmp_path: Path, change: Callable[[Any], None]) -> Path:
+    """The digits model after a change to its unpacked form."""
+    model = schema.ModelT.InitFromPackedBuf(MODEL, 0)
+    change(model.subgraphs[0])
+    builder = Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path = tmp_path / "changed.tflite"
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
+def pool_with_tanh(graph: Any) -> None:
+    graph.operators[8].builtinOptions.fusedActivationFunction = 4
+
+
+def conv_without_options(graph: Any) -> None:
+    graph.operators[0].builtinOptions = None
+    graph.operators[0].builtinOptionsType = 0
+
+
+def infinite_weight_scale(graph: Any) -> None:
+    weights = graph.tensors[graph.operators[0].inputs[1]]
+    weights.quantization.scale = [np.inf] * len(weights.quantization.scale)
+
+
+def odd_zero_point(graph: Any) -> None:
+    graph.tensors[graph.operators[0].outputs[0]].quantization.zeroPoint = [1000]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (pool_with_tanh, "operator 8 (AVERAGE_POOL_2D) has a fused activation"),
+        (conv_without_options, "operator 0 (CONV_2D) lacks its option"),
+        (infinite_weight_scale, "operator 0 (CONV_2D) has weight scales"),
+        (odd_zero_point, "operator 0 (CONV_2D) has the zero point 1000"),
+    ],
+)
+def test_odd_models(
+    change: Callable[[Any], None],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert message in refused(capsys, "inspect", changed(tmp_path, change))
+
+
 # Samples and plans ----------------------------------------------------------------------------
 
 BAD_SAMPLES = {
@@ -104,6 +152,7 @@ BAD_SAMPLES = {
     "samples are uint8": {"x": np.zeros((20, 16, 16, 1), np.uint8)},
     "20 samples and 19 labels": {"y": np.zeros(19, np.uint8)},
     "labels are float32": {"y": np.zeros(20, np.float32)},
+    "x is no list of samples": {"x": np.int8(3), "y": np.zeros(1, np.uint8)},
     "0 samples": {"x": np.zeros((0, 16, 16, 1), np.int8), "y": np.zeros(0, np.uint8)},
 }
 
@@ -164,6 +213,16 @@ def test_bad_training_options(
     assert message in refused(capsys, *args)
 
 
+def test_unknown_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = samples(tmp_path / "s.npz")
+    args = ("tune", runs.DIGITS, path, "--twin", "--set", "momentum=9")
+    assert "takes no momentum: choose among" in refused(capsys, *args)
+
+
+def test_ratio_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--ratio 0.0 is not in (0, 1]" in refused(capsys, "plan", runs.DIGITS, "--ratio", "0")
+
+
 # Images and checkpoints -----------------------------------------------------------------------
 
 
@@ -200,6 +259,15 @@ def test_checkpoint_of_another_image(tmp_path: Path, capsys: pytest.CaptureFixtu
     trained.write_bytes(damaged(trained.read_bytes(), 1000))
     assert "damaged" in refused(capsys, *args)
     assert not (tmp_path / "out.tflite").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_damaged_samples_are_refused_by_the_device(damage: str) -> None:
+    task = runs.digits_task(steps=1)
+    data = task.samples[:5000] if damage == "cut" else damaged(task.samples, 5000)
+    with Twin(task.image.data, data) as twin:
+        with pytest.raises(SparsetuneError, match="damaged or cut short: push it again"):
+            twin.train(print, **task.options)
 
 
 # On the board ---------------------------------------------------------------------------------

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import Builder
 from gradient_cases import compare_net
 from machine import Machine
 from small_models import RELU, Net
+from sparsetune.compile import compile_image
+from sparsetune.errors import SparsetuneError
 from sparsetune.litert import predict
-from sparsetune.plan import default_plan
+from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
 from sparsetune.tflite import parse_tflite
 from test_gradients import assert_close
 
@@ -110,3 +114,64 @@ def test_saturated_logits_behind_a_reshape_come_back(logit: int) -> None:
     moved = machine.slot(layer.bias, np.int32) - before
     inward = moved > 0 if logit < 0 else moved < 0
     assert inward.any() and not (moved[~inward] != 0).any()
+
+
+def test_softmax_in_front_of_a_reshape_is_the_loss() -> None:
+    net = Net((1, 4, 4, 4))
+    net.conv(8, 3, activation=RELU, zero=-128)
+    net.flatten()
+    net.dense(6)
+    net.softmax()
+    plain = Machine(net.to_bytes(), default_plan(parse_tflite(net.to_bytes()), 1))
+    net.reshape((1, 2, 3))
+    shaped = Machine(net.to_bytes(), default_plan(parse_tflite(net.to_bytes()), 1))
+    x = net.sample()[0]
+    assert shaped.step(x, 2, (0, 0)) == plain.step(x, 2, (0, 0))
+    check(net)
+
+
+def test_operators_behind_the_logits_do_not_write_over_them() -> None:
+    net = Net((1, 8))
+    logits = net.dense(5)
+    output = net.softmax()
+    net.at = logits
+    net.add(logits)  # would like to work in place
+    net.at = output
+    check(net)
+
+
+def with_tensors(model: bytes, operator: int, inputs: dict[int, int]) -> bytes:
+    """The model with some inputs of an operator replaced: position -> tensor."""
+    unpacked = schema.ModelT.InitFromPackedBuf(model, 0)
+    op = unpacked.subgraphs[0].operators[operator]
+    op.inputs = [inputs.get(i, int(tensor)) for i, tensor in enumerate(op.inputs)]
+    builder = Builder(1024)
+    builder.Finish(unpacked.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_layers_that_share_weights_stay_frozen() -> None:
+    """The file has one place for what both would learn."""
+    net = Net((1, 4, 4, 4))
+    net.conv(4, 1)
+    net.conv(4, 1)
+    classify(net)
+    first = parse_tflite(net.to_bytes()).operators[0].inputs[1]
+    graph = parse_tflite(with_tensors(net.to_bytes(), 1, {1: first}))
+    assert [op.kind for op in graph.trainable] == ["FULLY_CONNECTED"]
+    with pytest.raises(SparsetuneError, match="no weights of its own"):
+        compile_image(graph, UpdatePlan((LayerPlan(1, 4),)))
+
+
+def test_a_layer_that_the_output_does_not_depend_on_is_refused() -> None:
+    net = Net((1, 8))
+    net.dense(5)
+    output = net.softmax()
+    net.at = net.source
+    aside = net.operators
+    net.dense(4)
+    net.at = output
+    graph = parse_tflite(net.to_bytes())
+    assert [op.index for op in graph.trainable] == [0]
+    with pytest.raises(SparsetuneError, match="the output depends on"):
+        compile_image(graph, UpdatePlan((LayerPlan(aside, 8),)))

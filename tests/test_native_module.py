@@ -21,6 +21,10 @@ try:
     k.abi(1)
 except TypeError:
     print("TypeError")
+try:
+    k.run(bytearray(128), bytearray(32), bytearray(8), 0, 1, 0)
+except ValueError as error:
+    print(error)
 """
 MEMORY = """
 import gc, sys

@@ -182,9 +182,8 @@ DIVISIONS = {
     "avg_pool_s8",  # once a window
     "share_of",  # once a position and window
     "add_windows",  # once a position and tap
-    "avg_pool_grad_input",  # once a position
     "depthwise_conv2d_s8",  # once a call
-    "depthwise_conv2d_grad_input",  # once a position
+    "input_position",  # once a position
     "add_taps",  # once a position
     "depthwise_conv2d_update",  # once a tap
     "update_tap",  # once a tap

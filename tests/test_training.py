@@ -119,13 +119,26 @@ def test_resuming_equals_an_unbroken_run() -> None:
     ]
 
 
-def test_what_an_earlier_run_learnt_is_kept() -> None:
+def test_runs_that_were_broken_off_cost_no_longer_one() -> None:
+    """Of two earlier runs the one that learnt for longer is kept."""
     task = runs.digits_task(steps=5)
     with runs.Twin(task.image.data, task.samples) as twin:
-        first = twin.train(print, **task.options)
-        second = twin.train(print, **{**task.options, "seed": 2})
-        assert second != first
-        assert (twin.path / "trained.ckpt.old").read_bytes() == first
+        old, now = twin.path / "trained.ckpt.old", twin.path / "trained.ckpt"
+        longest = twin.train(print, **task.options)
+        twin.train(print, **{**task.options, "steps": 1})
+        assert old.read_bytes() == longest and now.read_bytes() != longest
+        twin.train(print, **{**task.options, "steps": 2})
+        assert old.read_bytes() == longest
+
+
+def test_a_run_that_does_not_start_changes_no_checkpoint() -> None:
+    task = runs.digits_task(steps=5)
+    with runs.Twin(task.image.data, task.samples) as twin:
+        learnt = twin.train(print, **task.options)
+        for _ in range(2):
+            with pytest.raises(TypeError):
+                twin.train(print, **{**task.options, "warmup": "abc"})
+        assert (twin.path / "trained.ckpt").read_bytes() == learnt
 
 
 def test_a_power_cut_while_saving_leaves_the_last_checkpoint(

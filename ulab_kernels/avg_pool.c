@@ -37,7 +37,7 @@ void avg_pool_s8(const st_conv_geometry_t *g, const int8_t *x, int8_t *y) {
 
 // 2^(count_log2 + 15) / count: at most 2^15.
 static int32_t share_of(int32_t count, int count_log2) {
-    return ((1 << (count_log2 + 15)) + (count >> 1)) / count;
+    return st_min(((1 << (count_log2 + 15)) + (count >> 1)) / count, 1 << 15);
 }
 
 static void add_windows(const st_conv_geometry_t *g, int count_log2, const int16_t *dy,
@@ -58,11 +58,13 @@ static void add_windows(const st_conv_geometry_t *g, int count_log2, const int16
 
 void avg_pool_grad_input(const st_conv_geometry_t *g, int count_log2, const int16_t *dy,
                          int32_t *row, st_emit_t *dx) {
-    for (int32_t i = 0; i < g->in_h * g->in_w; i++) {
-        const int32_t at[2] = {i / g->in_w, i % g->in_w};
-        for (int32_t c = 0; c < g->in_c; c++)
-            row[c] = 0;
-        add_windows(g, count_log2, dy, at, row);
-        st_emit_row(dx, i * g->in_c, row, g->in_c);
+    for (int32_t iy = 0; iy < g->in_h; iy++) {
+        for (int32_t ix = 0; ix < g->in_w; ix++) {
+            const int32_t at[2] = {iy, ix};
+            for (int32_t c = 0; c < g->in_c; c++)
+                row[c] = 0;
+            add_windows(g, count_log2, dy, at, row);
+            st_emit_row(dx, (iy * g->in_w + ix) * g->in_c, row, g->in_c);
+        }
     }
 }

@@ -35,7 +35,7 @@ static PyObject *call(st_method_t method, const char *signature, PyObject *args)
     for (Py_ssize_t i = 0; i < ST_MAX_ARGS; i++)
         if (view[i].obj)
             PyBuffer_Release(&view[i]);
-    if (!failed && result.error[0])
+    if (!failed && result.error_length)
         PyErr_SetString(PyExc_ValueError, result.error);
     return PyErr_Occurred() ? NULL : PyLong_FromLong(result.value);
 }

@@ -2,11 +2,9 @@
 // .mpy. Nothing but conversion happens here.
 #ifdef MICROPY_ENABLE_DYNRUNTIME
 #include "py/dynruntime.h"
-#define RAISE(text) mp_raise_ValueError(text)
 #else
 #include "py/obj.h"
 #include "py/runtime.h"
-#define RAISE(text) mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("%s"), text)
 #endif
 #include "methods.h"
 
@@ -27,12 +25,12 @@ static mp_obj_t call(st_method_t method, const char *signature, const mp_obj_t *
     st_arg_t arg[ST_MAX_ARGS];
     st_result_t result;
     result.value = 0;
-    result.error[0] = 0;
+    result.error_length = 0;
     for (int i = 0; signature[i]; i++)
         convert(signature[i], args[i], &arg[i]);
     method(arg, &result);
-    if (result.error[0])
-        RAISE(result.error);
+    if (result.error_length) // as a str object: the text lies on this stack
+        mp_raise_type_arg(&mp_type_ValueError, mp_obj_new_str(result.error, result.error_length));
     return mp_obj_new_int(result.value);
 }
 

@@ -52,22 +52,30 @@ static void add_taps(const st_conv_geometry_t *g, const int8_t *weights, const i
     }
 }
 
-void depthwise_conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                                 const int16_t *dy, int32_t *row, st_emit_t *dx) {
+// The gradient of one input position, all channels. row: int32 [2 * in_c].
+static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                           const int16_t *dy, const int32_t at[2], int32_t *row) {
     const int32_t multiplier = g->out_c / g->in_c;
     int32_t *tap_row = row + g->in_c;
-    for (int32_t i = 0; i < g->in_h * g->in_w; i++) {
-        const int32_t at[2] = {i / g->in_w, i % g->in_w};
+    for (int32_t ic = 0; ic < g->in_c; ic++)
+        row[ic] = 0;
+    for (int32_t m = 0; m < multiplier; m++) {
         for (int32_t ic = 0; ic < g->in_c; ic++)
-            row[ic] = 0;
-        for (int32_t m = 0; m < multiplier; m++) {
-            for (int32_t ic = 0; ic < g->in_c; ic++)
-                tap_row[ic] = 0;
-            add_taps(g, p->weights + m, dy + m, at, tap_row);
-            for (int32_t ic = 0; ic < g->in_c; ic++)
-                row[ic] += st_mul_q15(tap_row[ic], p->scale_q15[ic * multiplier + m]);
+            tap_row[ic] = 0;
+        add_taps(g, p->weights + m, dy + m, at, tap_row);
+        for (int32_t ic = 0; ic < g->in_c; ic++)
+            row[ic] += st_mul_q15(tap_row[ic], p->scale_q15[ic * multiplier + m]);
+    }
+}
+
+void depthwise_conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                 const int16_t *dy, int32_t *row, st_emit_t *dx) {
+    for (int32_t iy = 0; iy < g->in_h; iy++) {
+        for (int32_t ix = 0; ix < g->in_w; ix++) {
+            const int32_t at[2] = {iy, ix};
+            input_position(g, p, dy, at, row);
+            st_emit_row(dx, (iy * g->in_w + ix) * g->in_c, row, g->in_c);
         }
-        st_emit_row(dx, i * g->in_c, row, g->in_c);
     }
 }
 

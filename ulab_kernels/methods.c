@@ -37,7 +37,8 @@ void st_method_run(const st_arg_t *arg, st_result_t *result) {
     char *to = append(result->error, end, "operator ");
     to = append_number(to, end, at < 0 ? 0 : at);
     to = append(to, end, ": ");
-    append(to, end, st_status_text(status));
+    to = append(to, end, st_status_text(status));
+    result->error_length = (size_t)(to - result->error);
 }
 
 void st_method_random(const st_arg_t *arg, st_result_t *result) {

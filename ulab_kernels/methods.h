@@ -16,7 +16,8 @@ typedef struct {
 
 typedef struct {
     int32_t value;
-    char error[ST_ERROR_TEXT]; // empty: no error
+    char error[ST_ERROR_TEXT];
+    size_t error_length; // 0: no error
 } st_result_t;
 
 #define ST_METHOD(name, qstr, signature)                                                           \

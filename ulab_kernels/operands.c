@@ -50,11 +50,18 @@ st_control_t *st_control_of(st_context_t *c) {
 
 /// Geometry ///
 
-static int dims_ok(const int32_t *v, int n, int32_t hi) {
-    for (int i = 0; i < n; i++)
+static int all_in_range(const int32_t v[6], int32_t hi) {
+    for (int i = 0; i < 6; i++)
         if (!st_in_range(v[i], 1, hi))
             return 0;
     return 1;
+}
+
+static int dims_ok(const st_conv_geometry_t *g) {
+    const int32_t maps[6] = {g->in_h, g->in_w, g->in_c, g->out_h, g->out_w, g->out_c};
+    const int32_t window[6] = {g->kernel_h, g->kernel_w,   g->stride_h,
+                               g->stride_w, g->dilation_h, g->dilation_w};
+    return all_in_range(maps, ST_MAX_LENGTH) && all_in_range(window, ST_MAX_KERNEL);
 }
 
 // Every window must meet the input: first tap at or before its end, last tap at or behind its
@@ -75,8 +82,7 @@ const st_conv_geometry_t *st_geometry(st_context_t *c, st_ref_t ref) {
     const st_conv_geometry_t *g = PLACE_STRUCT(st_conv_geometry_t, ref);
     if (!g)
         return NULL;
-    if (!dims_ok(&g->in_h, 6, ST_MAX_LENGTH) || !dims_ok(&g->kernel_h, 6, ST_MAX_KERNEL) ||
-        !windows_ok(g) || !values_ok(g) || st_in_count(g) > INT32_MAX / 8 ||
+    if (!dims_ok(g) || !windows_ok(g) || !values_ok(g) || st_in_count(g) > INT32_MAX / 8 ||
         st_out_count(g) > INT32_MAX / 8) {
         c->status = ST_BAD_OPERATOR;
         return NULL;

@@ -23,12 +23,43 @@ def save(path, image, state, steps):
         _write(path, image, state, steps)
 
 
-def set_aside(path):
-    """Keeps the checkpoint of an earlier run as PATH.old before a new run begins."""
-    if _exists(path):
-        if _exists(path + OLD):
-            os.remove(path + OLD)
-        os.rename(path, path + OLD)
+class Keeper:
+    """Saves a run's checkpoints. The first one moves that of an earlier run to PATH.old, or, if
+    what lies there already has learnt for longer, takes its place: a run that was broken off soon
+    must not cost what a long one learnt."""
+
+    def __init__(self, path, resumed):
+        self.path = path
+        self.is_first = not resumed
+
+    def save(self, image, state, steps):
+        if self.is_first:
+            self.is_first = False
+            self._set_aside()
+        save(self.path, image, state, steps)
+
+    def _set_aside(self):
+        if _steps_in(self.path) > _steps_in(self.path + OLD):
+            _rename(self.path, self.path + OLD)
+
+
+def _steps_in(path):
+    """Steps of training in a checkpoint; -1 where there is none."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(HEADER_BYTES)
+    except OSError:
+        return -1
+    return struct.unpack(HEADER, header)[3] if len(header) == HEADER_BYTES else -1
+
+
+def _rename(old, new):
+    """Also where renaming over a file is refused (FAT)."""
+    try:
+        os.rename(old, new)
+    except OSError:
+        os.remove(new)
+        os.rename(old, new)
 
 
 def _exists(path):
@@ -47,7 +78,7 @@ def _write(path, image, state, steps):
         file.write(state)
     if hasattr(os, "sync"):
         os.sync()
-    os.rename(part, path)
+    _rename(part, path)
 
 
 def load(path, image, state):
@@ -55,7 +86,7 @@ def load(path, image, state):
     damaged or belongs to another image; the state is then unchanged."""
     with open(path, "rb") as file:
         header = file.read(HEADER_BYTES)
-        length, body_crc = _measure(file)
+        length, body_crc = measure(file)
     if len(header) < HEADER_BYTES or header[:4] != MAGIC:
         raise ValueError("%s is not a checkpoint" % path)
     _, version, image_crc, steps, size, crc = struct.unpack(HEADER, header)
@@ -69,12 +100,13 @@ def load(path, image, state):
     return steps
 
 
-def _measure(file):
-    """(bytes, checksum) of the rest of a file, in pieces: there is no RAM for a second state."""
+def measure(file):
+    """(bytes, checksum) of the rest of a file, in pieces: there is no RAM for all of it."""
+    buffer = bytearray(1024)
     length, crc = 0, 0
-    piece = file.read(512)
-    while piece:
-        length += len(piece)
-        crc = binascii.crc32(piece, crc)
-        piece = file.read(512)
+    n = file.readinto(buffer)
+    while n:
+        length += n
+        crc = binascii.crc32(buffer if n == len(buffer) else buffer[:n], crc)
+        n = file.readinto(buffer)
     return length, crc & 0xFFFFFFFF

@@ -5,6 +5,8 @@ from array import array
 
 import sparsetune_kernels as kernels
 
+from .checkpoint import measure
+
 MAGIC = b"STDA"
 VERSION = 1
 HEADER_BYTES = 32
@@ -18,8 +20,8 @@ class Samples:
         header = self.file.read(HEADER_BYTES)
         if len(header) < HEADER_BYTES or header[:4] != MAGIC:
             raise ValueError("%s is not a sample file: push it again" % path)
-        words = struct.unpack("<7I", header[4:])
-        version, self.count, self.sample_bytes, self.classes, labels_at, self.samples_at, _ = words
+        version, self.count, self.sample_bytes = struct.unpack_from("<3I", header, 4)
+        self.classes, labels_at, self.samples_at, crc = struct.unpack_from("<4I", header, 16)
         if version != VERSION:
             raise ValueError("%s has format %d, this is %d" % (path, version, VERSION))
         if self.sample_bytes != image.input_bytes or self.classes > image.classes:
@@ -27,13 +29,17 @@ class Samples:
                 "samples of %d bytes and %d classes, the model takes %d bytes and %d classes"
                 % (self.sample_bytes, self.classes, image.input_bytes, image.classes)
             )
+        size = self.samples_at - HEADER_BYTES + self.count * self.sample_bytes
+        if measure(self.file) != (size, crc):
+            raise ValueError("%s is damaged or cut short: push it again" % path)
         self.file.seek(labels_at)
         self.labels = self.file.read(self.count)
 
     def load(self, index, into):
         """Reads sample `index` into a buffer of sample_bytes; returns its label."""
         self.file.seek(self.samples_at + index * self.sample_bytes)
-        self.file.readinto(into)
+        if self.file.readinto(into) != self.sample_bytes:
+            raise ValueError("the sample file ends in sample %d: push it again" % index)
         return self.labels[index]
 
     def close(self):

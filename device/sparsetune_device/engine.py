@@ -9,25 +9,23 @@ import sparsetune_kernels as kernels
 LABEL, LOSS, PREDICTED, RATE, SEED = 0, 4, 8, 12, 20
 
 
-def _check_room(need):
-    """Raises ValueError where the heap cannot hold the two buffers (MicroPython only)."""
-    gc.collect()
-    if hasattr(gc, "mem_free") and gc.mem_free() < need:
-        raise ValueError(
-            "the image needs %d bytes of RAM, %d are free: plan again with a smaller --ram"
-            % (need, gc.mem_free())
-        )
+def _no_room(need):
+    free = "%d are free" % gc.mem_free() if hasattr(gc, "mem_free") else "too few are free"
+    return "the image needs %d bytes of RAM, %s: plan again with a smaller --ram" % (need, free)
 
 
 class Engine:
     """arena: everything that lives within a step. state: what is learnt. Both are allocated here,
-    once; a step allocates nothing."""
+    once; a step allocates no buffer."""
 
     def __init__(self, image):
         self.image = image
-        _check_room(image.arena_bytes + image.state_bytes)
-        self.arena = bytearray(image.arena_bytes)
-        self.state = image.initial_state()
+        gc.collect()
+        try:
+            self.arena = bytearray(image.arena_bytes)
+            self.state = image.initial_state()
+        except MemoryError:
+            raise ValueError(_no_room(image.arena_bytes + image.state_bytes))
         self.sample = memoryview(self.arena)[image.input_at : image.input_at + image.input_bytes]
         self.output = memoryview(self.arena)[image.output_at : image.output_at + image.output_bytes]
 

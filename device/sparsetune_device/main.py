@@ -8,7 +8,7 @@ import gc
 import sparsetune_kernels as kernels
 
 from .channels import make_policy
-from .checkpoint import load, save, set_aside
+from .checkpoint import Keeper, load
 from .clock import now_us, since_us
 from .data import Order, Samples
 from .engine import Engine
@@ -17,7 +17,7 @@ from .schedule import Schedule, parse_rate
 from .telemetry import event_line, step_line
 
 WINDOW = 64  # steps over which the running accuracy is taken
-COLLECT_EVERY = 16  # steps between garbage collections
+COLLECT_EVERY = 4  # steps between garbage collections
 
 
 class Accuracy:
@@ -37,16 +37,18 @@ class Accuracy:
 
 
 class Memory:
-    """Heap figures; MicroPython only, where RAM is what counts. Elsewhere nothing is said."""
+    """Heap figures; MicroPython only, where RAM is what counts. Elsewhere nothing is said.
+
+    free is looked at just before each collection, when the heap is fullest."""
 
     def __init__(self):
         self.free_min = None
 
     def look(self):
-        gc.collect()
         if hasattr(gc, "mem_free"):
             free = gc.mem_free()
             self.free_min = free if self.free_min is None else min(self.free_min, free)
+        gc.collect()
 
     def tell(self, engine, out):
         if self.free_min is None:
@@ -63,26 +65,28 @@ def train(image, data, steps, rate="0.05", seed=1, policy="cyclic", schedule="co
     image, data: paths. rate: the learning rate as decimal text. policy: see channels.py.
     schedule, warmup: see schedule.py. save_to: checkpoint path, written every save_every steps
     (0: at the end only), at the end and when interrupted. resume: go on from that checkpoint;
-    without it, a checkpoint of an earlier run is set aside as PATH.old.
+    without it, that of an earlier run is kept as PATH.old.
     """
+    gc.collect()
     memory = Memory()
     engine = Engine(open_image(image))
     run = Run(engine, Samples(data, engine.image), seed, policy)
     run.rates = Schedule(schedule, parse_rate(rate), steps, warmup)
     if resume:
         run.step = load(save_to, engine.image, engine.state)
-    elif save_to:
-        set_aside(save_to)
+    first = run.step
+    keeper = Keeper(save_to, resume) if save_to else None
     out(event_line("start", steps=steps, seed=seed, image=engine.image.crc,
-                   samples=run.samples.count, first=run.step))
+                   samples=run.samples.count, first=first))
+    gc.collect()  # what the set-up left behind
     memory.look()
     memory.tell(engine, out)
     try:
-        run.until(steps, memory, save_to, save_every, out)
+        run.until(steps, memory, keeper, save_every, out)
     finally:
         run.samples.close()
-        if save_to:
-            save(save_to, engine.image, engine.state, run.step)
+        if keeper and run.step > first:
+            keeper.save(engine.image, engine.state, run.step)
             out(event_line("saved", path=save_to, step=run.step))
     memory.look()
     memory.tell(engine, out)
@@ -103,17 +107,20 @@ class Run:
         self.epoch = -1
         self.step = 0
 
-    def until(self, steps, memory, save_to, save_every, out):
+    def until(self, steps, memory, keeper, save_every, out):
+        start = now_us()
         while self.step < steps:
-            start = now_us()
             loss, right = self.one_step()
-            out(step_line(loss, self.accuracy.add(right), since_us(start)))
+            accuracy = self.accuracy.add(right)
+            # From line to line: a step's time includes telling, saving and collecting.
+            us, start = since_us(start), now_us()
+            out(step_line(loss, accuracy, us))
             if self.step % COLLECT_EVERY == 0:
                 memory.look()
             if self.step % self.samples.count == 0:
                 out(event_line("epoch", n=self.step // self.samples.count))
-            if save_to and save_every and self.step % save_every == 0:
-                save(save_to, self.engine.image, self.engine.state, self.step)
+            if keeper and save_every and self.step % save_every == 0:
+                keeper.save(self.engine.image, self.engine.state, self.step)
 
     def one_step(self):
         """Returns (loss in units of 1/65536, 1 if the prediction was right else 0)."""

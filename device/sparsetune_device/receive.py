@@ -67,6 +67,7 @@ class Line:
         self._poll = select.poll()
         self._poll.register(sys.stdin, select.POLLIN)
         self._deadline = None
+        self._interrupter = _interrupter()  # now: a timer's callback may find no memory
         self._intr(-1)
         try:
             self._timer = Timer(-1)
@@ -85,7 +86,7 @@ class Line:
             return
         self._deadline = None
         self._intr(3)
-        os.dupterm(_interrupter())
+        os.dupterm(self._interrupter)
         # The interrupt is raised at the next branch: this must stay the last line.
         os.dupterm_notify(None)
 
@@ -140,7 +141,7 @@ class FileTarget:
         self.path = path
         self.part = path + ".part"
         _make_folders(path)
-        _remove_parts(path)
+        _remove(self.part)  # of a board that lost its power
         _make_room(path, size)
         self._file = open(self.part, "wb")  # noqa: SIM115 - closed by finish or abort
 
@@ -249,14 +250,6 @@ def _remove(path):
         os.remove(path)
     except OSError:
         pass
-
-
-def _remove_parts(path):
-    """Remove what a board that lost its power could not (on littlefs: empty files)."""
-    folder = _folder(path)
-    for name in os.listdir(folder):
-        if name.endswith(".part"):
-            _remove(folder + "/" + name)
 
 
 def _folder(path):

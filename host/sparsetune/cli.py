@@ -31,6 +31,7 @@ from sparsetune.transfer import (
     BOARD_DATA,
     BOARD_IMAGE,
     BOARD_TRAINED,
+    check_settings,
     push_data,
     push_image,
     sample_bytes,
@@ -146,7 +147,7 @@ def run_train(args: argparse.Namespace) -> None:
         "schedule": args.schedule,
         "save_to": BOARD_TRAINED,
         "resume": args.resume or None,
-        **dict(args.set),
+        **check_settings(args.set),
     }
     log = args.log or default_log()
     with Board.connect(args.port) as board:
@@ -280,7 +281,7 @@ def _add_output(parser: argparse.ArgumentParser, text: str) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_count, help="training steps")
-    parser.add_argument("--seed", type=int, help="seed of all that is random (1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all that is random (1)")
     parser.add_argument("--rate", default="0.005", help="learning rate (0.005)")
     parser.add_argument(
         "--policy", default="cyclic", help="choice of channels: static, cyclic, random (cyclic)"

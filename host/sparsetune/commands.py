@@ -9,7 +9,7 @@ from .boardspec import BoardSpec, load_spec
 from .compile import compile_image
 from .export import export_tflite, parse_checkpoint
 from .files import read_file, write_whole
-from .graph import Graph, Operator, input_channels
+from .graph import TRAINABLE, Graph, Operator, input_channels
 from .image import Image, Layout, parse_image, read_image
 from .lower import conv_geometry
 from .memory import RamUse, check_fits, predict
@@ -46,7 +46,7 @@ def describe(graph: Graph) -> list[str]:
 
 def _costs(graph: Graph, op: Operator) -> tuple[int, int, int]:
     """(multiply-accumulates, weights, input channels) of an operator; zeros where it has none."""
-    if op not in graph.trainable:
+    if op.kind not in TRAINABLE:
         return 0, 0, 0
     weights = graph.tensor(op.inputs[1]).size
     return weights * conv_geometry(graph, op).out_positions, weights, input_channels(graph, op)
@@ -77,8 +77,9 @@ def choose_plan(
 
     if getattr(args, "plan", None):
         chosen = load_plan(args.plan)
-    elif args.last or args.ratio:
-        chosen = default_plan(graph, args.last or 4, args.ratio or 0.5)
+    elif args.last is not None or args.ratio is not None:
+        ratio = 0.5 if args.ratio is None else args.ratio
+        chosen = default_plan(graph, args.last or 6, ratio)
     else:
         chosen = plan_within(graph, fits)
     layout = compile_image(graph, chosen)

@@ -55,11 +55,14 @@ def _pair(arrays: dict[str, Array], x: str, y: str) -> Dataset | None:
 def check_dataset(data: Dataset, shape: tuple[int, ...], classes: int) -> None:
     """Raises SparsetuneError when the samples do not fit a model with this input shape (batch
     first) and number of classes."""
-    if not 0 < len(data.y) <= MAX_SAMPLES or len(data.x) != len(data.y):
+    samples, labels = (len(np.atleast_1d(a)) for a in (data.x, data.y))
+    if not 0 < labels <= MAX_SAMPLES or samples != labels:
         raise SparsetuneError(
-            f"{len(data.x)} samples and {len(data.y)} labels: "
+            f"{samples} samples and {labels} labels: "
             f"give as many of one as of the other, 1 to {MAX_SAMPLES}"
         )
+    if data.x.ndim < 2:
+        raise SparsetuneError("x is no list of samples: give it as [N, height, width, channels]")
     if data.x.dtype != np.int8:
         raise SparsetuneError(
             f"samples are {data.x.dtype}: give int8 as the model's input takes it "

@@ -43,7 +43,7 @@ def active_operators(graph: Graph, plan: UpdatePlan) -> set[int]:
 
 def held_tensors(graph: Graph, plan: UpdatePlan, active: set[int]) -> set[int]:
     """Tensors that backward reads whole."""
-    held = set()
+    held = graph.logits_aliases if plan.layers else set()
     for op in graph.operators:
         layer = plan.layer(op.index)
         if layer and layer.channels == input_channels(graph, op):
@@ -100,7 +100,7 @@ class Backward:
 
     def _loss(self) -> None:
         logits = self.graph.tensor(self.graph.logits)
-        last = self.graph.producer
+        last = self.graph.last
         beta = last.options["beta"] if last.kind == "SOFTMAX" else 1.0
         if beta != 1.0 or logits.size != logits.shape[-1]:
             raise SparsetuneError(

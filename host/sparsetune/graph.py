@@ -78,16 +78,36 @@ class Graph:
             return None
         return self.tensors[op.inputs[2]]
 
+    def producer(self, tensor: int) -> Operator | None:
+        """The operator that makes a tensor; None for the input and for constants."""
+        return next((op for op in self.operators if tensor in op.outputs), None)
+
     @property
-    def producer(self) -> Operator:
-        """The operator that makes the output."""
-        return next(op for op in self.operators if self.output in op.outputs)
+    def last(self) -> Operator:
+        """The operator that makes the output, before it was reshaped."""
+        tensor = self.output
+        while True:
+            op = self.producer(tensor)
+            assert op is not None  # tflite.py refuses models whose output nothing makes
+            if op.kind != "RESHAPE" or self.producer(op.inputs[0]) is None:
+                return op
+            tensor = op.inputs[0]
 
     @property
     def logits(self) -> int:
         """The tensor that the loss looks at: what goes into a last SOFTMAX, else the output."""
-        last = self.producer
-        return last.inputs[0] if last.kind == "SOFTMAX" else self.output
+        return self.last.inputs[0] if self.last.kind == "SOFTMAX" else self.output
+
+    @property
+    def leading_to_logits(self) -> set[int]:
+        """Operators whose output the loss depends on."""
+        wanted = {self.logits}
+        found = set()
+        for op in reversed(self.operators):
+            if wanted & set(op.outputs):
+                found.add(op.index)
+                wanted.update(op.inputs)
+        return found
 
     @property
     def logits_aliases(self) -> set[int]:
@@ -101,7 +121,18 @@ class Graph:
 
     @property
     def trainable(self) -> tuple[Operator, ...]:
-        return tuple(op for op in self.operators if op.kind in TRAINABLE)
+        """Operators with weights that can be trained: the loss depends on them, and nobody else
+        uses their constants."""
+        path = self.leading_to_logits
+        return tuple(
+            op
+            for op in self.operators
+            if op.kind in TRAINABLE and op.index in path and not self._shares_constants(op)
+        )
+
+    def _shares_constants(self, op: Operator) -> bool:
+        mine = set(op.inputs[1:3]) - {-1}
+        return any(mine & set(other.inputs) for other in self.operators if other is not op)
 
 
 def input_channels(graph: Graph, op: Operator) -> int:

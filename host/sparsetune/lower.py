@@ -339,8 +339,8 @@ def _lower_softmax(low: Lowering, op: Operator) -> None:
     params = Const(struct.pack("<5i", x.size // depth, depth, *scaling))
     low.softmaxes[op.index] = params
     readers = [o for o in low.graph.operators if op.outputs[0] in o.inputs]
-    is_loss = low.graph.output == op.outputs[0] and bool(low.plan.layers) and not readers
-    flags = Flag.INFERENCE_ONLY if is_loss else Flag.NONE
+    is_loss = op is low.graph.last and all(reader.kind == "RESHAPE" for reader in readers)
+    flags = Flag.INFERENCE_ONLY if is_loss and low.plan.layers else Flag.NONE
     y = low.new_value(op.outputs[0])
     low.emit(Code.SOFTMAX, op, params, low.values[x.index], y, flags=flags)
 

@@ -46,6 +46,8 @@ def default_plan(
         raise SparsetuneError("a plan trains at least one layer: use --last 1 or more")
     if not 0 < ratio <= 1:
         raise SparsetuneError(f"--ratio {ratio} is not in (0, 1]: try 0.5")
+    if not graph.trainable:
+        raise SparsetuneError("the model has no layer to train: it needs weights of its own")
     layers = [_layer(graph, op, ratio) for op in graph.trainable[-last:]]
     return UpdatePlan(tuple(layers), residual)
 
@@ -65,8 +67,8 @@ def check_plan(graph: Graph, plan: UpdatePlan) -> None:
         op = by_index.get(layer.operator)
         if op is None:
             raise SparsetuneError(
-                f"the plan trains operator {layer.operator}, which has no weights in this model: "
-                f"choose among {sorted(by_index)}"
+                f"the plan trains operator {layer.operator}, which has no weights of its own "
+                f"that the output depends on: choose among {sorted(by_index)}"
             )
         _check_layer(graph, op, layer)
 

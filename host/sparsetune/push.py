@@ -12,6 +12,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Mapping
 
+from sparsetune import __version__
 from sparsetune.board import Board, BoardInfo, Silence, Talk
 from sparsetune.errors import SparsetuneError
 from sparsetune.romfs import BLOCK, build_romfs
@@ -86,6 +87,11 @@ def _check_board(board: Board) -> BoardInfo:
         raise SparsetuneError(
             f"the firmware on {board.port} ({info.machine}, MicroPython {info.micropython})"
             f" has no {missing}: flash the sparsetune firmware with `sparsetune flash`"
+        )
+    if info.device_version != __version__:
+        raise SparsetuneError(
+            f"the firmware on {board.port} is of sparsetune {info.device_version}, this is"
+            f" {__version__}: flash it again with `sparsetune flash`"
         )
     return info
 

@@ -164,7 +164,10 @@ def _check_operator(graph: Graph, op: Operator, defined: set[int]) -> None:
         raise _refuse(op, "takes a constant where an activation is expected: not supported")
     for index in (*moving, *op.outputs):
         _check_activation(graph.tensor(index), op)
-    _CHECK[op.kind](graph, op)
+    try:
+        _CHECK[op.kind](graph, op)
+    except KeyError as error:
+        raise _refuse(op, f"lacks its option {error}: convert the model again") from error
 
 
 def _indices_ok(graph: Graph, op: Operator) -> bool:
@@ -179,16 +182,24 @@ def _check_activation(tensor: Tensor, op: Operator) -> None:
         raise _refuse(op, f"works on {tensor.dtype}: convert the model with full int8 quantisation")
     if not tensor.shape or tensor.shape[0] != 1 or min(tensor.shape) < 1:
         raise _refuse(op, f"has shape {list(tensor.shape)}: the batch must be 1, all sizes fixed")
-    if len(tensor.scales) != 1 or not tensor.scale > 0:
+    if len(tensor.scales) != 1 or not 0 < tensor.scale < np.inf:
         raise _refuse(op, "has an activation without one scale: convert the model again")
+    if not -128 <= tensor.zero_point <= 127:
+        raise _refuse(op, f"has the zero point {tensor.zero_point}: convert the model again")
 
 
 def _check_weights(graph: Graph, op: Operator) -> None:
     w, bias = graph.tensor(op.inputs[1]), graph.bias_of(op)
-    if w.data is None or w.dtype != "int8" or w.zero_point != 0 or not (w.scales > 0).all():
+    if w.data is None or w.dtype != "int8" or w.zero_point != 0:
         raise _refuse(op, "needs constant symmetric int8 weights")
+    if not (np.isfinite(w.scales) & (w.scales > 0)).all():
+        raise _refuse(op, "has weight scales that are no positive numbers: convert it again")
     if bias is not None and (bias.data is None or bias.dtype != "int32"):
         raise _refuse(op, "needs a constant int32 bias")
+    _check_fused(op)
+
+
+def _check_fused(op: Operator) -> None:
     if op.options.get("fusedActivationFunction", 0) not in (0, 1, 2, 3):
         raise _refuse(op, "has a fused activation other than RELU, RELU6 or RELU_N1_TO_1")
 
@@ -239,6 +250,7 @@ def _check_pool(graph: Graph, op: Operator) -> None:
         raise _refuse(op, f"has wrong shapes ({x.shape}, {y.shape})")
     if (x.scale, x.zero_point) != (y.scale, y.zero_point):
         raise _refuse(op, "changes the scale of its input: not supported")
+    _check_fused(op)
     _check_window(graph, op, (op.options["filterHeight"], op.options["filterWidth"]))
 
 
@@ -246,8 +258,7 @@ def _check_add(graph: Graph, op: Operator) -> None:
     a, b, y = (graph.tensor(i) for i in (*op.inputs[:2], op.outputs[0]))
     if not a.shape == b.shape == y.shape:
         raise _refuse(op, f"broadcasts {list(a.shape)} + {list(b.shape)}: not supported")
-    if op.options.get("fusedActivationFunction", 0) not in (0, 1, 2, 3):
-        raise _refuse(op, "has a fused activation other than RELU, RELU6 or RELU_N1_TO_1")
+    _check_fused(op)
 
 
 def _check_reshape(graph: Graph, op: Operator) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from sparsetune_device.main import train
 
 from sparsetune.board import Board
 from sparsetune.data import check_dataset, load_npz, sample_file
@@ -75,3 +78,13 @@ def sample_bytes(path: Path, image: bytes | None) -> bytes:
     train, _ = load_npz(path)
     check_dataset(train, model.input_shape, model.classes)
     return sample_file(train, model.classes)
+
+
+def check_settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`--set` arguments as keywords of the device's train(). Raises SparsetuneError for others."""
+    known = set(inspect.signature(train).parameters) - {"image", "data", "out"}
+    for name, _ in pairs:
+        if name not in known:
+            choices = ", ".join(sorted(known))
+            raise SparsetuneError(f"train() takes no {name}: choose among {choices}")
+    return dict(pairs)

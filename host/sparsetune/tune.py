@@ -25,7 +25,14 @@ from .litert import litert_accuracy, predict
 from .memory import predict as predict_ram
 from .monitor import Monitor, Options, plot_loss
 from .tflite import read_tflite
-from .transfer import BOARD_DATA, BOARD_IMAGE, BOARD_TRAINED, push_data, push_image
+from .transfer import (
+    BOARD_DATA,
+    BOARD_IMAGE,
+    BOARD_TRAINED,
+    check_settings,
+    push_data,
+    push_image,
+)
 from .twin import Twin
 
 BOARD_CHECK = "/sparsetune/check.dat"
@@ -139,11 +146,15 @@ def tune(args: argparse.Namespace) -> None:
             result = run(args, OnBoard(board), board.port)
     for line in result.lines(load_spec(args.board).ram_bytes):
         print(line)
+    if result.differing:
+        raise SparsetuneError(
+            f"board and LiteRT differ in {result.differing} bytes of output: report this model"
+        )
 
 
 def run(args: argparse.Namespace, target: Target, port: str) -> Result:
     graph = read_tflite(args.model)
-    train, test = _datasets(args.samples, graph, args.seed or 1)
+    train, test = _datasets(args.samples, graph, args.seed)
     classes = graph.tensor(graph.logits).shape[-1]
     spec = load_spec(args.board)
     plan, layout = choose_plan(graph, args, spec, len(train))
@@ -181,12 +192,12 @@ def _options(args: argparse.Namespace, samples: int) -> dict[str, Any]:
     """Keywords of the device's train()."""
     options: dict[str, Any] = {
         "steps": args.steps or max(200, samples),
-        "seed": args.seed or 1,
+        "seed": args.seed,
         "rate": args.rate,
         "policy": args.policy,
         "schedule": args.schedule,
     }
-    options.update(args.set)
+    options.update(check_settings(args.set))
     try:  # now, not when everything has been pushed
         Schedule(options["schedule"], parse_rate(options["rate"]), options["steps"])
         make_policy(options["policy"], [], options["seed"])
