@@ -157,7 +157,8 @@ class Output(io.TextIOBase):
         return len(text)
 
 
-def fake_train(steps: int = 5, pause: float = 0.01, fail: int = 0, **_: object) -> None:
+def fake_train(steps: int = 5, pause: float = 0.01, warmup: int = 0, **_: object) -> None:
+    fail = warmup  # an argument of the real train(), borrowed
     """What the monitor sees of a training run; no training happens."""
     from sparsetune_device.telemetry import event_line, step_line
 

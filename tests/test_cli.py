@@ -211,7 +211,7 @@ def test_train_default_log(stand_in: StandIn, tmp_path: Path) -> None:
 
 def test_train_that_fails_on_the_board(stand_in: StandIn, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    args = ("train", "--port", stand_in(), "--steps", 20, "--set", "fail=4", "--log", log)
+    args = ("train", "--port", stand_in(), "--steps", 20, "--set", "warmup=4", "--log", log)
     assert_error(run(*args), "the board stopped with MemoryError")
     kinds = [json.loads(line)["kind"] for line in log.read_text().splitlines()]
     assert kinds == ["start", "step", "step", "step"]

@@ -7,6 +7,7 @@ import runs
 import shared_tasks
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
+from sparsetune.errors import SparsetuneError
 from sparsetune.export import export_tflite, parse_checkpoint
 from sparsetune.litert import litert_accuracy, predict
 from sparsetune.memory import predict as predict_ram
@@ -156,3 +157,36 @@ def test_a_power_cut_while_saving_leaves_the_last_checkpoint(
         with pytest.raises(KeyboardInterrupt):
             twin.train(print, resume=True, **{**task.options, "steps": 6})
         assert (twin.path / "trained.ckpt").read_bytes() == whole
+
+
+def test_resuming_remembers_the_run() -> None:
+    """Steps, rate, seed, policy and schedule come from the checkpoint where none are given."""
+    task = runs.digits_task(steps=40)
+    options = {**task.options, "schedule": "linear", "rate": "0.003"}
+    with runs.Twin(task.image.data, task.samples) as twin:
+        unbroken = twin.train(print, **options)
+    broken: list[str] = []
+
+    def pull_the_plug(line: str) -> None:
+        broken.append(line)
+        if len(broken) > 25:
+            raise KeyboardInterrupt
+
+    with runs.Twin(task.image.data, task.samples) as twin:
+        with pytest.raises(KeyboardInterrupt):
+            twin.train(pull_the_plug, **options)
+        rest: list[str] = []
+        assert twin.train(rest.append, resume=True) == unbroken
+        with pytest.raises(SparsetuneError, match="all 40 steps are done"):
+            twin.train(print, resume=True)
+    assert runs.events(rest, "start")[0]["first"] == 25
+
+
+def test_a_lost_board_has_saved_what_it_learnt() -> None:
+    """Power that fails without warning costs at most save_every steps."""
+    task = runs.digits_task(steps=30)
+    found: list[bool] = []
+    with runs.Twin(task.image.data, task.samples) as twin:
+        path = twin.path / "trained.ckpt"
+        twin.train(lambda line: found.append(path.exists()), save_every=10, **task.options)
+    assert found.index(True) <= 13  # start, step 1..10, then the checkpoint is there

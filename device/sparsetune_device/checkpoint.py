@@ -6,21 +6,42 @@ import struct
 
 MAGIC = b"STCK"
 VERSION = 1
-HEADER = "<4s5I8x"  # magic, version, image crc, steps done, state bytes, state crc
+HEADER = "<4s6I4x"  # magic, version, image crc, steps done, bytes of state, crc, of settings
 HEADER_BYTES = 32
 OLD = ".old"
 
 
-def save(path, image, state, steps):
-    """Writes the state; a power cut at any moment leaves the old file or the new one. Where the
-    file system is full, the run before (set_aside) makes room."""
+def save(path, image, state, steps, settings=""):
+    """Writes the state and the run's settings (text); a power cut at any moment leaves the old
+    file or the new one. Where the file system is full, the run before makes room."""
     try:
-        _write(path, image, state, steps)
+        _write(path, image, state, steps, settings.encode())
     except OSError:
         if not _exists(path + OLD):
             raise
         os.remove(path + OLD)
-        _write(path, image, state, steps)
+        _write(path, image, state, steps, settings.encode())
+
+
+def _write(path, image, state, steps, settings):
+    part = path + ".part"
+    crc = binascii.crc32(settings, binascii.crc32(state)) & 0xFFFFFFFF
+    head = (MAGIC, VERSION, image.crc, steps, len(state), crc, len(settings))
+    with open(part, "wb") as file:
+        file.write(struct.pack(HEADER, *head))
+        file.write(state)
+        file.write(settings)
+    if hasattr(os, "sync"):
+        os.sync()
+    _rename(part, path)
+
+
+def _exists(path):
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
 
 
 class Keeper:
@@ -32,11 +53,11 @@ class Keeper:
         self.path = path
         self.is_first = not resumed
 
-    def save(self, image, state, steps):
+    def save(self, image, state, steps, settings):
         if self.is_first:
             self.is_first = False
             self._set_aside()
-        save(self.path, image, state, steps)
+        save(self.path, image, state, steps, settings)
 
     def _set_aside(self):
         if _steps_in(self.path) > _steps_in(self.path + OLD):
@@ -62,42 +83,26 @@ def _rename(old, new):
         os.rename(old, new)
 
 
-def _exists(path):
-    try:
-        os.stat(path)
-    except OSError:
-        return False
-    return True
-
-
-def _write(path, image, state, steps):
-    part = path + ".part"
-    crc = binascii.crc32(state) & 0xFFFFFFFF
-    with open(part, "wb") as file:
-        file.write(struct.pack(HEADER, MAGIC, VERSION, image.crc, steps, len(state), crc))
-        file.write(state)
-    if hasattr(os, "sync"):
-        os.sync()
-    _rename(part, path)
-
-
 def load(path, image, state):
-    """Fills the state from a file and returns the steps done. Raises ValueError when the file is
-    damaged or belongs to another image; the state is then unchanged."""
+    """Fills the state from a file and returns (steps done, settings of the run). Raises ValueError
+    when there is no such file, or it is damaged or of another image; the state is then as it was.
+    """
+    if not _exists(path):
+        raise ValueError("there is no checkpoint %s: train first" % path)
     with open(path, "rb") as file:
         header = file.read(HEADER_BYTES)
         length, body_crc = measure(file)
     if len(header) < HEADER_BYTES or header[:4] != MAGIC:
         raise ValueError("%s is not a checkpoint" % path)
-    _, version, image_crc, steps, size, crc = struct.unpack(HEADER, header)
+    _, version, image_crc, steps, size, crc, more = struct.unpack(HEADER, header)
     if version != VERSION or image_crc != image.crc or size != len(state):
         raise ValueError("%s belongs to another image: train from the start" % path)
-    if length != size or crc != body_crc:
+    if length != size + more or crc != body_crc:
         raise ValueError("%s is damaged: train from the start" % path)
     with open(path, "rb") as file:
         file.seek(HEADER_BYTES)
         file.readinto(state)
-    return steps
+        return steps, file.read().decode()
 
 
 def measure(file):

@@ -38,6 +38,7 @@ class Image:
             raise ValueError("the image is damaged: push it again")
         self.crc = crc
         self._read_header(struct.unpack_from("<14I", data, CRC_FROM))
+        self.rate = struct.unpack_from("<Ii", data, 72)
 
     def _read_header(self, words):
         self.ops, self.forward_ops, self.arena_bytes, self.state_bytes = words[1:5]

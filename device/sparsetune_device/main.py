@@ -14,7 +14,7 @@ from .data import Order, Samples
 from .engine import Engine
 from .image import open_image
 from .schedule import Schedule, parse_rate
-from .telemetry import event_line, step_line
+from .telemetry import event_line, parse, step_line
 
 WINDOW = 64  # steps over which the running accuracy is taken
 COLLECT_EVERY = 4  # steps between garbage collections
@@ -58,26 +58,35 @@ class Memory:
         out(event_line("mem", free=self.free_min, heap=heap, arena=arena, state=state))
 
 
-def train(image, data, steps, rate="0.05", seed=1, policy="cyclic", schedule="cosine", warmup=0,
-          save_to=None, save_every=0, resume=False, out=print):
-    """Trains for `steps` steps.
+DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
+            "warmup": 0}
 
-    image, data: paths. rate: the learning rate as decimal text. policy: see channels.py.
-    schedule, warmup: see schedule.py. save_to: checkpoint path, written every save_every steps
-    (0: at the end only), at the end and when interrupted. resume: go on from that checkpoint;
-    without it, that of an earlier run is kept as PATH.old.
+
+def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
+          save_to=None, save_every=100, resume=False, out=print):
+    """Trains until `steps` steps are done (200).
+
+    image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
+    all that is random (1). policy: see channels.py (cyclic). schedule, warmup: see schedule.py
+    (cosine, 0). save_to: checkpoint path, written every save_every steps (0: at the end only), at
+    the end and when interrupted. resume: go on from that checkpoint, with its run's settings where
+    none are given; without it, the checkpoint of an earlier run is kept as PATH.old.
     """
     gc.collect()
     memory = Memory()
     engine = Engine(open_image(image))
-    run = Run(engine, Samples(data, engine.image), seed, policy)
-    run.rates = Schedule(schedule, parse_rate(rate), steps, warmup)
-    if resume:
-        run.step = load(save_to, engine.image, engine.state)
-    first = run.step
+    first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
+    given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
+             "warmup": warmup}
+    settings = merge(given, stored)
+    steps = settings["steps"]
+    if first >= steps:
+        raise ValueError("all %d steps are done: ask for more steps" % steps)
+    run = Run(engine, Samples(data, engine.image), settings)
+    run.step = first
     keeper = Keeper(save_to, resume) if save_to else None
-    out(event_line("start", steps=steps, seed=seed, image=engine.image.crc,
-                   samples=run.samples.count, first=first))
+    out(event_line("start", image=engine.image.crc, samples=run.samples.count, first=first,
+                   **run.settings))
     gc.collect()  # what the set-up left behind
     memory.look()
     memory.tell(engine, out)
@@ -86,24 +95,37 @@ def train(image, data, steps, rate="0.05", seed=1, policy="cyclic", schedule="co
     finally:
         run.samples.close()
         if keeper and run.step > first:
-            keeper.save(engine.image, engine.state, run.step)
+            run.save(keeper)
             out(event_line("saved", path=save_to, step=run.step))
     memory.look()
     memory.tell(engine, out)
     out(event_line("done", steps=run.step))
 
 
+def merge(given, stored):
+    """What is given, else what a checkpoint holds, else the defaults."""
+    settings = dict(DEFAULTS)
+    settings.update((parse(stored) or ("", {}))[1])
+    settings.update((name, value) for name, value in given.items() if value is not None)
+    settings["rate"] = str(settings["rate"])
+    return settings
+
+
 class Run:
     """The state of a training run beside the engine's own."""
 
-    def __init__(self, engine, samples, seed, policy):
+    def __init__(self, engine, samples, settings):
         self.engine = engine
         self.samples = samples
-        self.seed = seed
-        self.policy = make_policy(policy, engine.image.layers, seed)
+        self.seed = seed = settings["seed"]
+        self.policy = make_policy(settings["policy"], engine.image.layers, seed)
+        rate = parse_rate(settings["rate"]) if settings["rate"] else engine.image.rate
+        steps, warmup = settings["steps"], settings["warmup"]
+        self.rates = Schedule(settings["schedule"], rate, steps, warmup)
         self.order = Order(samples.count, seed)
         self.accuracy = Accuracy()
-        self.rates = None
+        # A policy that is a class has no text that could be written down.
+        self.settings = {k: v for k, v in settings.items() if isinstance(v, (int, str))}
         self.epoch = -1
         self.step = 0
 
@@ -120,7 +142,11 @@ class Run:
             if self.step % self.samples.count == 0:
                 out(event_line("epoch", n=self.step // self.samples.count))
             if keeper and save_every and self.step % save_every == 0:
-                keeper.save(self.engine.image, self.engine.state, self.step)
+                self.save(keeper)
+
+    def save(self, keeper):
+        settings = event_line("run", **self.settings)
+        keeper.save(self.engine.image, self.engine.state, self.step, settings)
 
     def one_step(self):
         """Returns (loss in units of 1/65536, 1 if the prediction was right else 0)."""

@@ -250,14 +250,16 @@ class Board:
 
     # Watching -----------------------------------------------------------------------
 
-    def attach(self, on_line: OnLine, patience: float = 60.0) -> None:
-        """Hand over the lines of a run that is already going, until KeyboardInterrupt.
+    def attach(
+        self, on_line: OnLine, done: Callable[[], bool] = lambda: False, patience: float = 60.0
+    ) -> None:
+        """Hand over the lines of a run that is already going, until `done()` or KeyboardInterrupt.
 
         Sends nothing, resets nothing. When the port vanishes, waits up to `patience`
         seconds for it to come back.
         """
         buffer = b""
-        while True:
+        while not done():
             try:
                 buffer += self.read_some(None)
             except PortLost:

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         program = _other_program(args)
         if program:
-            return subprocess.call([program, *args[1:]])
+            return _become(program, args[1:])
         namespace = build_parser().parse_args(args)
         namespace.run(namespace)
         return 0
@@ -74,6 +74,13 @@ def _report(error: Exception) -> int:
         )
     print(f"sparsetune: error: {text}", file=sys.stderr)
     return 1
+
+
+def _become(program: str, args: list[str]) -> int:
+    """Run another program in our place, so that signals reach it."""
+    if os.name == "nt":
+        return subprocess.call([program, *args])
+    os.execv(program, [program, *args])
 
 
 def _other_program(args: list[str]) -> str | None:
@@ -145,6 +152,7 @@ def run_train(args: argparse.Namespace) -> None:
         "rate": args.rate,
         "policy": args.policy,
         "schedule": args.schedule,
+        "save_every": args.save_every,
         "save_to": BOARD_TRAINED,
         "resume": args.resume or None,
         **check_settings(args.set),
@@ -183,7 +191,9 @@ def run_monitor(args: argparse.Namespace) -> None:
     with Board.connect(args.port) as board:
         try:
             with Monitor(_options(args, board.port, log)) as monitor:
-                board.attach(monitor.feed)
+                if monitor.is_plain:
+                    print(f"waiting for a run on {board.port} (Ctrl-C ends)", flush=True)
+                board.attach(monitor.feed, lambda: monitor.run.done)
         finally:
             print(f"log: {log}")
             if args.plot:
@@ -227,7 +237,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="sparsetune",
         description="Fine-tune an int8 .tflite model on a microcontroller board.",
         epilog="The chain: inspect, plan, build, flash, push, train, pull, export."
-        " `tune` does it all. `sparsetune COMMAND --help` has an example of each.",
+        " `tune` does it all; `emulate` serves an emulated Pico to try it on."
+        " `sparsetune COMMAND --help` has an example of each.",
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (help_text, example, add_arguments, run) in COMMANDS.items():
@@ -271,6 +282,10 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ratio", type=float, help="share of input channels a step trains (0.5)")
 
 
+def _add_samples(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="samples (.npz): the learning rate is measured")
+
+
 def _add_plan_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", type=Path, help="plan to use (default: make one)")
 
@@ -280,14 +295,17 @@ def _add_output(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=_count, help="training steps")
-    parser.add_argument("--seed", type=int, default=1, help="seed of all that is random (1)")
-    parser.add_argument("--rate", default="0.005", help="learning rate (0.005)")
+    parser.add_argument("--steps", type=_count, help="training steps (200)")
+    parser.add_argument("--seed", type=int, help="seed of all that is random (1)")
+    parser.add_argument("--rate", help="learning rate (default: what suits the model)")
     parser.add_argument(
-        "--policy", default="cyclic", help="choice of channels: static, cyclic, random (cyclic)"
+        "--policy", help="choice of channels: static, cyclic, random, or FILE.py:CLASS (cyclic)"
     )
     parser.add_argument(
-        "--schedule", default="cosine", help="learning rate: constant, linear, cosine (cosine)"
+        "--schedule", help="of the learning rate: constant, linear, cosine (cosine)"
+    )
+    parser.add_argument(
+        "--save-every", type=int, metavar="N", help="checkpoint every N steps (100; 0: at the end)"
     )
     parser.add_argument(
         "--set",
@@ -307,12 +325,17 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     _add_board(parser)
     parser.add_argument("model", type=Path, help=".tflite file")
     _add_budget(parser)
+    _add_samples(parser)
     _add_output(parser, "write the plan here (JSON)")
 
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
-    _plan_arguments(parser)
+    _add_board(parser)
+    parser.add_argument("model", type=Path, help=".tflite file")
+    _add_budget(parser)
+    _add_samples(parser)
     _add_plan_file(parser)
+    _add_output(parser, "write the image here (MODEL.img)")
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from .boardspec import BoardSpec, load_spec
 from .compile import compile_image
+from .data import Dataset, check_dataset, load_npz
+from .errors import SparsetuneError
 from .export import export_tflite, parse_checkpoint
 from .files import read_file, write_whole
 from .graph import TRAINABLE, Graph, Operator, input_channels
 from .image import Image, Layout, parse_image, read_image
 from .lower import conv_geometry
 from .memory import RamUse, check_fits, predict
-from .plan import UpdatePlan, default_plan, load_plan, plan_within, save_plan
+from .plan import UpdatePlan, check_plan, default_plan, load_plan, plan_within, save_plan
+from .rate import suggest_rate
 from .tflite import read_tflite
 
 SAMPLES_ASSUMED = 1000  # where the number of samples is not known yet
@@ -56,21 +60,30 @@ def plan(args: argparse.Namespace) -> None:
     """Chooses what to train; prints what it costs; writes the plan where asked."""
     graph = read_tflite(args.model)
     spec = load_spec(args.board)
-    chosen, layout = choose_plan(graph, args, spec, SAMPLES_ASSUMED)
-    image = parse_image(layout.image)
-    use = predict(image, SAMPLES_ASSUMED, spec)
-    for line in describe_plan(graph, chosen, layout, use, SAMPLES_ASSUMED):
+    data = _samples(args, graph)
+    chosen = choose_plan(graph, args, spec, data)
+    for line in describe_plan(graph, chosen, spec, data):
         print(line)
     if args.output:
-        write_whole(args.output, save_plan(chosen))
+        write_whole(args.output, save_plan(chosen.plan))
         print(f"plan: {args.output}")
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A plan, the learning rate that suits it (decimal text), and the image of both."""
+
+    plan: UpdatePlan
+    rate: str
+    layout: Layout
+
+
 def choose_plan(
-    graph: Graph, args: argparse.Namespace, spec: BoardSpec, samples: int
-) -> tuple[UpdatePlan, Layout]:
-    """The plan that the arguments ask for, and its layout. Raises SparsetuneError when it does
-    not fit the board, or --ram."""
+    graph: Graph, args: argparse.Namespace, spec: BoardSpec, data: Dataset | None
+) -> Chosen:
+    """The plan that the arguments ask for. data: the samples, if they are known already. Raises
+    SparsetuneError when it does not fit the board, or --ram."""
+    samples = SAMPLES_ASSUMED if data is None else len(data)
 
     def fits(candidate: UpdatePlan) -> bool:
         return _use(graph, candidate, spec, samples).used <= (args.ram or spec.heap_bytes)
@@ -82,9 +95,11 @@ def choose_plan(
         chosen = default_plan(graph, args.last or 6, ratio)
     else:
         chosen = plan_within(graph, fits)
-    layout = compile_image(graph, chosen)
+    check_plan(graph, chosen)
+    rate = suggest_rate(graph, chosen, read_file(args.model), None if data is None else data.x)
+    layout = compile_image(graph, chosen, rate)
     check_fits(predict(parse_image(layout.image), samples, spec), args.ram)
-    return chosen, layout
+    return Chosen(chosen, rate, layout)
 
 
 def _use(graph: Graph, candidate: UpdatePlan, spec: BoardSpec, samples: int) -> RamUse:
@@ -92,11 +107,11 @@ def _use(graph: Graph, candidate: UpdatePlan, spec: BoardSpec, samples: int) -> 
 
 
 def describe_plan(
-    graph: Graph, plan: UpdatePlan, layout: Layout, use: RamUse, samples: int
+    graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset | None
 ) -> list[str]:
-    """What trains, and what it takes."""
+    """What trains, what it takes, and at which rate."""
     lines = []
-    for layer in plan.layers:
+    for layer in chosen.plan.layers:
         op = graph.operators[layer.operator]
         channels = input_channels(graph, op)
         bias = "and bias" if layer.bias else "no bias"
@@ -104,31 +119,54 @@ def describe_plan(
             f"trains operator {op.index:>2} {op.kind:<18} "
             f"{layer.channels}/{channels} input channels a step, {bias}"
         )
+    samples = SAMPLES_ASSUMED if data is None else len(data)
+    use = predict(parse_image(chosen.layout.image), samples, spec)
     lines.append(
         f"RAM {use.used:,} of {use.heap:,} bytes: arena {use.arena:,} (no order of buffers can "
-        f"need less than {layout.arena_lower_bound:,}), trained weights and state {use.state:,}, "
-        f"order of {samples} samples {use.data:,}, program {use.package:,}; "
-        f"flash {len(layout.image):,} bytes"
+        f"need less than {chosen.layout.arena_lower_bound:,}), trained weights and state "
+        f"{use.state:,}, order of {samples} samples {use.data:,}, program {use.package:,}; "
+        f"flash {len(chosen.layout.image):,} bytes"
     )
+    guess = "guessed from the model's ranges, --data measures it" if data is None else "measured"
+    lines.append(f"learning rate {chosen.rate} ({guess})")
     return lines
 
 
 def build(args: argparse.Namespace) -> None:
     """Compiles model and plan into an image."""
     graph = read_tflite(args.model)
-    _, layout = choose_plan(graph, args, load_spec(args.board), SAMPLES_ASSUMED)
+    chosen = choose_plan(graph, args, load_spec(args.board), _samples(args, graph))
     output = args.output or args.model.with_suffix(".img")
-    write_whole(output, layout.image)
-    print(f"{output}: {len(layout.image):,} bytes, arena {layout.arena_bytes:,} bytes")
+    write_whole(output, chosen.layout.image)
+    size, arena = len(chosen.layout.image), chosen.layout.arena_bytes
+    print(f"{output}: {size:,} bytes, arena {arena:,} bytes, learning rate {chosen.rate}")
+
+
+def _samples(args: argparse.Namespace, graph: Graph) -> Dataset | None:
+    """The training samples of --data, which the learning rate is measured on."""
+    if args.data is None:
+        return None
+    train, _ = load_npz(args.data)
+    check_dataset(train, graph.tensor(graph.input).shape, graph.tensor(graph.logits).shape[-1])
+    return train
 
 
 def export(args: argparse.Namespace) -> None:
     """Puts trained weights back into the .tflite."""
-    image = read_image(args.image or args.model.with_suffix(".img"))
+    path = args.image or args.model.with_suffix(".img")
+    if not path.is_file():
+        raise SparsetuneError(f"{path} is missing: name the image it was trained on with --image")
+    image = read_image(path)
     trained = read_file(args.trained)
     output = args.output or args.model.with_name(args.model.stem + "_trained.tflite")
+    refuse_same_file(output, args.model)
     write_whole(output, export_bytes(args.model, image, trained))
     print(f"{output}: {parse_checkpoint(trained, image).steps} steps of training")
+
+
+def refuse_same_file(output: Path, model: Path) -> None:
+    if output.exists() and output.samefile(model):
+        raise SparsetuneError(f"{output} is the original model: write to another file")
 
 
 def export_bytes(model: Path, image: Image, checkpoint: bytes) -> bytes:

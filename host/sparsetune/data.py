@@ -42,14 +42,18 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset | None]:
         raise SparsetuneError(f"{path}: {error.strerror or error}: give an .npz file") from error
     except (ValueError, AttributeError, zlib.error, EOFError) as error:
         raise SparsetuneError(f"{path} is not an .npz file: save one with numpy.savez") from error
-    train = _pair(arrays, "x_train", "y_train") or _pair(arrays, "x", "y")
+    train = _pair(arrays, "x_train", "y_train")
+    if train is None:
+        train = _pair(arrays, "x", "y")
     if train is None:
         raise SparsetuneError(f"{path} has {sorted(arrays)}: it needs x_train and y_train, or x, y")
     return train, _pair(arrays, "x_test", "y_test")
 
 
 def _pair(arrays: dict[str, Array], x: str, y: str) -> Dataset | None:
-    return Dataset(arrays[x], arrays[y]) if x in arrays and y in arrays else None
+    if (x in arrays) != (y in arrays):
+        raise SparsetuneError(f"the .npz has only one of {x} and {y}: give both")
+    return Dataset(arrays[x], arrays[y]) if x in arrays else None
 
 
 def check_dataset(data: Dataset, shape: tuple[int, ...], classes: int) -> None:

@@ -11,7 +11,7 @@ from .graph import Graph
 from .image import ABSENT, Image
 from .tflite import parse_tflite, patch_tflite
 
-_HEADER = "<4s5I8x"  # device/sparsetune_device/checkpoint.py
+_HEADER = "<4s6I4x"  # device/sparsetune_device/checkpoint.py
 _HEADER_BYTES = 32
 
 
@@ -27,13 +27,13 @@ def parse_checkpoint(data: bytes, image: Image) -> Checkpoint:
     """Raises SparsetuneError when the checkpoint is damaged or belongs to another image."""
     if len(data) < _HEADER_BYTES or data[:4] != b"STCK":
         raise SparsetuneError("this is not a checkpoint: get one with `sparsetune pull`")
-    _, version, image_crc, steps, size, crc = struct.unpack_from(_HEADER, data)
-    state = data[_HEADER_BYTES:]
+    _, version, image_crc, steps, size, crc, more = struct.unpack_from(_HEADER, data)
+    body = data[_HEADER_BYTES:]
     if version != 1 or image_crc != image.crc or size != image.state_bytes:
         raise SparsetuneError("the checkpoint belongs to another image: give the one it ran on")
-    if len(state) != size or zlib.crc32(state) != crc:
+    if len(body) != size + more or zlib.crc32(body) != crc:
         raise SparsetuneError("the checkpoint is damaged: pull it again")
-    return Checkpoint(steps, state)
+    return Checkpoint(steps, body[:size])
 
 
 def export_tflite(model: bytes, image: Image, checkpoint: Checkpoint) -> bytes:

@@ -76,11 +76,12 @@ class Layout:
 @dataclass(frozen=True)
 class Source:
     """What the image says of the model it was made from. input_shape: batch first, at most four
-    dimensions."""
+    dimensions. rate: the learning rate to use where none is asked for, (mantissa, exponent)."""
 
     digest: bytes
     classes: int
     input_shape: tuple[int, ...]
+    rate: tuple[int, int]
 
 
 def lay_out(program: Program, source: Source) -> Layout:
@@ -177,6 +178,7 @@ class _Writer:
             *(init_at, len(initial), program.input.offset, program.input.size),
             *(program.output.offset, program.output.size, source.classes),
             *(layers_at, len(program.layers)),
+            *(source.rate[0], source.rate[1] & 0xFFFFFFFF),
         ]
         return _with_header(words, source, bytes(self.body))
 

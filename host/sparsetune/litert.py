@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -44,6 +45,20 @@ def predict(model: Model, x: Array) -> Array:
     return outputs
 
 
+def activations(model: Model, x: Array, tensors: list[int]) -> Iterator[list[Array]]:
+    """For each sample the values of some tensors (their indices in the file), as stored.
+
+    x: as for predict. Raises LiteRTError.
+    """
+    interpreter = open_interpreter(model, preserve=True)
+    source = interpreter.get_input_details()[0]
+    _check_samples(x, source)
+    for sample in x:
+        interpreter.set_tensor(source["index"], sample.reshape(source["shape"]))
+        interpreter.invoke()
+        yield [interpreter.get_tensor(index) for index in tensors]
+
+
 def litert_accuracy(model: Model, x: Array, y: Array) -> float:
     """Share (0..1) of samples `x` [N, ...] whose largest output is the label `y` [N]."""
     if len(x) != len(y) or len(y) == 0:
@@ -52,8 +67,9 @@ def litert_accuracy(model: Model, x: Array, y: Array) -> float:
     return float(np.mean(scores.argmax(axis=1) == y))
 
 
-def open_interpreter(model: Model) -> Any:
-    """A LiteRT interpreter with reference kernels, one thread, tensors allocated."""
+def open_interpreter(model: Model, preserve: bool = False) -> Any:
+    """A LiteRT interpreter with reference kernels, one thread, tensors allocated. preserve: keep
+    the values between the operators, too."""
     runtime = _runtime()
     source = (
         {"model_content": bytes(model)}
@@ -64,6 +80,7 @@ def open_interpreter(model: Model) -> Any:
         interpreter = runtime.Interpreter(
             **source,
             num_threads=1,
+            experimental_preserve_all_tensors=preserve,
             experimental_op_resolver_type=runtime.OpResolverType.BUILTIN_REF,
         )
         interpreter.allocate_tensors()
@@ -98,4 +115,4 @@ def _check_samples(x: Array, source: dict[str, Any]) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[:200]

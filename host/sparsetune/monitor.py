@@ -36,6 +36,7 @@ class Run:
 
     port: str = ""
     total_steps: int | None = None
+    first: int = 0  # steps done before
     losses: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
@@ -44,6 +45,11 @@ class Run:
     last_step_at: float | None = None
     error: str | None = None
     done: bool = False
+
+    @property
+    def step(self) -> int:
+        """Number of the last step; a resumed run does not begin at 1."""
+        return self.first + len(self.losses)
 
     @property
     def steps(self) -> int:
@@ -61,7 +67,7 @@ class Run:
         rate = self.rate()
         if self.total_steps is None or not rate:
             return None
-        return max(0, self.total_steps - self.steps) / rate
+        return max(0, self.total_steps - self.step) / rate
 
     def add_step(self, fields: dict[str, Any], now: float) -> None:
         """Take the fields of a step line."""
@@ -78,6 +84,8 @@ class Run:
         self.events[kind] = fields
         if kind == "start":
             self.started = now
+            if isinstance(fields.get("first"), int):
+                self.first = fields["first"]
             if isinstance(fields.get("steps"), int):
                 self.total_steps = fields["steps"]
         elif kind == "error":
@@ -174,7 +182,7 @@ def _figures(run: Run) -> Table:
     table = Table.grid(padding=(0, 2))
     rate = run.rate()
     of = f" of {run.total_steps}" if run.total_steps else ""
-    table.add_row("step", f"{run.steps}{of}", "time left", _clock(run.seconds_left()))
+    table.add_row("step", f"{run.step}{of}", "time left", _clock(run.seconds_left()))
     table.add_row(
         "loss",
         f"{mean_of_last(run.losses):.4f}",
@@ -251,6 +259,11 @@ class Monitor:
             refresh_per_second=8,
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it prints lines instead of drawing."""
+        return self._live is None
+
     def __enter__(self) -> Monitor:
         if self._live:
             self._live.start()
@@ -279,8 +292,8 @@ class Monitor:
 
     def _feed_step(self, fields: dict[str, Any], now: float) -> None:
         self.run.add_step(fields, now)
-        self._write({"time": now, "kind": "step", "step": self.run.steps, **fields})
-        if self.run.steps % self.options.every == 0 or self.run.steps == self.run.total_steps:
+        self._write({"time": now, "kind": "step", "step": self.run.step, **fields})
+        if self.run.step % self.options.every == 0 or self.run.step == self.run.total_steps:
             self._say(_step_text(self.run))
 
     def _feed_event(self, kind: str, fields: dict[str, Any], now: float) -> None:
@@ -308,7 +321,7 @@ def _step_text(run: Run) -> str:
     of = f"/{run.total_steps}" if run.total_steps else ""
     rate = run.rate()
     return (
-        f"step {run.steps}{of}  loss {mean_of_last(run.losses):.4f}"
+        f"step {run.step}{of}  loss {mean_of_last(run.losses):.4f}"
         f"  acc {run.accuracies[-1]:.4f}  {run.step_ms[-1]:.1f} ms"
         f"  {rate or 0:.2f} steps/s  left {_clock(run.seconds_left())}"
     )

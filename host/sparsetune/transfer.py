@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from sparsetune_device.main import train
+from sparsetune_device.channels import make_policy
+from sparsetune_device.main import DEFAULTS, merge, train
+from sparsetune_device.schedule import Schedule, parse_rate
 
 from sparsetune.board import Board
 from sparsetune.data import check_dataset, load_npz, sample_file
@@ -88,3 +90,14 @@ def check_settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             choices = ", ".join(sorted(known))
             raise SparsetuneError(f"train() takes no {name}: choose among {choices}")
     return dict(pairs)
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raises SparsetuneError for what train() would refuse, before anything is pushed."""
+    settings = merge({name: options.get(name) for name in DEFAULTS}, "")
+    try:
+        rate = parse_rate(settings["rate"] or "0")
+        Schedule(settings["schedule"], rate, settings["steps"], settings["warmup"])
+        make_policy(settings["policy"], [], settings["seed"])
+    except ValueError as error:
+        raise SparsetuneError(str(error)) from error

@@ -9,26 +9,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from sparsetune_device.channels import make_policy
-from sparsetune_device.schedule import Schedule, parse_rate
 from sparsetune_device.telemetry import parse
 
 from .board import Board
 from .boardspec import load_spec
-from .commands import choose_plan, describe_plan, export_bytes
+from .commands import choose_plan, describe_plan, export_bytes, refuse_same_file
 from .data import Dataset, check_dataset, load_npz, sample_file
 from .errors import SparsetuneError
 from .files import write_whole
 from .graph import Array, Graph
 from .image import parse_image
 from .litert import litert_accuracy, predict
-from .memory import predict as predict_ram
 from .monitor import Monitor, Options, plot_loss
 from .tflite import read_tflite
 from .transfer import (
     BOARD_DATA,
     BOARD_IMAGE,
     BOARD_TRAINED,
+    check_options,
     check_settings,
     push_data,
     push_image,
@@ -119,19 +117,25 @@ class Result:
     plot: Path | None
 
     def lines(self, ram_bytes: int) -> list[str]:
-        first, last = np.mean(self.losses[:ENDS]), np.mean(self.losses[-ENDS:])
+        ends = max(1, min(ENDS, len(self.losses) // 2))
+        first, last = np.mean(self.losses[:ends]), np.mean(self.losses[-ends:])
         lines = [
             f"accuracy on {self.held_out} held-out samples (LiteRT): "
             f"{self.before:.1%} before, {self.after:.1%} after",
-            f"loss: {first:.4f} (first {ENDS} steps) to {last:.4f} (last {ENDS})",
+            f"loss: {first:.4f} (first {ends} steps) to {last:.4f} (last {ends})",
             f"time: {np.mean(self.step_ms) / 1000:.3f} seconds a step",
         ]
         if self.memory:
             peak = ram_bytes - self.memory["free"]
             lines.append(f"peak memory on the board: {peak:,} of {ram_bytes:,} bytes of RAM")
         lines.append(
-            f"trained model against LiteRT on {CHECKED} samples: {self.differing} differing bytes"
+            f"trained model against LiteRT on {min(CHECKED, self.held_out)} samples: "
+            f"{self.differing} differing bytes"
         )
+        if self.after < self.before:
+            lines.append(
+                "the model got worse: try a lower --rate, fewer layers (--last), or more samples"
+            )
         lines += [f"trained model: {self.output}", f"log: {self.log}"]
         lines.append(f"loss curve: {self.plot or 'not drawn (pip install matplotlib)'}")
         return lines
@@ -154,22 +158,22 @@ def tune(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, target: Target, port: str) -> Result:
     graph = read_tflite(args.model)
-    train, test = _datasets(args.samples, graph, args.seed)
+    train, test = _datasets(args.samples, graph, args.seed or 0)
     classes = graph.tensor(graph.logits).shape[-1]
     spec = load_spec(args.board)
-    plan, layout = choose_plan(graph, args, spec, len(train))
-    image = parse_image(layout.image)
-    use = predict_ram(image, len(train), spec)
-    for line in describe_plan(graph, plan, layout, use, len(train)):
+    output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
+    refuse_same_file(output, args.model)
+    chosen = choose_plan(graph, args, spec, train)
+    image = parse_image(chosen.layout.image)
+    for line in describe_plan(graph, chosen, spec, train):
         print(line)
-    options = _options(args, len(train))
+    options = _options(args, len(train), chosen.rate)
     before = litert_accuracy(args.model, _shaped(test.x, graph), test.y)
     print(f"accuracy before: {before:.1%} of {len(test)} held-out samples", flush=True)
-    target.push(layout.image, sample_file(train, classes))
+    target.push(image.data, sample_file(train, classes))
     view = Options(port, args.log, True if args.plain else None, args.every, options["steps"])
     with Monitor(view) as monitor:
         checkpoint = target.train(options, monitor.feed)
-    output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
     trained = export_bytes(args.model, image, checkpoint)
     write_whole(output, trained)
     png = args.plot or monitor.log_path.with_suffix(".png")
@@ -188,21 +192,19 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
     )
 
 
-def _options(args: argparse.Namespace, samples: int) -> dict[str, Any]:
+def _options(args: argparse.Namespace, samples: int, rate: str) -> dict[str, Any]:
     """Keywords of the device's train()."""
-    options: dict[str, Any] = {
+    chosen = {
         "steps": args.steps or max(200, samples),
         "seed": args.seed,
-        "rate": args.rate,
+        "rate": args.rate or rate,
         "policy": args.policy,
         "schedule": args.schedule,
+        "save_every": args.save_every,
     }
+    options = {name: value for name, value in chosen.items() if value is not None}
     options.update(check_settings(args.set))
-    try:  # now, not when everything has been pushed
-        Schedule(options["schedule"], parse_rate(options["rate"]), options["steps"])
-        make_policy(options["policy"], [], options["seed"])
-    except ValueError as error:
-        raise SparsetuneError(str(error)) from error
+    check_options(options)
     return options
 
 

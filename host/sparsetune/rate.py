@@ -1,0 +1,56 @@
+"""A learning rate to start from, by how strongly the trained layers are driven.
+
+A step of rate r on a layer with input x changes its output by r * sum(x^2) times the error, so a
+rate that suits one model wrecks another whose activations are ten times larger. The two constants
+were found on training samples of three tasks (digits, KWS, CIFAR-10: docs/DESIGN.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .graph import Array, Graph, Operator
+from .litert import activations
+from .plan import UpdatePlan
+
+SAMPLES = 32  # that the activations are measured on
+FOR_LAST = 2.0  # rate * (sum(x^2) + 1) of the layer that makes the class scores
+FOR_OTHERS = 10.0  # rate * sum(x^2) of any other: pooling thins its gradient
+TYPICAL = 0.07  # root mean square of an activation over its range, where there are no samples
+
+
+def suggest_rate(graph: Graph, plan: UpdatePlan, model: bytes, x: Array | None) -> str:
+    """A learning rate as decimal text with two digits that count. x: samples, int8 [N, ...]."""
+    ops = [graph.operators[layer.operator] for layer in plan.layers]
+    energies = _measured(graph, ops, model, x) if x is not None else _typical(graph, ops)
+    bounds = [
+        FOR_LAST / (energy + 1) if op.outputs[0] in graph.logits_aliases else FOR_OTHERS / energy
+        for op, energy in zip(ops, energies, strict=True)
+        if energy > 0
+    ]
+    return _two_digits(min(bounds, default=0.01))
+
+
+def _measured(graph: Graph, ops: list[Operator], model: bytes, x: Array) -> list[float]:
+    """Mean over the samples of sum(x^2), in real units, of each operator's input."""
+    inputs = [op.inputs[0] for op in ops]
+    sums = np.zeros(len(ops))
+    count = 0
+    for values in activations(model, x[:SAMPLES], inputs):
+        for i, (tensor, value) in enumerate(zip(inputs, values, strict=True)):
+            t = graph.tensor(tensor)
+            sums[i] += float((((value.astype(np.float64) - t.zero_point) * t.scale) ** 2).sum())
+        count += 1
+    return [float(s) for s in sums / max(1, count)]
+
+
+def _typical(graph: Graph, ops: list[Operator]) -> list[float]:
+    tensors = [graph.tensor(op.inputs[0]) for op in ops]
+    return [t.size * (TYPICAL * 255 * t.scale) ** 2 for t in tensors]
+
+
+def _two_digits(rate: float) -> str:
+    """As the board's schedule reads it: no exponent, at most nine decimals."""
+    rate = max(rate, 1e-8)
+    decimals = min(9, max(0, 1 - int(np.floor(np.log10(rate)))))
+    return f"{rate:.{decimals}f}"
