@@ -13,11 +13,14 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from runs import DIGITS, digits_task
 from sparsetune import cli, files
 from sparsetune.board import Board
 from sparsetune.errors import SparsetuneError
 from sparsetune.image import MAGIC, VERSION
+from sparsetune.litert import litert_accuracy
 
 StandIn = Callable[..., str]
 
@@ -294,3 +297,55 @@ def test_emulated_monitor(emulated_pico, tmp_path: Path) -> None:
     assert log.read_text().count('"step", "step"') >= 10
     with Board.connect(port) as board:
         assert board.exec("print('alive')") == "alive"
+
+
+# What users do of their own ---------------------------------------------------------
+
+POLICY = '''
+class Backwards:
+    """The last channels, always."""
+
+    def __init__(self, layers, seed):
+        self.layers = [layer for layer in layers if layer.is_sparse]
+
+    def choose(self, step, state):
+        for layer in self.layers:
+            for i in range(layer.chosen):
+                channel = layer.in_channels - layer.chosen + i
+                at = layer.channels_at + 2 * i
+                state[at : at + 2] = channel.to_bytes(2, "little")
+'''
+
+
+def test_own_policy_on_twin_and_emulated_board(emulated_pico, tmp_path: Path) -> None:
+    """FILE.py:CLASS travels to the board; both end with the same model."""
+    policy, samples = tmp_path / "mine.py", tmp_path / "s.npz"
+    policy.write_text(POLICY)
+    rng = np.random.default_rng(0)
+    np.savez(samples, x=rng.integers(-128, 128, (20, 16, 16, 1), np.int8), y=np.arange(20) % 10)
+    ends = []
+    for where in (["--twin"], ["--port", emulated_pico.port_link]):
+        out, log = tmp_path / f"{len(ends)}.tflite", tmp_path / "log.jsonl"
+        rest = ("-o", out, "--log", log, "--policy", f"{policy}:Backwards", "--steps", 12)
+        result = run("tune", DIGITS, samples, *where, *rest)
+        assert result.returncode == 0, result.stderr
+        ends.append(out.read_bytes())
+    assert ends[0] == ends[1]
+    assert_error(run("tune", DIGITS, samples, "--twin", "--policy", f"{policy}:No"), "no policy No")
+
+
+def test_evaluate_on_the_emulated_board(emulated_pico, tmp_path: Path) -> None:
+    """Right answers as LiteRT counts them; without a checkpoint it says so."""
+    task = digits_task(steps=1)
+    image, samples = tmp_path / "m.img", tmp_path / "s.npz"
+    image.write_bytes(task.image.data)
+    few = {"x_test": task.test.x[:30], "y_test": task.test.y[:30]}
+    np.savez(samples, x_train=task.train.x, y_train=task.train.y, **few)
+    port = emulated_pico.port_link
+    result = run("evaluate", image, samples, "--untrained", "--port", port)
+    right = round(30 * litert_accuracy(task.model, few["x_test"], few["y_test"]))
+    assert f"{right} of 30 right" in result.stdout
+    with Board.connect(str(port)) as board:
+        board.exec("import os\nfor f in os.listdir('/sparsetune'):\n os.remove('/sparsetune/' + f)")
+    assert_error(run("evaluate", image, samples, "--port", port), "there is no checkpoint")
+    assert_error(run("pull", "--port", port), "the board holds no checkpoint: train first")

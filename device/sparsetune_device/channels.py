@@ -1,7 +1,8 @@
 """Which input channels a step trains: the dynamic part of the sparse update (DGSU, 2503.17959).
 
 A policy is a class with choose(step, state); it writes the chosen channels of every sparse layer
-into the state buffer as little-endian uint16. Write your own and pass it to train().
+into the state buffer as little-endian uint16. Write your own and pass it to train(), the class or
+"MODULE:CLASS".
 """
 
 import struct
@@ -79,9 +80,15 @@ POLICIES = {"static": Static, "cyclic": Cyclic, "random": Random}
 
 
 def make_policy(policy, layers, seed):
-    """policy: a name from POLICIES, or a class of your own."""
+    """policy: a name from POLICIES, or a class of your own (itself, or as "MODULE:CLASS")."""
     if not isinstance(policy, str):
         return policy(layers, seed)
+    if ":" in policy:
+        module, name = policy.split(":")
+        try:
+            return getattr(__import__(module), name)(layers, seed)
+        except (ImportError, AttributeError):
+            raise ValueError("there is no policy %s in a module %s" % (name, module))
     if policy not in POLICIES:
         raise ValueError("no policy %s: choose %s" % (policy, ", ".join(sorted(POLICIES))))
     return POLICIES[policy](layers, seed)

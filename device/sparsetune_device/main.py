@@ -145,6 +145,7 @@ class Run:
                 self.save(keeper)
 
     def save(self, keeper):
+        gc.collect()  # files take a few KB of buffers, which shall not come on top of garbage
         settings = event_line("run", **self.settings)
         keeper.save(self.engine.image, self.engine.state, self.step, settings)
 

@@ -306,6 +306,11 @@ class Board:
                     return data
         raise SparsetuneError(f"{path} arrives damaged from {self.port}: check the cable")
 
+    def has_file(self, path: str) -> bool:
+        """Whether the board holds a file of that name."""
+        code = f"import os\ntry:\n os.stat({path!r})\n print(1)\nexcept OSError:\n print(0)"
+        return self.exec(code).strip() == "1"
+
     def remove_file(self, path: str) -> None:
         """Remove a file from the board; it is no error when there is none."""
         self.exec(f"import os\ntry:\n os.remove({path!r})\nexcept OSError:\n pass")

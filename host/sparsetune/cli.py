@@ -20,20 +20,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsetune_device.telemetry import parse
+
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
+from sparsetune.data import check_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.files import read_file, write_whole
 from sparsetune.flash import Job, flash
 from sparsetune.image import parse_image
 from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
+from sparsetune.options import run_options
 from sparsetune.transfer import (
     BOARD_DATA,
     BOARD_IMAGE,
+    BOARD_TEST,
     BOARD_TRAINED,
-    check_settings,
     push_data,
     push_image,
+    push_policy,
     sample_bytes,
 )
 
@@ -147,20 +152,18 @@ def run_train(args: argparse.Namespace) -> None:
     keywords: dict[str, object] = {
         "image": args.image,
         "data": args.data,
-        "steps": args.steps,
-        "seed": args.seed,
-        "rate": args.rate,
-        "policy": args.policy,
-        "schedule": args.schedule,
-        "save_every": args.save_every,
         "save_to": BOARD_TRAINED,
         "resume": args.resume or None,
-        **check_settings(args.set),
+        **run_options(args),
     }
     log = args.log or default_log()
     with Board.connect(args.port) as board:
+        push_policy(board, args.policy)
         try:
             train_on_board(board, keywords, _options(args, board.port, log, args.steps))
+        except KeyboardInterrupt:
+            print("what was learnt is on the board: `train --resume` goes on, `pull` fetches it")
+            raise
         finally:
             print(f"log: {log}")
     if args.plot:
@@ -219,9 +222,43 @@ def _plot(log: Path, png: Path) -> None:
         print("plot: not drawn, matplotlib is not installed (pip install 'sparsetune[plot]')")
 
 
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Count the board's right answers on labelled samples."""
+    image = parse_image(read_file(args.image), str(args.image))
+    train, test = load_npz(args.samples)
+    data = test or train
+    check_dataset(data, image.input_shape, image.classes)
+    with Board.connect(args.port) as board:
+        push_image(board, image.data)
+        push_data(board, BOARD_TEST, sample_file(data, image.classes))
+        checkpoint = None if args.untrained else BOARD_TRAINED
+        correct = evaluate_on_board(board, checkpoint)
+        board.remove_file(BOARD_TEST)
+    print(f"{correct} of {len(data)} right ({correct / len(data):.1%})")
+
+
+def evaluate_on_board(board: Board, checkpoint: str | None) -> int:
+    """How many of the samples in BOARD_TEST the board's model gets right."""
+    found: list[int] = []
+
+    def on_line(line: str) -> None:
+        event = parse(line)
+        if event and event[0] == "eval":
+            found.append(event[1]["correct"])
+
+    board.stream(
+        "from sparsetune_device.main import evaluate\n"
+        f"evaluate({BOARD_IMAGE!r}, {BOARD_TEST!r}, {checkpoint!r})",
+        on_line,
+    )
+    return found[0]
+
+
 def run_pull(args: argparse.Namespace) -> None:
     """Fetch a file from the board."""
     with Board.connect(args.port) as board:
+        if args.remote == BOARD_TRAINED and not board.has_file(BOARD_TRAINED):
+            raise SparsetuneError("the board holds no checkpoint: train first (sparsetune train)")
         data = board.read_file(args.remote)
     local = args.output or Path(args.remote.rsplit("/", 1)[-1])
     write_whole(local, data)
@@ -399,6 +436,13 @@ def _monitor_arguments(parser: argparse.ArgumentParser) -> None:
     _add_view(parser)
 
 
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_port(parser)
+    parser.add_argument("image", type=Path, help="model image, as built")
+    parser.add_argument("samples", type=Path, help="labelled samples (.npz)")
+    parser.add_argument("--untrained", action="store_true", help="the model as it came")
+
+
 def _pull_arguments(parser: argparse.ArgumentParser) -> None:
     _add_port(parser)
     parser.add_argument(
@@ -473,6 +517,12 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
         "monitor --plain",
         _monitor_arguments,
         run_monitor,
+    ),
+    "evaluate": (
+        "count the board's right answers on the test samples of an .npz",
+        "evaluate model.img samples.npz",
+        _evaluate_arguments,
+        run_evaluate,
     ),
     "pull": ("fetch the trained weights", "pull -o trained.ckpt", _pull_arguments, run_pull),
     "export": (

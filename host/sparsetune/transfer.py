@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from sparsetune_device.channels import make_policy
-from sparsetune_device.main import DEFAULTS, merge, train
-from sparsetune_device.schedule import Schedule, parse_rate
 
 from sparsetune.board import Board
 from sparsetune.data import check_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.files import read_file
 from sparsetune.image import parse_image
+from sparsetune.options import policy_file
 from sparsetune.push import push_file, push_rom
 
 ROM_IMAGE = "model.img"
 BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
 BOARD_DATA = "/sparsetune/train.dat"
+BOARD_TEST = "/sparsetune/test.dat"
 BOARD_TRAINED = "/sparsetune/trained.ckpt"
 
 
@@ -69,6 +66,13 @@ class Bar:
         print(f"{self._name}: {self._total:,} bytes, {how}")
 
 
+def push_policy(board: Board, policy: str | None) -> None:
+    """Copies the file of a policy given as FILE.py:CLASS to where the board imports it from."""
+    path = policy_file(policy)
+    if path is not None:
+        push_file(board, f"/{path.name}", read_file(path))
+
+
 def sample_bytes(path: Path, image: bytes | None) -> bytes:
     """The sample file to push: made from an .npz (its training part), which takes the image that
     it is for, or taken as it is. Raises SparsetuneError."""
@@ -80,24 +84,3 @@ def sample_bytes(path: Path, image: bytes | None) -> bytes:
     train, _ = load_npz(path)
     check_dataset(train, model.input_shape, model.classes)
     return sample_file(train, model.classes)
-
-
-def check_settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """`--set` arguments as keywords of the device's train(). Raises SparsetuneError for others."""
-    known = set(inspect.signature(train).parameters) - {"image", "data", "out"}
-    for name, _ in pairs:
-        if name not in known:
-            choices = ", ".join(sorted(known))
-            raise SparsetuneError(f"train() takes no {name}: choose among {choices}")
-    return dict(pairs)
-
-
-def check_options(options: dict[str, Any]) -> None:
-    """Raises SparsetuneError for what train() would refuse, before anything is pushed."""
-    settings = merge({name: options.get(name) for name in DEFAULTS}, "")
-    try:
-        rate = parse_rate(settings["rate"] or "0")
-        Schedule(settings["schedule"], rate, settings["steps"], settings["warmup"])
-        make_policy(settings["policy"], [], settings["seed"])
-    except ValueError as error:
-        raise SparsetuneError(str(error)) from error

@@ -21,15 +21,15 @@ from .graph import Array, Graph
 from .image import parse_image
 from .litert import litert_accuracy, predict
 from .monitor import Monitor, Options, plot_loss
+from .options import run_options
 from .tflite import read_tflite
 from .transfer import (
     BOARD_DATA,
     BOARD_IMAGE,
     BOARD_TRAINED,
-    check_options,
-    check_settings,
     push_data,
     push_image,
+    push_policy,
 )
 from .twin import Twin
 
@@ -56,14 +56,16 @@ class Target(Protocol):
 class OnBoard:
     """A board on a serial port."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, policy: str | None) -> None:
         self.board = board
+        self.policy = policy
 
     def push(self, image: bytes, samples: bytes) -> None:
         push_image(self.board, image)
         push_data(self.board, BOARD_DATA, samples)
 
     def train(self, options: dict[str, Any], out: Line) -> bytes:
+        push_policy(self.board, self.policy)
         call = self._call("train", BOARD_DATA, save_to=BOARD_TRAINED, **options)
         self.board.stream(call, out)
         return self.board.read_file(BOARD_TRAINED)
@@ -147,7 +149,7 @@ def tune(args: argparse.Namespace) -> None:
         result = run(args, OnTwin(), "twin")
     else:
         with Board.connect(args.port) as board:
-            result = run(args, OnBoard(board), board.port)
+            result = run(args, OnBoard(board, args.policy), board.port)
     for line in result.lines(load_spec(args.board).ram_bytes):
         print(line)
     if result.differing:
@@ -193,19 +195,8 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
 
 
 def _options(args: argparse.Namespace, samples: int, rate: str) -> dict[str, Any]:
-    """Keywords of the device's train()."""
-    chosen = {
-        "steps": args.steps or max(200, samples),
-        "seed": args.seed,
-        "rate": args.rate or rate,
-        "policy": args.policy,
-        "schedule": args.schedule,
-        "save_every": args.save_every,
-    }
-    options = {name: value for name, value in chosen.items() if value is not None}
-    options.update(check_settings(args.set))
-    check_options(options)
-    return options
+    """Keywords of the device's train(): asked for, else by the samples and the model."""
+    return {"steps": max(200, samples), "rate": rate, **run_options(args)}
 
 
 def _datasets(path: Path, graph: Graph, seed: int) -> tuple[Dataset, Dataset]:

@@ -1,0 +1,66 @@
+"""What the command line asks of the device's train(), checked before anything is pushed."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from sparsetune_device.channels import make_policy
+from sparsetune_device.main import DEFAULTS, merge, train
+from sparsetune_device.schedule import Schedule, parse_rate
+
+from .errors import SparsetuneError
+
+NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every")
+
+
+def run_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keywords for train(): what was asked for, and nothing else. Raises SparsetuneError for what
+    train() would refuse."""
+    options = {name: getattr(args, name) for name in NAMES}
+    options.update(_settings(args.set))
+    if options["policy"]:
+        options["policy"] = _policy_name(options["policy"])
+    options = {name: value for name, value in options.items() if value is not None}
+    _check(options)
+    return options
+
+
+def policy_file(policy: str | None) -> Path | None:
+    """The file that a policy given as FILE.py:CLASS lies in."""
+    path, colon, _ = (policy or "").rpartition(":")
+    return Path(path) if colon and path.endswith(".py") else None
+
+
+def _policy_name(policy: str) -> str:
+    """FILE.py:CLASS as the device finds it, MODULE:CLASS; importable here as well."""
+    path = policy_file(policy)
+    if path is None:
+        return policy
+    if not path.is_file():
+        raise SparsetuneError(f"{path} is missing: name the file of your policy")
+    sys.path.insert(0, str(path.resolve().parent))
+    return f"{path.stem}:{policy.rpartition(':')[2]}"
+
+
+def _settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`--set` arguments as keywords of the device's train(). Raises SparsetuneError for others."""
+    known = set(inspect.signature(train).parameters) - {"image", "data", "out"}
+    for name, _ in pairs:
+        if name not in known:
+            choices = ", ".join(sorted(known))
+            raise SparsetuneError(f"train() takes no {name}: choose among {choices}")
+    return dict(pairs)
+
+
+def _check(options: dict[str, Any]) -> None:
+    settings = merge({name: options.get(name) for name in DEFAULTS}, "")
+    try:
+        rate = parse_rate(settings["rate"] or "0")
+        Schedule(settings["schedule"], rate, settings["steps"], settings["warmup"])
+        make_policy(settings["policy"], [], settings["seed"])
+    except ValueError as error:
+        raise SparsetuneError(str(error)) from error
