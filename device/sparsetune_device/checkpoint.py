@@ -52,12 +52,14 @@ class Keeper:
     def __init__(self, path, resumed):
         self.path = path
         self.is_first = not resumed
+        self.saved = None  # steps in the checkpoint that this run wrote last
 
     def save(self, image, state, steps, settings):
         if self.is_first:
             self.is_first = False
             self._set_aside()
         save(self.path, image, state, steps, settings)
+        self.saved = steps
 
     def _set_aside(self):
         if _steps_in(self.path) > _steps_in(self.path + OLD):

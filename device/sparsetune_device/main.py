@@ -145,9 +145,12 @@ class Run:
                 self.save(keeper)
 
     def save(self, keeper):
-        gc.collect()  # files take a few KB of buffers, which shall not come on top of garbage
+        if keeper.saved == self.step:
+            return
+        gc.collect()  # a file takes a few KB of buffers: not on top of garbage, and given back
         settings = event_line("run", **self.settings)
         keeper.save(self.engine.image, self.engine.state, self.step, settings)
+        gc.collect()
 
     def one_step(self):
         """Returns (loss in units of 1/65536, 1 if the prediction was right else 0)."""

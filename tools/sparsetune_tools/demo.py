@@ -16,8 +16,6 @@ from .shell import BUILD, ROOT, ToolError, run_main, say
 
 MODEL = ROOT / "host" / "sparsetune" / "models" / "digits_int8.tflite"
 OUT = ROOT / "out" / "demo"
-# One plan and one rate for every seed, fixed beforehand.
-SETTINGS = ("--last", "6", "--rate", "0.02", "--steps", "500")
 
 
 def make_samples(path: Path, seed: int) -> None:
@@ -33,7 +31,7 @@ def command(port: str, samples: Path, seed: int) -> list[str]:
     outputs = ["-o", str(OUT / "digits_trained.tflite"), "--plot", str(OUT / "loss.png")]
     return [
         *(str(Path(sys.executable).with_name("sparsetune")), "tune", str(MODEL), str(samples)),
-        *("--port", port, *SETTINGS, "--seed", str(seed), "--log", str(OUT / "loss.jsonl")),
+        *("--port", port, "--seed", str(seed), "--log", str(OUT / "loss.jsonl")),
         *outputs,
     ]
 
