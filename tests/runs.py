@@ -17,6 +17,7 @@ from sparsetune.graph import Graph
 from sparsetune.image import Image, parse_image
 from sparsetune.plan import UpdatePlan, default_plan
 from sparsetune.push import push_file, push_rom
+from sparsetune.rate import suggest_rate
 from sparsetune.tflite import read_tflite
 from sparsetune.twin import Twin
 from sparsetune_device.telemetry import parse
@@ -67,11 +68,13 @@ def digits_task(steps: int = 40, seed: int = 1) -> Task:
 
 
 def kws_task(shared: Path, steps: int = 200, seed: int = 1) -> Task:
-    """Keyword spotting through another microphone. Plan and rate were chosen on 100 of the 400
-    samples to adapt with, six seeds each; the held-out samples had no say."""
-    options = {"steps": steps, "rate": "0.005", "seed": seed, "policy": "random"}
-    model = shared / shared_tasks.KWS_MODEL
-    return make_task(model, shared_tasks.kws_task(shared), lambda g: default_plan(g, 6), **options)
+    """Keyword spotting through another microphone, with the plan and the rate that a user gets:
+    the samples to adapt with decide, the held-out ones have no say."""
+    model, sets = shared / shared_tasks.KWS_MODEL, shared_tasks.kws_task(shared)
+    graph = read_tflite(model)
+    rate = suggest_rate(graph, default_plan(graph, 6), model.read_bytes(), sets["x_train"])
+    options = {"steps": steps, "rate": rate, "seed": seed, "policy": "cyclic"}
+    return make_task(model, sets, lambda g: default_plan(g, 6), **options)
 
 
 def cifar_task(shared: Path, steps: int = 20, seed: int = 1) -> Task:
