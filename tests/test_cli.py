@@ -21,6 +21,7 @@ from sparsetune.board import Board
 from sparsetune.errors import SparsetuneError
 from sparsetune.image import MAGIC, VERSION
 from sparsetune.litert import litert_accuracy
+from sparsetune.push import push_file, push_rom
 
 StandIn = Callable[..., str]
 
@@ -349,3 +350,16 @@ def test_evaluate_on_the_emulated_board(emulated_pico, tmp_path: Path) -> None:
         board.exec("import os\nfor f in os.listdir('/sparsetune'):\n os.remove('/sparsetune/' + f)")
     assert_error(run("evaluate", image, samples, "--port", port), "there is no checkpoint")
     assert_error(run("pull", "--port", port), "the board holds no checkpoint: train first")
+
+
+def test_what_is_not_asked_for_is_left_to_the_board(emulated_pico, tmp_path: Path) -> None:
+    """A resumed run takes its settings from the checkpoint, the number of steps included."""
+    assert cli.build_parser().parse_args(["train"]).steps is None
+    task = digits_task(steps=1)
+    with Board.connect(emulated_pico.port) as board:
+        push_rom(board, {"model.img": task.image.data})
+        push_file(board, cli.BOARD_DATA, task.samples)
+    train = ("train", "--port", emulated_pico.port, "--log", tmp_path / "log.jsonl")
+    assert run(*train, "--steps", 6).returncode == 0
+    assert_error(run(*train, "--resume"), "all 6 steps are done: ask for more steps")
+    assert "step 9/9" in run(*train, "--resume", "--steps", 9).stdout

@@ -426,7 +426,6 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default=BOARD_DATA, help=f"on the board ({BOARD_DATA})")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     _add_run(parser)
-    parser.set_defaults(steps=200)
     _add_view(parser)
 
 
