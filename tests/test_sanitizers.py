@@ -188,7 +188,7 @@ DIVISIONS = {
     "depthwise_conv2d_update",  # once a tap
     "update_tap",  # once a tap
     "correlate",  # once a tap
-    "st_shape_ok",  # once a call
+    "shape_ok",  # once a call
     "append_number",  # error text
 }
 

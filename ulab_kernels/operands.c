@@ -9,8 +9,8 @@ size_t st_bytes_of(int64_t n, size_t element) {
 
 // The address behind a reference to `size` bytes, or NULL with the context's status set.
 void *st_place(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
-    const uint32_t space = ref >> 30, offset = ref & 0x3fffffffu;
-    if (space != ST_NOWHERE) {
+    const uint32_t space = st_space_of(ref), offset = ref & ((1u << ST_REF_BITS) - 1);
+    if (space < ST_BUFFERS) {
         const st_buffer_t *b = &c->machine->buffer[space];
         if (offset <= b->size && size <= b->size - offset && (offset & (align - 1)) == 0)
             return b->data + offset;
@@ -21,7 +21,7 @@ void *st_place(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
 
 // Shapes, tables and operators must not change while they are being used: only the image is safe.
 const void *st_place_fixed(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
-    if (ref >> 30 != ST_IN_IMAGE) {
+    if (st_space_of(ref) != ST_IN_IMAGE) {
         c->status = ST_BAD_REF;
         return NULL;
     }
@@ -29,7 +29,7 @@ const void *st_place_fixed(st_context_t *c, st_ref_t ref, size_t size, size_t al
 }
 
 void *st_place_writable(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
-    if (ref >> 30 == ST_IN_IMAGE) {
+    if (st_space_of(ref) == ST_IN_IMAGE) {
         c->status = ST_BAD_REF;
         return NULL;
     }
@@ -37,7 +37,7 @@ void *st_place_writable(st_context_t *c, st_ref_t ref, size_t size, size_t align
 }
 
 void *st_place_in_arena(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
-    if (ref >> 30 != ST_IN_ARENA) {
+    if (st_space_of(ref) != ST_IN_ARENA) {
         c->status = ST_BAD_REF;
         return NULL;
     }
@@ -114,7 +114,7 @@ const st_softmax_params_t *st_softmax_params(st_context_t *c, st_ref_t ref) {
 
 // The chosen channels, all of them below `of`. Not in the arena, where kernels write.
 const uint16_t *st_channel_list(st_context_t *c, st_ref_t ref, int32_t n, int32_t of) {
-    if (ref >> 30 == ST_IN_ARENA)
+    if (st_space_of(ref) == ST_IN_ARENA)
         c->status = ST_BAD_REF;
     const uint16_t *index = PLACE(uint16_t, ref, n);
     for (int32_t i = 0; index && i < n; i++)

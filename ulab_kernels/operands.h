@@ -39,7 +39,7 @@ void *st_place_in_arena(st_context_t *c, st_ref_t ref, size_t size, size_t align
     ((type *)st_place_in_arena(c, ref, st_bytes_of(n, sizeof(type)), sizeof(type)))
 
 static inline int st_is_nowhere(st_ref_t ref) {
-    return ref >> 30 == ST_NOWHERE;
+    return st_space_of(ref) == ST_NOWHERE;
 }
 
 static inline int st_in_range(int32_t v, int32_t lo, int32_t hi) {

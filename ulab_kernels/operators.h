@@ -1,5 +1,5 @@
 // The operators of a program as they stand in the image (docs/FORMAT.md), and what runs each.
-// Internal to the machine: program.c, operands.c, run_forward.c, run_backward.c.
+// Internal to the machine: program.c, operands.c, run_*.c.
 #ifndef ST_OPERATORS_H
 #define ST_OPERATORS_H
 
@@ -118,14 +118,14 @@ typedef struct {
     int32_t layer;
 } st_op_update_t;
 
-/// Convolutions ///
+/// Error tensors (run_error.c) ///
 
-int st_is_depthwise(const st_op_head_t *h);
+// Exponent of the error tensor that an operator reads; 0 where it reads none.
+int st_error_exponent(st_context_t *c, st_ref_t at);
 
-int64_t st_weight_count(const st_conv_geometry_t *g, const st_op_head_t *h);
-
-// What the kind of convolution asks of its shape, beyond st_geometry(); g may be NULL.
-int st_shape_ok(st_context_t *c, const st_conv_geometry_t *g, const st_op_head_t *h);
+// Opens the error tensor of `count` elements that an operator writes.
+st_emit_t st_open_error(st_context_t *c, const st_error_out_t *out, const st_op_head_t *h,
+                        int64_t count);
 
 /// Forward ///
 

@@ -40,7 +40,7 @@ static int is_skipped(const st_machine_t *m, const st_op_head_t *op) {
 }
 
 static st_status_t check_buffers(const st_machine_t *m) {
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < ST_BUFFERS; i++)
         if (m->buffer[i].size && (uintptr_t)m->buffer[i].data & 3)
             return ST_BAD_BUFFER;
     if (m->buffer[ST_IN_STATE].size < sizeof(st_control_t))

@@ -7,20 +7,25 @@
 #include <stdint.h>
 
 #define ST_IMAGE_MAGIC 0x4d495453u // "STIM"
-#define ST_IMAGE_VERSION 1u
+#define ST_IMAGE_VERSION 2u
 
-// A place in one of the three buffers: the buffer in the upper two bits, the byte offset below.
+// A place in one of the buffers: the buffer in the upper three bits, the byte offset below.
 typedef uint32_t st_ref_t;
-enum { ST_IN_IMAGE = 0, ST_IN_STATE = 1, ST_IN_ARENA = 2, ST_NOWHERE = 3 };
+#define ST_REF_BITS 29
+enum { ST_IN_IMAGE = 0, ST_IN_STATE = 1, ST_IN_ARENA = 2, ST_BUFFERS = 3, ST_NOWHERE = 7 };
+
+static inline uint32_t st_space_of(st_ref_t ref) {
+    return ref >> ST_REF_BITS;
+}
 
 typedef struct {
     uint8_t *data;
     size_t size;
 } st_buffer_t;
 
-// [ST_IN_IMAGE] is only read. All three start at 4-byte aligned addresses.
+// [ST_IN_IMAGE] is only read. All start at 4-byte aligned addresses.
 typedef struct {
-    st_buffer_t buffer[3];
+    st_buffer_t buffer[ST_BUFFERS];
     int training; // 0: operators that only training needs are passed over
 } st_machine_t;
 

@@ -29,7 +29,7 @@ class Image:
 
     def __init__(self, data):
         self.data = data
-        if len(data) < 128 or bytes(data[:4]) != MAGIC:
+        if len(data) < 192 or bytes(data[:4]) != MAGIC:
             raise ValueError("not a sparsetune image: build and push it again")
         version, size, crc = struct.unpack_from("<3I", data, 4)
         if version != kernels.abi():

@@ -12,11 +12,11 @@ from .errors import SparsetuneError
 from .program import Buffer, Const, LimitOf, Op, Program, Slot, TrainedLayer, Word
 
 MAGIC = b"STIM"
-VERSION = 1
-HEADER_WORDS = 32
+VERSION = 2
+HEADER_WORDS = 48
 CONTROL_BYTES = 32  # st_control_t
 CRC_FROM = 16  # the checksum covers everything behind itself
-IN_STATE, IN_ARENA, NOWHERE = 1 << 30, 2 << 30, 3 << 30
+IN_STATE, IN_ARENA, NOWHERE = 1 << 29, 2 << 29, 7 << 29
 ABSENT = 0xFFFFFFFF
 LAYER_WORDS = 12
 

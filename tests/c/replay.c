@@ -98,7 +98,7 @@ static uint32_t damaged(uint32_t word, uint32_t random) {
     case 1:
         return word + ((random >> 3) & 63) - 32;
     case 2:
-        return word ^ (3u << 30 & random);
+        return word ^ (7u << 29 & random);
     case 3:
         return random;
     case 4:

@@ -1,0 +1,129 @@
+#include "operators.h"
+
+#include "depthwise_conv2d.h"
+#include "fully_connected.h"
+#include "random.h"
+
+static int is_depthwise(const st_op_head_t *h) {
+    return h->opcode == OP_DEPTHWISE_CONV2D || h->opcode == OP_DEPTHWISE_CONV2D_GRAD_INPUT ||
+           h->opcode == OP_DEPTHWISE_CONV2D_UPDATE;
+}
+
+static int64_t weight_count(const st_conv_geometry_t *g, const st_op_head_t *h) {
+    const int64_t taps = (int64_t)g->kernel_h * g->kernel_w * g->out_c;
+    return is_depthwise(h) ? taps : taps * g->in_c;
+}
+
+static int is_row_of_samples(const st_conv_geometry_t *g) {
+    return g->in_h == 1 && g->out_h == 1 && g->in_w == g->out_w;
+}
+
+// What the kind of convolution asks of its shape, beyond geometry().
+static int shape_ok(st_context_t *c, const st_conv_geometry_t *g, const st_op_head_t *h) {
+    if (g && is_depthwise(h) && g->out_c % g->in_c)
+        c->status = ST_BAD_OPERATOR;
+    if (g && h->opcode == OP_FULLY_CONNECTED && !is_row_of_samples(g))
+        c->status = ST_BAD_OPERATOR;
+    return c->status == ST_OK;
+}
+
+static const st_requant_t *requant_table(st_context_t *c, st_ref_t ref, int32_t n) {
+    const st_requant_t *table = (const st_requant_t *)PLACE_FIXED(int32_t, ref, 2 * (int64_t)n);
+    for (int32_t i = 0; table && i < n; i++)
+        if (!st_in_range(table[i].shift, -31, 30))
+            c->status = ST_BAD_OPERATOR;
+    return table;
+}
+
+void st_run_conv(st_context_t *c, const st_op_conv_t *op) {
+    const st_conv_geometry_t *g = st_geometry(c, op->geometry);
+    if (!shape_ok(c, g, &op->head))
+        return;
+    const st_conv_params_t p = {
+        .weights = PLACE(int8_t, op->weights, weight_count(g, &op->head)),
+        .bias = PLACE(int32_t, op->bias, g->out_c),
+        .requant = requant_table(c, op->requant, g->out_c),
+    };
+    const int8_t *x = PLACE(int8_t, op->x, st_in_count(g));
+    int8_t *y = PLACE_OUT(int8_t, op->y, st_out_count(g));
+    if (c->status)
+        return;
+    if (is_depthwise(&op->head))
+        depthwise_conv2d_s8(g, &p, x, y);
+    else if (op->head.opcode == OP_FULLY_CONNECTED)
+        fully_connected_s8(g, &p, x, y);
+    else
+        conv2d_s8(g, &p, x, y);
+}
+
+void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
+    const st_conv_geometry_t *g = st_geometry(c, op->geometry);
+    if (!shape_ok(c, g, &op->head))
+        return;
+    const st_conv_params_t p = {
+        .weights = PLACE(int8_t, op->weights, weight_count(g, &op->head)),
+        .scale_q15 = PLACE(uint16_t, op->scale_q15, g->out_c),
+    };
+    const int depthwise = is_depthwise(&op->head);
+    const int16_t *dy = PLACE(int16_t, op->dy, st_out_count(g));
+    int32_t *row = PLACE_OUT(int32_t, op->out.row, (int64_t)g->in_c * (1 + depthwise));
+    st_emit_t e = st_open_error(c, &op->out, &op->head, st_in_count(g));
+    if (c->status)
+        return;
+    if (depthwise)
+        depthwise_conv2d_grad_input(g, &p, dy, row, &e);
+    else
+        conv2d_grad_input(g, &p, dy, row, &e);
+    st_emit_end(&e);
+}
+
+// Writing the weights must not change the list of channels that says where to write.
+static int are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size) {
+    const uintptr_t a_at = (uintptr_t)a, b_at = (uintptr_t)b;
+    return a_at + (size_t)a_size <= b_at || b_at + (size_t)b_size <= a_at;
+}
+
+static void place_weights(st_context_t *c, const st_op_update_t *op, const st_conv_geometry_t *g,
+                          st_update_t *u) {
+    const int64_t n = weight_count(g, &op->head);
+    u->n_channels = op->chosen;
+    u->channels = st_channel_list(c, op->channels, op->chosen, g->in_c);
+    u->kept = PLACE(int8_t, op->kept, (int64_t)g->in_h * g->in_w * op->chosen);
+    u->weights = PLACE_OUT(int8_t, op->weights, n);
+    u->residual = st_is_nowhere(op->residual) ? NULL : PLACE_OUT(int8_t, op->residual, n);
+    u->weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, 2 * (int64_t)g->out_c);
+    const int64_t list = (int64_t)op->chosen * 2;
+    if (c->status == ST_OK && !(are_apart(u->channels, list, u->weights, n) &&
+                                are_apart(u->channels, list, u->residual, u->residual ? n : 0)))
+        c->status = ST_BAD_REF;
+}
+
+static void place_bias(st_context_t *c, const st_op_update_t *op, const st_conv_geometry_t *g,
+                       st_update_t *u) {
+    u->bias = PLACE_OUT(int32_t, op->bias, g->out_c);
+    u->bias_rate = (const st_rate_t *)PLACE(uint16_t, op->bias_rate, 2 * (int64_t)g->out_c);
+}
+
+void st_run_update(st_context_t *c, const st_op_update_t *op) {
+    const st_conv_geometry_t *g = st_geometry(c, op->geometry);
+    if (!shape_ok(c, g, &op->head))
+        return;
+    const st_control_t *control = st_control_of(c);
+    st_update_t u = {
+        .learning_rate = {(uint16_t)control->rate_mantissa, (int16_t)control->rate_exponent},
+        .error_exponent = st_error_exponent(c, op->dy_exponent_at),
+        .seed = st_random(control->seed, (uint32_t)op->layer),
+    };
+    if (op->chosen)
+        place_weights(c, op, g, &u);
+    if (!st_is_nowhere(op->bias))
+        place_bias(c, op, g, &u);
+    const int16_t *dy = PLACE(int16_t, op->dy, st_out_count(g));
+    int32_t *row = op->chosen ? PLACE_ARENA(int32_t, op->row, op->chosen) : NULL;
+    if (c->status)
+        return;
+    if (is_depthwise(&op->head))
+        depthwise_conv2d_update(g, dy, &u, row);
+    else
+        conv2d_update(g, dy, &u, row);
+}
