@@ -10,7 +10,7 @@ CFLAGS = os.environ.get("SPARSETUNE_CFLAGS", "-O3 -fwrapv -std=c99 -Wall")
 sources = [path for path in kernels if not path.endswith("bind_micropython.c")]
 
 setup(
-    packages=["sparsetune", "sparsetune_device", "sparsetune_tools"],
+    packages=["sparsetune", "sparsetune.operators", "sparsetune_device", "sparsetune_tools"],
     package_dir={
         "sparsetune": "host/sparsetune",
         "sparsetune_device": "device/sparsetune_device",

@@ -43,7 +43,7 @@ def distances(graph: Graph, ours: Gradients, wanted: Gradients) -> Iterator[Dist
             wanted_values = getattr(wanted, what)[index]
             yield Distance(
                 index,
-                graph.operators[index].kind,
+                graph.operator(index).kind,
                 what,
                 cosine(values, wanted_values),
                 length_ratio(values, wanted_values),

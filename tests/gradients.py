@@ -171,7 +171,7 @@ def measure(machine: Machine, x: Array, label: int, wanted: Gradients) -> Gradie
 def _measure_update(
     machine: Machine, index: int, op: Op, wanted: Gradients, ours: Gradients
 ) -> None:
-    graph, source = machine.graph, machine.graph.operators[op.source]
+    graph, source = machine.graph, machine.graph.operator(op.source)
     weights = graph.tensor(source.inputs[1])
     x_scale = graph.tensor(source.inputs[0]).scale
     axis = 3 if source.kind == "DEPTHWISE_CONV_2D" else 0

@@ -114,7 +114,7 @@ def gradient_read_by(machine: Machine, op: Op) -> Gradient | None:
     dy, exponent = (op.words[i] for i in DY_AT[op.code])
     assert isinstance(dy, Buffer) and isinstance(exponent, Slot)
     scale = 2.0 ** int(machine.slot(exponent, np.int16)[0])
-    tensor = machine.graph.operators[op.source].outputs[0]
+    tensor = machine.graph.operator(op.source).outputs[0]
     masked = any(o.code == Code.APPLY_MASK and o.source == op.source for o in machine.ops)
     return Gradient(tensor, masked, machine.read(dy, np.int16) * scale)
 

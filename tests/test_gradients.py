@@ -148,7 +148,7 @@ def test_chosen_channels_get_the_gradient_of_the_dense_update(channels: int) -> 
     ours, wanted = compare(model, machine, net.sample(), 1)
     for index, gradient in wanted.weights.items():
         of = np.arange(gradient.shape[-1]) // (
-            2 if graph.operators[index].kind.startswith("D") else 1
+            2 if graph.operator(index).kind.startswith("D") else 1
         )
         gradient[..., ~np.isin(of, chosen[index])] = 0
     assert_close(graph, ours, wanted, channels)

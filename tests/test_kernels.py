@@ -209,7 +209,7 @@ def test_whole_model_and_every_tensor_inside(seed: int) -> None:
     machine.load(x)
     for i, op in enumerate(machine.ops):
         machine.run(i, i + 1, training=False)
-        tensor = machine.graph.operators[op.source].outputs[0]
+        tensor = machine.graph.operator(op.source).outputs[0]
         np.testing.assert_array_equal(machine.read(op.buffers[-1], np.int8), wanted[tensor].ravel())
 
 

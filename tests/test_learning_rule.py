@@ -313,7 +313,7 @@ def test_which_channels_are_visited(policy: str) -> None:
         for op, chosen in run.channels().items():
             seen[op].update(chosen)
             if (number + 1) % rounds[op] == 0:
-                expected = run.machine.graph.tensor(run.graph.operators[op].inputs[0]).shape[3]
+                expected = run.machine.graph.tensor(run.graph.operator(op).inputs[0]).shape[3]
                 assert len(seen[op]) == (run.CHOSEN[op] if policy == "static" else expected)
                 seen[op].clear()
 

@@ -12,9 +12,9 @@ from .data import Dataset, check_dataset, load_npz
 from .errors import SparsetuneError
 from .export import export_tflite, parse_checkpoint
 from .files import read_file, write_whole
+from .geometry import conv_geometry
 from .graph import TRAINABLE, Graph, Operator, input_channels
 from .image import Image, Layout, parse_image, read_image
-from .lower import conv_geometry
 from .memory import RamUse, check_fits, predict
 from .plan import UpdatePlan, check_plan, default_plan, load_plan, plan_within, save_plan
 from .rate import suggest_rate
@@ -112,7 +112,7 @@ def describe_plan(
     """What trains, what it takes, and at which rate."""
     lines = []
     for layer in chosen.plan.layers:
-        op = graph.operators[layer.operator]
+        op = graph.operator(layer.operator)
         channels = input_channels(graph, op)
         bias = "and bias" if layer.bias else "no bias"
         lines.append(

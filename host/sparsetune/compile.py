@@ -4,24 +4,85 @@ from __future__ import annotations
 
 from sparsetune_device.schedule import parse_rate
 
+from .backward import Backward
 from .data import MAX_CLASSES
-from .differentiate import active_operators, differentiate, held_tensors
 from .errors import SparsetuneError
-from .graph import Graph
+from .geometry import output_limits
+from .graph import Graph, Operator
 from .image import Layout, Source, lay_out
-from .lower import Lowering, lower_forward
+from .loss import differentiate_loss
+from .lowering import Lowering
+from .operators import KINDS
 from .plan import UpdatePlan, check_plan
-from .program import Program
+from .program import Buffer, Code, Flag, Program
 
 
 def build_program(graph: Graph, plan: UpdatePlan) -> Program:
     """Forward and backward program. A plan without layers gives inference alone."""
     active = active_operators(graph, plan)
     low = Lowering(graph, plan, active, held_tensors(graph, plan, active))
-    lower_forward(low)
+    _lower_forward(low)
     if plan.layers:
-        differentiate(low)
+        _differentiate(low)
     return low.program
+
+
+def active_operators(graph: Graph, plan: UpdatePlan) -> set[int]:
+    """Operators whose output gradient is needed: the trained ones and all between them and the
+    loss."""
+    active: set[int] = set()
+    reached: set[int] = set()
+    for op in graph.operators:
+        if plan.layer(op.index) or any(t in reached for t in op.inputs):
+            active.add(op.index)
+            reached.update(op.outputs)
+    return active
+
+
+def held_tensors(graph: Graph, plan: UpdatePlan, active: set[int]) -> set[int]:
+    """Tensors that backward reads whole."""
+    held = set(graph.logits_aliases) if plan.layers else set()
+    for op in graph.operators:
+        if op.index in active:
+            held |= KINDS[op.kind].holds(graph, op, plan)
+    return held
+
+
+def _lower_forward(low: Lowering) -> None:
+    """Appends the forward program."""
+    low.program.input = low.new_value(low.graph.input)
+    for op in low.graph.operators:
+        KINDS[op.kind].lower(low, op)
+        if op.index in low.active:
+            _keep_mask(low, op)
+    low.program.forward = len(low.program.ops)
+    low.program.output = low.values[low.graph.output]
+
+
+def _keep_mask(low: Lowering, op: Operator) -> None:
+    """One bit for each output element: does the clamp pass the gradient?"""
+    if not KINDS[op.kind].clamps(low.graph, op):
+        return
+    tensor = low.graph.tensor(op.outputs[0])
+    if tensor.index in low.graph.logits_aliases and output_limits(low.graph, op) == (-128, 127):
+        return  # the loss looks at the ends of the range itself
+    bits = Buffer(f"mask{op.index}", (tensor.size + 7) // 8)
+    low.masks[op.index] = bits
+    lo, hi = output_limits(low.graph, op)
+    y = low.values[tensor.index]
+    low.emit(Code.CLAMP_MASK, op, y, bits, tensor.size, lo, hi, flags=Flag.TRAINING_ONLY)
+
+
+def _differentiate(low: Lowering) -> None:
+    """Appends loss, backward pass and updates to a program that holds the forward pass.
+
+    An operator's input gradient is made before its weights move, and the weight gradient is
+    applied as it is made."""
+    back = Backward(low)
+    differentiate_loss(back)
+    for op in reversed(low.graph.operators):
+        if op.index in low.active and any(t in back.errors for t in op.outputs):
+            KINDS[op.kind].differentiate(back, op)
 
 
 def compile_image(graph: Graph, plan: UpdatePlan, rate: str = "0.005") -> Layout:

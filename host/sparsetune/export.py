@@ -48,7 +48,7 @@ def trained_tensors(graph: Graph, image: Image, state: bytes) -> dict[int, bytes
     """Tensor index -> trained contents, as the .tflite stores them."""
     values: dict[int, bytes] = {}
     for layer in image.layers:
-        op = graph.operators[layer.operator]
+        op = graph.operator(layer.operator)
         if layer.weights_at != ABSENT:
             end = layer.weights_at + layer.weights_bytes
             values[op.inputs[1]] = state[layer.weights_at : end]

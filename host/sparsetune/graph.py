@@ -11,15 +11,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-SUPPORTED = (
-    "CONV_2D",
-    "DEPTHWISE_CONV_2D",
-    "FULLY_CONNECTED",
-    "AVERAGE_POOL_2D",
-    "ADD",
-    "RESHAPE",
-    "SOFTMAX",
-)
 TRAINABLE = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -71,6 +62,10 @@ class Graph:
 
     def tensor(self, index: int) -> Tensor:
         return self.tensors[index]
+
+    def operator(self, index: int) -> Operator:
+        """The operator with that number in the file; simplify.py may have taken others out."""
+        return next(op for op in self.operators if op.index == index)
 
     def bias_of(self, op: Operator) -> Tensor | None:
         """The bias of a convolution or fully connected operator, if it has one."""

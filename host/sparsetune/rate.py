@@ -21,7 +21,7 @@ TYPICAL = 0.07  # root mean square of an activation over its range, where there 
 
 def suggest_rate(graph: Graph, plan: UpdatePlan, model: bytes, x: Array | None) -> str:
     """A learning rate as decimal text with two digits that count. x: samples, int8 [N, ...]."""
-    ops = [graph.operators[layer.operator] for layer in plan.layers]
+    ops = [graph.operator(layer.operator) for layer in plan.layers]
     energies = _measured(graph, ops, model, x) if x is not None else _typical(graph, ops)
     bounds = [
         FOR_LAST / (energy + 1) if op.outputs[0] in graph.logits_aliases else FOR_OTHERS / energy

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .check import check_graph
 from .errors import SparsetuneError
-from .graph import SUPPORTED, Array, Graph, Operator, Tensor
+from .graph import Array, Graph, Operator, Tensor
+from .simplify import simplify
 
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8"}
 _SCHEMA = "ai_edge_litert.schema_py_generated"  # tflite-runtime's wheel has none
@@ -37,7 +38,8 @@ def parse_tflite(data: bytes, name: str = "model") -> Graph:
         graph = _graph(model, hashlib.sha256(data).digest())
     except _PARSE_ERRORS as error:
         raise _damaged(name) from error
-    _check(graph, name)
+    graph = simplify(graph)
+    check_graph(graph, name)
     return graph
 
 
@@ -127,161 +129,3 @@ def _operator(model: Any, index: int, o: Any) -> Operator:
     inputs = () if o.inputs is None else tuple(int(i) for i in o.inputs)
     outputs = () if o.outputs is None else tuple(int(i) for i in o.outputs)
     return Operator(index, kind, inputs, outputs, options)
-
-
-# What can be run ------------------------------------------------------------------------------
-
-
-def _check(graph: Graph, name: str) -> None:
-    if not graph.operators:
-        raise SparsetuneError(f"{name} has no operators: there is nothing to train")
-    if graph.tensor(graph.input).dtype.startswith("float"):
-        raise SparsetuneError(
-            f"{name} is a float model (input {graph.tensor(graph.input).dtype}): "
-            "convert it with full int8 quantisation, input and output included"
-        )
-    if len(graph.tensor(graph.input).shape) > 4:
-        raise SparsetuneError(f"{name} has an input of more than four dimensions: not supported")
-    defined = {graph.input}
-    for op in graph.operators:
-        _check_operator(graph, op, defined)
-        defined.update(op.outputs)
-    if graph.output not in defined - {graph.input}:
-        raise SparsetuneError(f"no operator of {name} makes its output: convert the model again")
-
-
-def _refuse(op: Operator, what: str) -> SparsetuneError:
-    return SparsetuneError(f"operator {op.index} ({op.kind}) {what}")
-
-
-def _check_operator(graph: Graph, op: Operator, defined: set[int]) -> None:
-    if op.kind not in SUPPORTED:
-        raise _refuse(op, f"is not supported; supported are {', '.join(SUPPORTED)}")
-    if len(op.outputs) != 1 or not op.inputs or not _indices_ok(graph, op):
-        raise _refuse(op, "has missing inputs or outputs: convert the model again")
-    moving = op.inputs[:2] if op.kind == "ADD" else op.inputs[:1]
-    if not set(moving) <= defined:
-        raise _refuse(op, "takes a constant where an activation is expected: not supported")
-    for index in (*moving, *op.outputs):
-        _check_activation(graph.tensor(index), op)
-    try:
-        _CHECK[op.kind](graph, op)
-    except KeyError as error:
-        raise _refuse(op, f"lacks its option {error}: convert the model again") from error
-
-
-def _indices_ok(graph: Graph, op: Operator) -> bool:
-    within = all(-1 <= i < len(graph.tensors) for i in (*op.inputs, *op.outputs))
-    needed = {"ADD": 2, "CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2}
-    count = needed.get(op.kind, 1)
-    return within and len(op.inputs) >= count and min(*op.inputs[:count], *op.outputs) >= 0
-
-
-def _check_activation(tensor: Tensor, op: Operator) -> None:
-    if tensor.dtype != "int8":
-        raise _refuse(op, f"works on {tensor.dtype}: convert the model with full int8 quantisation")
-    if not tensor.shape or tensor.shape[0] != 1 or min(tensor.shape) < 1:
-        raise _refuse(op, f"has shape {list(tensor.shape)}: the batch must be 1, all sizes fixed")
-    if len(tensor.scales) != 1 or not 0 < tensor.scale < np.inf:
-        raise _refuse(op, "has an activation without one scale: convert the model again")
-    if not -128 <= tensor.zero_point <= 127:
-        raise _refuse(op, f"has the zero point {tensor.zero_point}: convert the model again")
-
-
-def _check_weights(graph: Graph, op: Operator) -> None:
-    w, bias = graph.tensor(op.inputs[1]), graph.bias_of(op)
-    if w.data is None or w.dtype != "int8" or w.zero_point != 0:
-        raise _refuse(op, "needs constant symmetric int8 weights")
-    if not (np.isfinite(w.scales) & (w.scales > 0)).all():
-        raise _refuse(op, "has weight scales that are no positive numbers: convert it again")
-    if bias is not None and (bias.data is None or bias.dtype != "int32"):
-        raise _refuse(op, "needs a constant int32 bias")
-    _check_fused(op)
-
-
-def _check_fused(op: Operator) -> None:
-    if op.options.get("fusedActivationFunction", 0) not in (0, 1, 2, 3):
-        raise _refuse(op, "has a fused activation other than RELU, RELU6 or RELU_N1_TO_1")
-
-
-def _check_conv(graph: Graph, op: Operator) -> None:
-    _check_weights(graph, op)
-    x, w, y = (graph.tensor(i) for i in (op.inputs[0], op.inputs[1], op.outputs[0]))
-    if len(x.shape) != 4 or len(w.shape) != 4 or len(y.shape) != 4:
-        raise _refuse(op, "needs tensors of four dimensions")
-    if op.kind == "CONV_2D" and (w.shape[3] != x.shape[3] or w.shape[0] != y.shape[3]):
-        raise _refuse(op, f"has groups or wrong shapes ({x.shape}, {w.shape}): not supported")
-    if op.kind == "DEPTHWISE_CONV_2D" and (w.shape[3] != y.shape[3] or y.shape[3] % x.shape[3]):
-        raise _refuse(op, f"has wrong shapes ({x.shape}, {w.shape})")
-    channels = y.shape[3]
-    bias = graph.bias_of(op)
-    if len(w.scales) not in (1, channels) or (bias is not None and bias.size != channels):
-        raise _refuse(op, "has scales or a bias that do not match its output channels")
-    _check_window(graph, op, (w.shape[1], w.shape[2]))
-
-
-def _check_window(graph: Graph, op: Operator, kernel: tuple[int, int]) -> None:
-    """The output's shape must follow from input, window, stride and padding."""
-    x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
-    strides = op.options["strideH"], op.options["strideW"]
-    dilations = op.options.get("dilationHFactor", 1), op.options.get("dilationWFactor", 1)
-    for i in (0, 1):
-        span = (kernel[i] - 1) * dilations[i] + 1
-        lost = 1 if op.options["padding"] == 0 else span
-        room = x.shape[1 + i] + strides[i] - lost
-        if min(strides[i], dilations[i]) < 1 or room // strides[i] != y.shape[1 + i]:
-            raise _refuse(op, f"has an output of shape {list(y.shape)} that its window cannot give")
-
-
-def _check_fully_connected(graph: Graph, op: Operator) -> None:
-    _check_weights(graph, op)
-    x, w, y = (graph.tensor(i) for i in (op.inputs[0], op.inputs[1], op.outputs[0]))
-    bias = graph.bias_of(op)
-    fits = len(w.shape) == 2 and x.size % w.shape[1] == 0
-    if not fits or y.size != x.size // w.shape[1] * w.shape[0] or op.options["weightsFormat"] != 0:
-        raise _refuse(op, f"has shapes {list(x.shape)} x {list(w.shape)} that do not fit")
-    if len(w.scales) not in (1, w.shape[0]) or (bias is not None and bias.size != w.shape[0]):
-        raise _refuse(op, "has scales or a bias that do not match its outputs")
-
-
-def _check_pool(graph: Graph, op: Operator) -> None:
-    x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
-    if len(x.shape) != 4 or len(y.shape) != 4 or x.shape[3] != y.shape[3]:
-        raise _refuse(op, f"has wrong shapes ({x.shape}, {y.shape})")
-    if (x.scale, x.zero_point) != (y.scale, y.zero_point):
-        raise _refuse(op, "changes the scale of its input: not supported")
-    _check_fused(op)
-    _check_window(graph, op, (op.options["filterHeight"], op.options["filterWidth"]))
-
-
-def _check_add(graph: Graph, op: Operator) -> None:
-    a, b, y = (graph.tensor(i) for i in (*op.inputs[:2], op.outputs[0]))
-    if not a.shape == b.shape == y.shape:
-        raise _refuse(op, f"broadcasts {list(a.shape)} + {list(b.shape)}: not supported")
-    _check_fused(op)
-
-
-def _check_reshape(graph: Graph, op: Operator) -> None:
-    x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
-    same_numbers = (x.scale, x.zero_point) == (y.scale, y.zero_point)
-    if x.size != y.size or not same_numbers:
-        raise _refuse(op, "changes the number or the scale of its elements")
-
-
-def _check_softmax(graph: Graph, op: Operator) -> None:
-    y = graph.tensor(op.outputs[0])
-    if graph.tensor(op.inputs[0]).shape != y.shape:
-        raise _refuse(op, "has different shapes in and out")
-    if y.zero_point != -128 or abs(y.scale * 256 - 1) > 1e-3:
-        raise _refuse(op, "must have an output scale of 1/256 and zero point -128")
-
-
-_CHECK: dict[str, Callable[[Graph, Operator], None]] = {
-    "CONV_2D": _check_conv,
-    "DEPTHWISE_CONV_2D": _check_conv,
-    "FULLY_CONNECTED": _check_fully_connected,
-    "AVERAGE_POOL_2D": _check_pool,
-    "ADD": _check_add,
-    "RESHAPE": _check_reshape,
-    "SOFTMAX": _check_softmax,
-}

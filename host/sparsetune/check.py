@@ -1,0 +1,49 @@
+"""Refuses what cannot be run, by name, before anything else looks at it."""
+
+from __future__ import annotations
+
+from .errors import SparsetuneError
+from .graph import Graph, Operator
+from .operators import KINDS
+from .operators.kind import check_activation, refuse
+
+
+def check_graph(graph: Graph, name: str) -> None:
+    """Raises SparsetuneError when a model cannot be run; `name` is for the message."""
+    if not graph.operators:
+        raise SparsetuneError(f"{name} has no operators: there is nothing to train")
+    if graph.tensor(graph.input).dtype.startswith("float"):
+        raise SparsetuneError(
+            f"{name} is a float model (input {graph.tensor(graph.input).dtype}): "
+            "convert it with full int8 quantisation, input and output included"
+        )
+    if len(graph.tensor(graph.input).shape) > 4:
+        raise SparsetuneError(f"{name} has an input of more than four dimensions: not supported")
+    defined = {graph.input}
+    for op in graph.operators:
+        _check_operator(graph, op, defined)
+        defined.update(op.outputs)
+    if graph.output not in defined - {graph.input}:
+        raise SparsetuneError(f"no operator of {name} makes its output: convert the model again")
+
+
+def _check_operator(graph: Graph, op: Operator, defined: set[int]) -> None:
+    kind = KINDS.get(op.kind)
+    if kind is None:
+        raise refuse(op, f"is not supported; supported are {', '.join(KINDS)}")
+    if len(op.outputs) < kind.outputs or not _indices_ok(graph, op, kind.inputs):
+        raise refuse(op, "has missing inputs or outputs: convert the model again")
+    moving = kind.activations(graph, op)
+    if not set(moving) <= defined:
+        raise refuse(op, "takes a constant where an activation is expected: not supported")
+    for index in (*moving, *op.outputs):
+        check_activation(graph.tensor(index), op)
+    try:
+        kind.check(graph, op)
+    except KeyError as error:
+        raise refuse(op, f"lacks its option {error}: convert the model again") from error
+
+
+def _indices_ok(graph: Graph, op: Operator, needed: int) -> bool:
+    within = all(-1 <= i < len(graph.tensors) for i in (*op.inputs, *op.outputs))
+    return within and len(op.inputs) >= needed and min(*op.inputs[:needed], *op.outputs) >= 0

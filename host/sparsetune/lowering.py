@@ -1,0 +1,64 @@
+"""What the forward pass is lowered into, and what backward will need of it.
+
+compile.py walks the operators; operators/*.py lower one kind each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .geometry import Geometry
+from .graph import Graph, Operator
+from .plan import LayerPlan, UpdatePlan
+from .program import Buffer, Code, Const, Flag, Op, Place, Program, Slot, Word
+
+
+@dataclass(eq=False)
+class Layer:
+    """What forward and backward of one convolution-like operator share."""
+
+    geometry: Geometry
+    geometry_const: Const
+    weights: Place
+    bias: Place
+    scale_q15: Const
+    weight_exponent: int
+    plan: LayerPlan | None
+    residual: Slot | None = None
+    channels: Place = None
+    kept: Buffer | None = None
+
+
+@dataclass
+class Lowering:
+    """State of one compilation: where each tensor lives, what each operator left for backward.
+
+    active: operators that a gradient must reach. held: tensors that backward reads whole.
+    layers: of the operators with weights. masks: clamp masks. notes: geometry of the others.
+    """
+
+    graph: Graph
+    plan: UpdatePlan
+    active: set[int]
+    held: set[int]
+    program: Program = field(default_factory=Program)
+    values: dict[int, Buffer] = field(default_factory=dict)
+    layers: dict[int, Layer] = field(default_factory=dict)
+    masks: dict[int, Buffer] = field(default_factory=dict)
+    notes: dict[int, tuple[Geometry, Const]] = field(default_factory=dict)
+
+    def emit(self, code: Code, op: Operator, *words: Word, flags: Flag = Flag.NONE) -> None:
+        self.program.ops.append(Op(code, words, flags, op.index))
+
+    def new_value(self, tensor: int) -> Buffer:
+        buffer = Buffer(f"t{tensor}", self.graph.tensor(tensor).size)
+        self.values[tensor] = buffer
+        return buffer
+
+    def dies_at(self, tensor: int, op: Operator) -> bool:
+        """Whether nothing reads the tensor's memory after op, so that op may write over it."""
+        home = self.values[tensor]
+        for other in (t for t, buffer in self.values.items() if buffer is home):
+            read_later = any(o.index > op.index for o in self.graph.operators if other in o.inputs)
+            if read_later or other in self.held or other == self.graph.output:
+                return False
+        return True

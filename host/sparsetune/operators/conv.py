@@ -1,0 +1,253 @@
+"""CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED: the operators with weights."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from ..backward import INT32_ROOM, Backward, Error
+from ..geometry import conv_geometry
+from ..graph import Graph, Operator, input_channels, output_channels, per_channel_scales
+from ..lowering import Layer, Lowering
+from ..numerics import channel_scale_q15, quantize_multiplier, rate
+from ..plan import UpdatePlan
+from ..program import Buffer, Code, Const, Flag, Place, Slot, TrainedLayer
+from .kind import Kind, check_fused, check_window, refuse
+
+
+class Weighted(Kind):
+    """What the three share: y = x * weights + bias, clamped."""
+
+    inputs = 2
+    code: Code
+    grad_code = Code.CONV2D_GRAD_INPUT
+    update_code = Code.CONV2D_UPDATE
+
+    def holds(self, graph: Graph, op: Operator, plan: UpdatePlan) -> set[int]:
+        layer = plan.layer(op.index)
+        whole = layer is not None and layer.channels == input_channels(graph, op)
+        return {op.inputs[0]} if whole else set()
+
+    def clamps(self, graph: Graph, op: Operator) -> bool:
+        return True
+
+    def lower(self, low: Lowering, op: Operator) -> None:
+        layer = _layer(low, op)
+        x = low.values[op.inputs[0]]
+        _keep_input(low, op, layer, x)
+        words = (layer.geometry_const, x, layer.weights, layer.bias, _requants(low.graph, op))
+        low.emit(self.code, op, *words, low.new_value(op.outputs[0]))
+        _record(low, op, layer)
+
+    def differentiate(self, back: Backward, op: Operator) -> None:
+        layer, dy = back.low.layers[op.index], back.take(op)
+        if op.inputs[0] in back.wanted:
+            self._grad_input(back, op, layer, dy)
+        if layer.plan:
+            self._update(back, op, layer, dy)
+
+    def _grad_input(self, back: Backward, op: Operator, layer: Layer, dy: Error) -> None:
+        addends, row = self.sums(layer)
+        dy.data.bound(INT32_ROOM // (addends * 128))
+        out, flags = back.error_out(op.inputs[0], dy, layer.weight_exponent, row)
+        words = (layer.geometry_const, dy.data, layer.weights, layer.scale_q15)
+        back.emit(self.grad_code, op, *words, *out, flags=flags)
+
+    def sums(self, layer: Layer) -> tuple[int, int]:
+        """(addends of an element of the input's gradient, int32 elements of scratch)."""
+        g = layer.geometry
+        return g.kernel_h * g.kernel_w * g.out_c, g.in_c
+
+    def _update(self, back: Backward, op: Operator, layer: Layer, dy: Error) -> None:
+        assert layer.plan is not None
+        dy.data.bound(INT32_ROOM // (layer.geometry.out_positions * 256))
+        chosen = layer.plan.channels
+        row = Buffer(f"urow{op.index}", 4 * chosen) if chosen else None
+        weight_rate, bias_rate = _rates(back.graph, op, layer)
+        back.emit(
+            self.update_code,
+            op,
+            *(layer.geometry_const, dy.data, dy.exponent),
+            *(layer.kept, layer.channels, chosen),
+            *(layer.weights if chosen else None, layer.residual),
+            layer.bias if layer.plan.bias else None,
+            *(weight_rate, bias_rate, row, op.index),
+        )
+
+
+class Conv2D(Weighted):
+    code = Code.CONV2D
+
+    def check(self, graph: Graph, op: Operator) -> None:
+        channels = _check_map(graph, op)
+        x, w = graph.tensor(op.inputs[0]), graph.tensor(op.inputs[1])
+        if w.shape[3] != x.shape[3] or w.shape[0] != channels:
+            raise refuse(op, f"has groups or wrong shapes ({x.shape}, {w.shape}): not supported")
+
+
+class DepthwiseConv2D(Weighted):
+    code = Code.DEPTHWISE_CONV2D
+    grad_code = Code.DEPTHWISE_CONV2D_GRAD_INPUT
+    update_code = Code.DEPTHWISE_CONV2D_UPDATE
+
+    def check(self, graph: Graph, op: Operator) -> None:
+        channels = _check_map(graph, op)
+        x, w = graph.tensor(op.inputs[0]), graph.tensor(op.inputs[1])
+        if w.shape[3] != channels or channels % x.shape[3]:
+            raise refuse(op, f"has wrong shapes ({x.shape}, {w.shape})")
+
+    def sums(self, layer: Layer) -> tuple[int, int]:
+        g = layer.geometry
+        return g.kernel_h * g.kernel_w * (g.out_c // g.in_c), 2 * g.in_c
+
+
+class FullyConnected(Weighted):
+    code = Code.FULLY_CONNECTED
+
+    def check(self, graph: Graph, op: Operator) -> None:
+        _check_weights(graph, op)
+        x, w, y = (graph.tensor(i) for i in (op.inputs[0], op.inputs[1], op.outputs[0]))
+        bias = graph.bias_of(op)
+        fits = len(w.shape) == 2 and x.size % w.shape[1] == 0 and op.options["weightsFormat"] == 0
+        if not fits or y.size != x.size // w.shape[1] * w.shape[0]:
+            raise refuse(op, f"has shapes {list(x.shape)} x {list(w.shape)} that do not fit")
+        if len(w.scales) not in (1, w.shape[0]) or (bias is not None and bias.size != w.shape[0]):
+            raise refuse(op, "has scales or a bias that do not match its outputs")
+
+
+KINDS: dict[str, Kind] = {
+    "CONV_2D": Conv2D(),
+    "DEPTHWISE_CONV_2D": DepthwiseConv2D(),
+    "FULLY_CONNECTED": FullyConnected(),
+}
+
+# Checks ---------------------------------------------------------------------------------------
+
+
+def _check_weights(graph: Graph, op: Operator) -> None:
+    w, bias = graph.tensor(op.inputs[1]), graph.bias_of(op)
+    if w.data is None or w.dtype != "int8" or w.zero_point != 0:
+        raise refuse(op, "needs constant symmetric int8 weights")
+    if not (np.isfinite(w.scales) & (w.scales > 0)).all():
+        raise refuse(op, "has weight scales that are no positive numbers: convert it again")
+    if bias is not None and (bias.data is None or bias.dtype != "int32"):
+        raise refuse(op, "needs a constant int32 bias")
+    check_fused(op)
+
+
+def _check_map(graph: Graph, op: Operator) -> int:
+    """Of a convolution over a map; returns its output channels."""
+    _check_weights(graph, op)
+    x, w, y = (graph.tensor(i) for i in (op.inputs[0], op.inputs[1], op.outputs[0]))
+    if len(x.shape) != 4 or len(w.shape) != 4 or len(y.shape) != 4:
+        raise refuse(op, "needs tensors of four dimensions")
+    channels, bias = y.shape[3], graph.bias_of(op)
+    if len(w.scales) not in (1, channels) or (bias is not None and bias.size != channels):
+        raise refuse(op, "has scales or a bias that do not match its output channels")
+    check_window(graph, op, (w.shape[1], w.shape[2]))
+    return channels
+
+
+# Constants and state --------------------------------------------------------------------------
+
+
+def _layer(low: Lowering, op: Operator) -> Layer:
+    geometry = conv_geometry(low.graph, op)
+    q15, exponent = channel_scale_q15(per_channel_scales(low.graph, op))
+    planned = low.plan.layer(op.index)
+    weights = _bytes_of(low.graph, op.inputs[1], np.dtype("i1"))
+    bias = _bias_bytes(low.graph, op)
+    layer = Layer(
+        geometry,
+        geometry.const(),
+        _home(weights, planned is not None and planned.channels > 0),
+        _home(bias, planned is not None and planned.bias),
+        Const(q15.astype("<u2").tobytes()),
+        exponent,
+        planned,
+    )
+    if planned and planned.channels and low.plan.residual:
+        layer.residual = Slot(len(weights), 4)
+    low.layers[op.index] = layer
+    return layer
+
+
+def _home(data: bytes, trained: bool) -> Place:
+    """What trains lives in RAM, what is frozen stays in flash."""
+    return Slot(len(data), 4, data) if trained else Const(data)
+
+
+def _bytes_of(graph: Graph, tensor: int, dtype: np.dtype[np.generic]) -> bytes:
+    data = graph.tensor(tensor).data
+    assert data is not None  # tflite.py refuses models whose weights are not constant
+    return data.astype(dtype.newbyteorder("<")).tobytes()
+
+
+def _bias_bytes(graph: Graph, op: Operator) -> bytes:
+    bias = graph.bias_of(op)
+    if bias is None:
+        return bytes(4 * output_channels(graph, op))
+    return _bytes_of(graph, bias.index, np.dtype("i4"))
+
+
+def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
+    """Decides what of x the weight gradient will read: all of it where all channels train (x just
+    lives longer), else a copy of the chosen channels."""
+    if layer.plan is None or not layer.plan.channels:
+        return
+    channels, chosen = input_channels(low.graph, op), layer.plan.channels
+    if chosen == channels:
+        layer.kept = x
+        layer.channels = Const(np.arange(channels, dtype="<u2").tobytes())
+        return
+    positions = layer.geometry.in_positions
+    layer.kept = Buffer(f"kept{op.index}", positions * chosen)
+    layer.channels = Slot(2 * chosen, 2, np.arange(chosen, dtype="<u2").tobytes())
+    words = (x, layer.channels, layer.kept, positions, chosen, channels)
+    low.emit(Code.KEEP_CHANNELS, op, *words, flags=Flag.TRAINING_ONLY)
+
+
+def _requants(graph: Graph, op: Operator) -> Const:
+    x, w, y = (graph.tensor(i) for i in (op.inputs[0], op.inputs[1], op.outputs[0]))
+    scales = per_channel_scales(graph, op)
+    if op.kind == "FULLY_CONNECTED" and len(w.scales) == 1:
+        # TFLite multiplies these two in float32 (GetQuantizedConvolutionMultipler).
+        products = np.full(len(scales), float(np.float32(x.scale) * np.float32(w.scale)))
+    else:
+        products = x.scale * scales
+    pairs = [quantize_multiplier(float(p) / y.scale) for p in products]
+    return Const(np.array(pairs, dtype="<i4").tobytes())
+
+
+def _rates(graph: Graph, op: Operator, layer: Layer) -> tuple[Const, Const]:
+    """Steps for a learning rate of 1, in units of the stored integers: QAS."""
+    x_scale = graph.tensor(op.inputs[0]).scale
+    scales = per_channel_scales(graph, op)
+    unit = 256.0 if layer.residual else 1.0
+    return _rate_table(unit * x_scale / scales), _rate_table(1.0 / (x_scale * scales))
+
+
+def _rate_table(reals: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Const:
+    return Const(b"".join(struct.pack("<Hh", *rate(float(real))) for real in reals))
+
+
+def _record(low: Lowering, op: Operator, layer: Layer) -> None:
+    if layer.plan is None:
+        return
+    low.program.layers.append(
+        TrainedLayer(
+            op.index,
+            input_channels(low.graph, op),
+            output_channels(low.graph, op),
+            layer.plan.channels,
+            _slot(layer.channels),
+            _slot(layer.weights),
+            layer.residual,
+            _slot(layer.bias),
+        )
+    )
+
+
+def _slot(place: object) -> Slot | None:
+    return place if isinstance(place, Slot) else None

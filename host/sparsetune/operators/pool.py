@@ -1,0 +1,69 @@
+"""AVERAGE_POOL_2D."""
+
+from __future__ import annotations
+
+import math
+
+from ..backward import INT32_ROOM, Backward
+from ..errors import SparsetuneError
+from ..geometry import Geometry, conv_geometry
+from ..graph import Graph, Operator
+from ..lowering import Lowering
+from ..program import Code
+from .kind import Kind, check_fused, check_window, refuse
+
+AVG_POOL_MAX_WINDOW = 4080  # ulab_kernels/avg_pool.h
+
+
+class AveragePool2D(Kind):
+    def check(self, graph: Graph, op: Operator) -> None:
+        x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
+        if len(x.shape) != 4 or len(y.shape) != 4 or x.shape[3] != y.shape[3]:
+            raise refuse(op, f"has wrong shapes ({x.shape}, {y.shape})")
+        if (x.scale, x.zero_point) != (y.scale, y.zero_point):
+            raise refuse(op, "changes the scale of its input: not supported")
+        check_fused(op)
+        check_window(graph, op, (op.options["filterHeight"], op.options["filterWidth"]))
+
+    def clamps(self, graph: Graph, op: Operator) -> bool:
+        # A mean cannot leave the range of what it is taken from.
+        return bool(op.options.get("fusedActivationFunction", 0))
+
+    def lower(self, low: Lowering, op: Operator) -> None:
+        geometry = conv_geometry(low.graph, op)
+        if geometry.kernel_h * geometry.kernel_w > AVG_POOL_MAX_WINDOW:
+            raise SparsetuneError(
+                f"AVERAGE_POOL_2D (operator {op.index}) has a window of {geometry.kernel_h}x"
+                f"{geometry.kernel_w}: at most {AVG_POOL_MAX_WINDOW} elements are supported"
+            )
+        const = geometry.const()
+        low.notes[op.index] = geometry, const
+        low.emit(Code.AVG_POOL, op, const, low.values[op.inputs[0]], low.new_value(op.outputs[0]))
+
+    def differentiate(self, back: Backward, op: Operator) -> None:
+        geometry, const = back.low.notes[op.index]
+        dy = back.take(op)
+        count_log2 = _smallest_window(geometry).bit_length() - 1
+        dy.data.bound(INT32_ROOM // (_overlap(geometry) << 15))
+        out, flags = back.error_out(op.inputs[0], dy, -(count_log2 + 15), geometry.in_c)
+        words = (const, dy.data, count_log2)
+        back.emit(Code.AVG_POOL_GRAD_INPUT, op, *words, *out, flags=flags)
+
+
+KINDS: dict[str, Kind] = {"AVERAGE_POOL_2D": AveragePool2D()}
+
+
+def _smallest_window(g: Geometry) -> int:
+    """Fewest input elements that any pooling window meets."""
+    rows = [_inside(y * g.stride_h - g.pad_h, g.kernel_h, g.in_h) for y in range(g.out_h)]
+    columns = [_inside(x * g.stride_w - g.pad_w, g.kernel_w, g.in_w) for x in range(g.out_w)]
+    return min(rows) * min(columns)
+
+
+def _inside(first: int, length: int, size: int) -> int:
+    return min(first + length, size) - max(first, 0)
+
+
+def _overlap(g: Geometry) -> int:
+    """Most windows that one input element can be part of."""
+    return math.ceil(g.kernel_h / g.stride_h) * math.ceil(g.kernel_w / g.stride_w)
