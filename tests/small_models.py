@@ -164,3 +164,17 @@ class Net:
             inputs.append(self.writer.add_constant(f"b{self.operators}", bias, q))
         scale = rest.get("scale") or float(x.scale[0] * scales.scale.mean() * sums / SPREAD)
         return self._operator(kind, inputs, out, quantisation(scale, rest.get("zero", 0)), options)
+
+
+def wide_front() -> Net:
+    """Expand, depthwise, project, as in MobileNetV2; then a head."""
+    net = Net((1, 16, 16, 4), seed=3)
+    for channels in (32, 32):
+        net.conv(channels, 1, activation=RELU, zero=-128)
+        net.depthwise(1, 3, activation=RELU, zero=-128)
+        net.conv(4, 1)
+    net.pool((16, 16))
+    net.flatten()
+    net.dense(3)
+    net.softmax()
+    return net

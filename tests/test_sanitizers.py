@@ -13,10 +13,11 @@ import pytest
 from c_tools import KERNELS, SOURCES, STRICT, compile_program, compiler
 from machine import Machine
 from real_models import NAMES, real_model
-from small_models import RELU, Array, Net
+from small_models import RELU, Array, Net, wide_front
 from sparsetune.graph import input_channels
 from sparsetune.numerics import rate
-from sparsetune.plan import LayerPlan, UpdatePlan
+from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
+from sparsetune.program import Code
 from sparsetune.tflite import parse_tflite
 
 STEPS = 4
@@ -63,6 +64,15 @@ def all_operators(residual: bool = True) -> tuple[Machine, Array, Array]:
     return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 5
 
 
+def with_strips() -> tuple[Machine, Array, Array]:
+    """A front that runs row by row, the last layer trained."""
+    net = wide_front()
+    graph = parse_tflite(net.to_bytes())
+    machine = Machine(graph, default_plan(graph, 1))
+    assert any(op.code == Code.STRIP for op in machine.ops)
+    return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 3
+
+
 def recording(machine: Machine, x: Array, y: Array) -> bytes:
     """The file that tests/c/replay.c reads."""
     image = machine.image
@@ -86,6 +96,7 @@ def run(program: Path, *arguments: object) -> list[str]:
 def test_training_steps_are_clean_and_equal_those_of_the_twin(replay: Path, tmp_path: Path) -> None:
     machine, x, y = all_operators()
     check_replay(replay, tmp_path / "small.rec", machine, x, y)
+    check_replay(replay, tmp_path / "strips.rec", *with_strips())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,13 +125,15 @@ def checksum_of(state: bytes) -> int:
     return total
 
 
-@pytest.mark.parametrize("name", ["small", "digits", "kws"])
+@pytest.mark.parametrize("name", ["small", "strips", "digits", "kws"])
 def test_damaged_images_never_leave_their_buffers(
     replay_wrapping: Path, tmp_path: Path, name: str
 ) -> None:
     """The image's checksum is Python's to check; C must survive what passes by."""
     if name == "small":
         machine, x, y = all_operators()
+    elif name == "strips":
+        machine, x, y = with_strips()
     else:
         task = real_model(name, 1)
         machine, x, y = sparse_machine(task.model, 9, True), task.x, task.y

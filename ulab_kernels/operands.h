@@ -63,6 +63,15 @@ static inline int64_t st_in_count(const st_conv_geometry_t *g) {
     return (int64_t)g->in_h * g->in_w * g->in_c;
 }
 
+// Elements of `rows` rows of the input, the output; of all where rows is 0.
+static inline int64_t st_in_bytes(const st_conv_geometry_t *g, int32_t rows) {
+    return (int64_t)(rows ? rows : g->in_h) * g->in_w * g->in_c;
+}
+
+static inline int64_t st_out_bytes(const st_conv_geometry_t *g, int32_t rows) {
+    return (int64_t)(rows ? rows : g->out_h) * g->out_w * g->out_c;
+}
+
 static inline int64_t st_out_count(const st_conv_geometry_t *g) {
     return (int64_t)g->out_h * g->out_w * g->out_c;
 }

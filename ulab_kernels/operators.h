@@ -3,6 +3,7 @@
 #ifndef ST_OPERATORS_H
 #define ST_OPERATORS_H
 
+#include "conv2d.h"
 #include "operands.h"
 
 enum {
@@ -14,6 +15,7 @@ enum {
     OP_FULLY_CONNECTED = 6,
     OP_CLAMP_MASK = 16,
     OP_KEEP_CHANNELS = 17,
+    OP_STRIP = 18,
     OP_LOSS = 32,
     OP_APPLY_MASK = 33,
     OP_ERROR_ADD = 34,
@@ -26,7 +28,12 @@ enum {
 };
 
 // First word of an operator: opcode, flags, words in all.
-enum { FLAG_TRAINING_ONLY = 1, FLAG_INFERENCE_ONLY = 2, FLAG_ACCUMULATE = 4 };
+enum {
+    FLAG_TRAINING_ONLY = 1,
+    FLAG_INFERENCE_ONLY = 2,
+    FLAG_ACCUMULATE = 4,
+    FLAG_IN_STRIP = 8, // run by the STRIP in front of it, not in its own turn
+};
 typedef struct {
     uint8_t opcode, flags;
     uint16_t words;
@@ -64,6 +71,14 @@ typedef struct {
     st_ref_t x, channels, kept;
     int32_t positions, chosen, of;
 } st_op_keep_t;
+
+// Runs the `count` operators behind it row by row. windows: int32 [count - 1], rows of each buffer
+// between two of them.
+typedef struct {
+    st_op_head_t head;
+    int32_t count;
+    st_ref_t windows;
+} st_op_strip_t;
 
 typedef struct {
     st_op_head_t head;
@@ -118,6 +133,9 @@ typedef struct {
     int32_t layer;
 } st_op_update_t;
 
+// Operator `index` of the image's table, all of its words inside; NULL with the status set.
+const st_op_head_t *st_operator_at(st_context_t *c, int32_t index);
+
 /// Error tensors (run_error.c) ///
 
 // Exponent of the error tensor that an operator reads; 0 where it reads none.
@@ -129,6 +147,26 @@ st_emit_t st_open_error(st_context_t *c, const st_error_out_t *out, const st_op_
 
 /// Forward ///
 
+// A convolution or pooling whose operands were checked, ready to be run, whole or by rows.
+typedef struct {
+    uint8_t opcode;
+    st_conv_geometry_t g;
+    st_conv_params_t p;
+    const int8_t *x;
+    int8_t *y;
+} st_window_op_t;
+
+// Rows that the operator's input and output have in memory; 0: all of the map.
+typedef struct {
+    int32_t in, out;
+} st_rows_t;
+
+// Each checks one operator for rows in memory; the context's status says whether it may be run.
+st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows);
+st_window_op_t st_bind_pool(st_context_t *c, const st_op_pool_t *op, st_rows_t rows);
+void st_run_window(const st_window_op_t *op);
+
+void st_run_strip(st_context_t *c, const st_op_strip_t *op, int32_t index);
 void st_run_conv(st_context_t *c, const st_op_conv_t *op);
 void st_run_avg_pool(st_context_t *c, const st_op_pool_t *op);
 void st_run_add(st_context_t *c, const st_op_add_t *op);

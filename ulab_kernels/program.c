@@ -5,7 +5,7 @@
 // The image header's words that the machine needs; the rest is for Python.
 enum { WORD_MAGIC, WORD_VERSION, WORD_SIZE, WORD_CRC, WORD_OPS, WORD_OP_COUNT };
 
-static void run_one(st_context_t *c, const st_op_head_t *op) {
+static void run_one(st_context_t *c, const st_op_head_t *op, int32_t index) {
     switch (op->opcode) {
 #define CASE(code, words_of, run)                                                                  \
     case code:                                                                                     \
@@ -31,12 +31,18 @@ static void run_one(st_context_t *c, const st_op_head_t *op) {
         CASE(OP_CONV2D_UPDATE, st_op_update_t, st_run_update)
         CASE(OP_DEPTHWISE_CONV2D_UPDATE, st_op_update_t, st_run_update)
 #undef CASE
+    case OP_STRIP:
+        if (op->words * 4u != sizeof(st_op_strip_t))
+            break;
+        st_run_strip(c, (const st_op_strip_t *)op, index);
+        return;
     }
     c->status = ST_BAD_OPERATOR;
 }
 
 static int is_skipped(const st_machine_t *m, const st_op_head_t *op) {
-    return (op->flags & (m->training ? FLAG_INFERENCE_ONLY : FLAG_TRAINING_ONLY)) != 0;
+    const int not_now = m->training ? FLAG_INFERENCE_ONLY : FLAG_TRAINING_ONLY;
+    return (op->flags & (not_now | FLAG_IN_STRIP)) != 0;
 }
 
 static st_status_t check_buffers(const st_machine_t *m) {
@@ -53,9 +59,12 @@ static st_status_t check_buffers(const st_machine_t *m) {
     return ST_OK;
 }
 
-// Operator `index`: the image holds a table of references to them.
-static const st_op_head_t *operator_at(st_context_t *c, int32_t index) {
+const st_op_head_t *st_operator_at(st_context_t *c, int32_t index) {
     const uint32_t *word = (const uint32_t *)c->machine->buffer[ST_IN_IMAGE].data;
+    if (index < 0 || (uint32_t)index >= word[WORD_OP_COUNT]) {
+        c->status = ST_BAD_OPERATOR;
+        return NULL;
+    }
     const uint32_t *table = PLACE_FIXED(uint32_t, word[WORD_OPS], word[WORD_OP_COUNT]);
     if (!table)
         return NULL;
@@ -74,9 +83,9 @@ st_status_t st_program_run(const st_machine_t *m, int32_t begin, int32_t end, in
     if (begin < 0 || end < begin || (uint32_t)end > word[WORD_OP_COUNT])
         return ST_BAD_OPERATOR;
     for (; *at < end; ++*at) {
-        const st_op_head_t *op = operator_at(&c, *at);
+        const st_op_head_t *op = st_operator_at(&c, *at);
         if (c.status == ST_OK && !is_skipped(m, op))
-            run_one(&c, op);
+            run_one(&c, op, *at);
         if (c.status)
             return c.status;
     }

@@ -35,25 +35,24 @@ static const st_requant_t *requant_table(st_context_t *c, st_ref_t ref, int32_t 
     return table;
 }
 
-void st_run_conv(st_context_t *c, const st_op_conv_t *op) {
+st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows) {
+    st_window_op_t w = {.opcode = op->head.opcode};
     const st_conv_geometry_t *g = st_geometry(c, op->geometry);
     if (!shape_ok(c, g, &op->head))
-        return;
-    const st_conv_params_t p = {
-        .weights = PLACE(int8_t, op->weights, weight_count(g, &op->head)),
-        .bias = PLACE(int32_t, op->bias, g->out_c),
-        .requant = requant_table(c, op->requant, g->out_c),
-    };
-    const int8_t *x = PLACE(int8_t, op->x, st_in_count(g));
-    int8_t *y = PLACE_OUT(int8_t, op->y, st_out_count(g));
-    if (c->status)
-        return;
-    if (is_depthwise(&op->head))
-        depthwise_conv2d_s8(g, &p, x, y);
-    else if (op->head.opcode == OP_FULLY_CONNECTED)
-        fully_connected_s8(g, &p, x, y);
-    else
-        conv2d_s8(g, &p, x, y);
+        return w;
+    w.g = *g;
+    w.p.weights = PLACE(int8_t, op->weights, weight_count(g, &op->head));
+    w.p.bias = PLACE(int32_t, op->bias, g->out_c);
+    w.p.requant = requant_table(c, op->requant, g->out_c);
+    w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
+    w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
+    return w;
+}
+
+void st_run_conv(st_context_t *c, const st_op_conv_t *op) {
+    const st_window_op_t w = st_bind_conv(c, op, (st_rows_t){0, 0});
+    if (c->status == ST_OK)
+        st_run_window(&w);
 }
 
 void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {

@@ -2,14 +2,21 @@
 
 #include "avg_pool.h"
 
-void st_run_avg_pool(st_context_t *c, const st_op_pool_t *op) {
+st_window_op_t st_bind_pool(st_context_t *c, const st_op_pool_t *op, st_rows_t rows) {
+    st_window_op_t w = {.opcode = op->head.opcode};
     const st_conv_geometry_t *g = st_pool_geometry(c, op->geometry);
     if (!g)
-        return;
-    const int8_t *x = PLACE(int8_t, op->x, st_in_count(g));
-    int8_t *y = PLACE_OUT(int8_t, op->y, st_out_count(g));
+        return w;
+    w.g = *g;
+    w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
+    w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
+    return w;
+}
+
+void st_run_avg_pool(st_context_t *c, const st_op_pool_t *op) {
+    const st_window_op_t w = st_bind_pool(c, op, (st_rows_t){0, 0});
     if (c->status == ST_OK)
-        avg_pool_s8(g, x, y);
+        st_run_window(&w);
 }
 
 void st_run_avg_pool_grad_input(st_context_t *c, const st_op_pool_grad_t *op) {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
-from .program import Buffer, Program
+from .program import Buffer, Code, Program
 
 ALIGN = 4
 
@@ -24,17 +25,31 @@ class Lifetime:
 def lifetimes(program: Program) -> list[Lifetime]:
     """Lifetime of every buffer of a program. The input is written before the first operator, the
     output read behind the last one of the forward pass."""
+    strips = _strips(program)
     first: dict[Buffer, int] = {}
     last: dict[Buffer, int] = {}
     if program.input:
         first[program.input] = 0
     for i, op in enumerate(program.ops):
+        begin, end = strips.get(i, (i, i))
         for buffer in op.buffers:
-            first.setdefault(buffer, i)
-            last[buffer] = i
+            first.setdefault(buffer, begin)
+            last[buffer] = end
     if program.output:
         last[program.output] = max(last[program.output], program.forward - 1)
     return [Lifetime(buffer, first[buffer], last[buffer]) for buffer in last]
+
+
+def _strips(program: Program) -> dict[int, tuple[int, int]]:
+    """Operator -> the first and last operator of the strip that it is part of: those run side by
+    side, so that all of their buffers are alive all the time."""
+    found: dict[int, tuple[int, int]] = {}
+    for i, op in enumerate(program.ops):
+        if op.code == Code.STRIP:
+            count = op.words[0]
+            assert isinstance(count, int)
+            found.update((j, (i, i + count)) for j in range(i, i + count + 1))
+    return found
 
 
 def rounded(size: int) -> int:
@@ -43,11 +58,16 @@ def rounded(size: int) -> int:
 
 def lower_bound(lives: list[Lifetime]) -> int:
     """Bytes of the largest set of buffers alive at once: no arena can be smaller."""
-    moments = range(max((life.last for life in lives), default=-1) + 1)
-    return max(
-        (sum(rounded(b.buffer.size) for b in lives if b.first <= t <= b.last) for t in moments),
-        default=0,
-    )
+    return max(live_bytes(lives), default=0)
+
+
+def live_bytes(lives: list[Lifetime]) -> list[int]:
+    """Bytes alive at each operator of the program."""
+    changes = [0] * (max((life.last for life in lives), default=-1) + 2)
+    for life in lives:
+        changes[life.first] += rounded(life.buffer.size)
+        changes[life.last + 1] -= rounded(life.buffer.size)
+    return list(accumulate(changes))[:-1]
 
 
 def place(lives: list[Lifetime]) -> int:

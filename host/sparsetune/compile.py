@@ -15,6 +15,7 @@ from .lowering import Lowering
 from .operators import KINDS
 from .plan import UpdatePlan, check_plan
 from .program import Buffer, Code, Flag, Program
+from .strips import fuse_front
 
 
 def build_program(graph: Graph, plan: UpdatePlan) -> Program:
@@ -24,6 +25,8 @@ def build_program(graph: Graph, plan: UpdatePlan) -> Program:
     _lower_forward(low)
     if plan.layers:
         _differentiate(low)
+    if plan.strips:
+        fuse_front(low.program)
     return low.program
 
 

@@ -25,10 +25,12 @@ class LayerPlan:
 @dataclass(frozen=True)
 class UpdatePlan:
     """layers: in the model's order. residual: keep 8 more fractional bits for each trained weight
-    (one byte of RAM each), so that small steps are not left to chance alone."""
+    (one byte of RAM each), so that small steps are not left to chance alone. strips: run frozen
+    operators row by row where that saves memory (strips.py)."""
 
     layers: tuple[LayerPlan, ...]
     residual: bool = False
+    strips: bool = True
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)
@@ -115,4 +117,5 @@ def _from_json(data: dict[str, Any]) -> UpdatePlan:
     layers = tuple(
         LayerPlan(int(p["operator"]), int(p["channels"]), bool(p["bias"])) for p in data["layers"]
     )
-    return UpdatePlan(tuple(sorted(layers, key=lambda p: p.operator)), bool(data["residual"]))
+    layers = tuple(sorted(layers, key=lambda p: p.operator))
+    return UpdatePlan(layers, bool(data["residual"]), bool(data.get("strips", True)))

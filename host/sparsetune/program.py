@@ -17,6 +17,7 @@ class Code(IntEnum):
     FULLY_CONNECTED = 6
     CLAMP_MASK = 16
     KEEP_CHANNELS = 17
+    STRIP = 18
     LOSS = 32
     APPLY_MASK = 33
     ERROR_ADD = 34
@@ -33,6 +34,7 @@ class Flag(IntFlag):
     TRAINING_ONLY = 1
     INFERENCE_ONLY = 2
     ACCUMULATE = 4
+    IN_STRIP = 8
 
 
 @dataclass(eq=False)
