@@ -18,13 +18,24 @@ from sparsetune.tflite import parse_tflite
 
 
 def users(machine: Machine) -> dict[Buffer, list[int]]:
-    """Buffer -> the operators that name it; -1 stands for whoever writes the input."""
+    """Buffer -> the operators that name it; -1 stands for whoever writes the input. Operators of
+    a strip run in turns: whoever uses a buffer in one uses it from the strip's first to last."""
     found: dict[Buffer, list[int]] = {}
+    first = 0
     for i, op in enumerate(machine.ops):
+        first = first if op.flags & Flag.IN_STRIP else i
         for buffer in op.buffers:
-            found.setdefault(buffer, []).append(i)
+            found.setdefault(buffer, []).append(first)
+            if i > first:
+                found[buffer].append(last_of_strip(machine, i))
     found[machine.program.input].insert(0, -1)
     return found
+
+
+def last_of_strip(machine: Machine, at: int) -> int:
+    while at + 1 < len(machine.ops) and machine.ops[at + 1].flags & Flag.IN_STRIP:
+        at += 1
+    return at
 
 
 def assert_no_overlap(machine: Machine) -> None:
