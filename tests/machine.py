@@ -12,10 +12,10 @@ import numpy.typing as npt
 import sparsetune_kernels as kernels
 from sparsetune.compile import build_program, source_of
 from sparsetune.graph import Graph
-from sparsetune.image import lay_out, parse_image
+from sparsetune.image import Layout, lay_out, parse_image
 from sparsetune.litert import _runtime
 from sparsetune.plan import UpdatePlan
-from sparsetune.program import Buffer, Code, Op, Slot
+from sparsetune.program import Buffer, Code, Op, Program, Slot
 from sparsetune.tflite import parse_tflite
 
 Array = npt.NDArray[Any]
@@ -28,11 +28,18 @@ class Machine:
 
     def __init__(self, model: bytes | Graph, plan: UpdatePlan = NO_PLAN) -> None:
         self.graph = model if isinstance(model, Graph) else parse_tflite(model)
-        self.program = build_program(self.graph, plan)
-        self.layout = lay_out(self.program, source_of(self.graph))
+        self.program = self.build(plan)
+        self.layout = self.lay_out()
         self.image = parse_image(self.layout.image)
         self.arena = bytearray(self.image.arena_bytes)
+        self.cold = bytearray(self.image.cold_bytes)
         self.state = bytearray(self.image.initial_state())
+
+    def build(self, plan: UpdatePlan) -> Program:
+        return build_program(self.graph, plan)
+
+    def lay_out(self) -> Layout:
+        return lay_out(self.program, source_of(self.graph))
 
     @property
     def ops(self) -> list[Op]:
@@ -51,7 +58,8 @@ class Machine:
         self.arena[at : at + size] = np.ascontiguousarray(x, np.int8).tobytes()
 
     def run(self, begin: int, end: int, training: bool = True) -> None:
-        kernels.run(self.image.data, self.state, self.arena, begin, end, int(training))
+        buffers = (self.image.data, self.state, self.arena, self.cold, b"")
+        kernels.run(*buffers, begin, end, int(training))
 
     def infer(self, x: Array) -> Array:
         """int8 output, flat."""

@@ -55,7 +55,7 @@ class Apart(Machine):
     """The same program with a region of its own for every buffer: nothing can overwrite another."""
 
     def __init__(self, model: bytes, plan: UpdatePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("sparsetune.image.place", place_apart)
+        monkeypatch.setattr("sparsetune.arena.place", place_apart)
         super().__init__(model, plan)
         monkeypatch.undo()
 

@@ -216,6 +216,9 @@ def test_whole_model_and_every_tensor_inside(seed: int) -> None:
 # Buffers ------------------------------------------------------------------------------------------
 
 
+REST = (bytearray(), b"")  # no arena of slow memory, no store
+
+
 def placed(data: bytes, offset: int) -> tuple[memoryview, Callable[[], bool]]:
     """A copy of data `offset` bytes behind a 64-byte boundary, guards around it; and whether the
     guards are as they were."""
@@ -249,7 +252,7 @@ def run_placed(machine: Machine, x: Array, offsets: tuple[int, int, int]) -> tup
             (machine.image.data, machine.state, machine.arena), offsets, strict=True
         )
     )
-    kernels.run(image[0], state[0], arena[0], 0, len(machine.ops), 1)
+    kernels.run(image[0], state[0], arena[0], *REST, 0, len(machine.ops), 1)
     assert bytes(image[0]) == machine.image.data
     assert image[1]() and state[1]() and arena[1]()
     return bytes(state[0]), bytes(arena[0])
@@ -276,20 +279,20 @@ def test_buffers_that_are_too_small_are_refused(training: tuple[Machine, Array])
     for cut in (4, len(machine.arena) // 2, len(machine.arena)):
         arena = bytearray(machine.arena[: len(machine.arena) - cut])
         with pytest.raises(ValueError, match="outside"):
-            kernels.run(machine.image.data, bytearray(machine.state), arena, 0, ops, 1)
+            kernels.run(machine.image.data, bytearray(machine.state), arena, *REST, 0, ops, 1)
     for size in (0, 28):
         with pytest.raises(ValueError, match="too small"):
-            kernels.run(machine.image.data, bytearray(size), machine.arena, 0, ops, 1)
+            kernels.run(machine.image.data, bytearray(size), machine.arena, *REST, 0, ops, 1)
     for size in (0, 60, len(machine.image.data) - 4):
         with pytest.raises(ValueError):
-            kernels.run(machine.image.data[:size], machine.state, machine.arena, 0, ops, 1)
+            kernels.run(machine.image.data[:size], machine.state, machine.arena, *REST, 0, ops, 1)
 
 
 def test_operator_ranges(training: tuple[Machine, Array]) -> None:
     machine, _ = training
     for begin, end in ((-1, 2), (3, 2), (0, len(machine.ops) + 1), (1 << 31, 0)):
         with pytest.raises(ValueError):
-            kernels.run(machine.image.data, machine.state, machine.arena, begin, end, 1)
+            kernels.run(machine.image.data, machine.state, machine.arena, *REST, begin, end, 1)
 
 
 @pytest.mark.parametrize("label", [-1, 6, 1 << 30, -(1 << 31)])

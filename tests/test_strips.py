@@ -12,11 +12,10 @@ from machine import Machine
 from shared_tasks import shared_folder
 from small_models import Array, Net, wide_front
 from sparsetune.arena import lifetimes, live_bytes, lower_bound
-from sparsetune.compile import build_program, source_of
-from sparsetune.image import lay_out, parse_image
+from sparsetune.compile import build_program
 from sparsetune.litert import predict
 from sparsetune.plan import UpdatePlan, default_plan
-from sparsetune.program import Code
+from sparsetune.program import Code, Program
 from sparsetune.strips import chains, fuse
 from sparsetune.tflite import parse_tflite
 
@@ -28,14 +27,14 @@ class FusedMachine(Machine):
     not, until none is left; which ones is up to `choose`."""
 
     def __init__(self, model: bytes, choose: random.Random) -> None:
-        self.graph = parse_tflite(model)
-        self.program = build_program(self.graph, PLAIN)
-        while found := list(chains(self.program)):
-            fuse(self.program, choose.choice(found))
-        self.layout = lay_out(self.program, source_of(self.graph))
-        self.image = parse_image(self.layout.image)
-        self.arena = bytearray(self.image.arena_bytes)
-        self.state = bytearray(self.image.initial_state())
+        self.choose = choose
+        super().__init__(model, PLAIN)
+
+    def build(self, plan: UpdatePlan) -> Program:
+        program = super().build(plan)
+        while found := list(chains(program)):
+            fuse(program, self.choose.choice(found))
+        return program
 
 
 def random_chain(rng: Any) -> Net:

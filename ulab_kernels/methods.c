@@ -22,15 +22,14 @@ static char *append_number(char *to, const char *end, int32_t value) {
 }
 
 void st_method_run(const st_arg_t *arg, st_result_t *result) {
-    const st_machine_t machine = {
-        .buffer = {{arg[0].data, arg[0].size},
-                   {arg[1].data, arg[1].size},
-                   {arg[2].data, arg[2].size}},
-        .training = arg[5].value != 0,
-    };
+    st_machine_t machine;
+    for (int i = 0; i < ST_BUFFERS; i++)
+        machine.buffer[i] = (st_buffer_t){arg[i].data, arg[i].size};
+    arg += ST_BUFFERS;
+    machine.training = arg[2].value != 0;
     int32_t at;
     st_status_t status =
-        st_program_run(&machine, (int32_t)arg[3].value, (int32_t)arg[4].value, &at);
+        st_program_run(&machine, (int32_t)arg[0].value, (int32_t)arg[1].value, &at);
     if (status == ST_OK)
         return;
     const char *end = result->error + ST_ERROR_TEXT - 1;

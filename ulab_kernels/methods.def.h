@@ -4,8 +4,9 @@
 // ST_METHOD(name, qstr, signature): one letter an argument.
 //   r  anything with the buffer protocol    w  a writable buffer    i  an int, taken modulo 2^32
 
-// run(image, state, arena, begin, end, training): runs operators [begin, end) of the program.
-ST_METHOD(run, MP_QSTR_run, "rwwiii")
+// run(image, state, arena, cold, store, begin, end, training): runs operators [begin, end) of the
+// program.
+ST_METHOD(run, MP_QSTR_run, "rwwwriii")
 // random(seed, counter) -> int in [0, 2^30): a pure function of its arguments.
 ST_METHOD(random, MP_QSTR_random, "ii")
 // abi() -> int: the version of the image format that this module runs.

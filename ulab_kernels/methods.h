@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ST_MAX_ARGS 6
+#define ST_MAX_ARGS 8
 #define ST_ERROR_TEXT 80
 
 typedef struct {

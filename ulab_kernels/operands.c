@@ -29,7 +29,8 @@ const void *st_place_fixed(st_context_t *c, st_ref_t ref, size_t size, size_t al
 }
 
 void *st_place_writable(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
-    if (st_space_of(ref) == ST_IN_IMAGE) {
+    const uint32_t space = st_space_of(ref);
+    if (space == ST_IN_IMAGE || space == ST_IN_STORE) {
         c->status = ST_BAD_REF;
         return NULL;
     }
@@ -37,7 +38,7 @@ void *st_place_writable(st_context_t *c, st_ref_t ref, size_t size, size_t align
 }
 
 void *st_place_in_arena(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
-    if (st_space_of(ref) != ST_IN_ARENA) {
+    if (st_space_of(ref) != ST_IN_ARENA && st_space_of(ref) != ST_IN_COLD) {
         c->status = ST_BAD_REF;
         return NULL;
     }
@@ -114,7 +115,7 @@ const st_softmax_params_t *st_softmax_params(st_context_t *c, st_ref_t ref) {
 
 // The chosen channels, all of them below `of`. Not in the arena, where kernels write.
 const uint16_t *st_channel_list(st_context_t *c, st_ref_t ref, int32_t n, int32_t of) {
-    if (st_space_of(ref) == ST_IN_ARENA)
+    if (st_space_of(ref) == ST_IN_ARENA || st_space_of(ref) == ST_IN_COLD)
         c->status = ST_BAD_REF;
     const uint16_t *index = PLACE(uint16_t, ref, n);
     for (int32_t i = 0; index && i < n; i++)

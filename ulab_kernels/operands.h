@@ -22,10 +22,10 @@ void *st_place(st_context_t *c, st_ref_t ref, size_t size, size_t align);
 // In the image: shapes, tables and operators, which must not change while they are used.
 const void *st_place_fixed(st_context_t *c, st_ref_t ref, size_t size, size_t align);
 
-// Not in the image.
+// Neither in the image nor in the store.
 void *st_place_writable(st_context_t *c, st_ref_t ref, size_t size, size_t align);
 
-// In the arena: what must not overlap the state.
+// In one of the arenas: what must not overlap the state.
 void *st_place_in_arena(st_context_t *c, st_ref_t ref, size_t size, size_t align);
 
 #define PLACE(type, ref, n)                                                                        \

@@ -12,7 +12,15 @@
 // A place in one of the buffers: the buffer in the upper three bits, the byte offset below.
 typedef uint32_t st_ref_t;
 #define ST_REF_BITS 29
-enum { ST_IN_IMAGE = 0, ST_IN_STATE = 1, ST_IN_ARENA = 2, ST_BUFFERS = 3, ST_NOWHERE = 7 };
+enum {
+    ST_IN_IMAGE = 0, // flash: never written
+    ST_IN_STATE = 1, // what is learnt
+    ST_IN_ARENA = 2, // what lives within a step
+    ST_IN_COLD = 3,  // more of it, in slower memory
+    ST_IN_STORE = 4, // flash: what was learnt and has no room in the state
+    ST_BUFFERS = 5,
+    ST_NOWHERE = 7,
+};
 
 static inline uint32_t st_space_of(st_ref_t ref) {
     return ref >> ST_REF_BITS;
@@ -23,7 +31,7 @@ typedef struct {
     size_t size;
 } st_buffer_t;
 
-// [ST_IN_IMAGE] is only read. All start at 4-byte aligned addresses.
+// Image and store are only read. All start at 4-byte aligned addresses.
 typedef struct {
     st_buffer_t buffer[ST_BUFFERS];
     int training; // 0: operators that only training needs are passed over

@@ -15,23 +15,33 @@ def _no_room(need):
 
 
 class Engine:
-    """arena: everything that lives within a step. state: what is learnt. Both are allocated here,
-    once; a step allocates no buffer."""
+    """arena: everything that lives within a step, but for what the plan puts into slower memory,
+    cold. state: what is learnt. store: flash, for what is learnt and has no room in the state.
+    All are allocated here, once; a step allocates no buffer."""
 
     def __init__(self, image):
         self.image = image
         gc.collect()
         try:
             self.arena = bytearray(image.arena_bytes)
+            self.cold = bytearray(image.cold_bytes)
             self.state = image.initial_state()
         except MemoryError:
-            raise ValueError(_no_room(image.arena_bytes + image.state_bytes))
+            need = image.arena_bytes + image.cold_bytes + image.state_bytes
+            raise ValueError(_no_room(need))
+        self.store = b""
         self.sample = memoryview(self.arena)[image.input_at : image.input_at + image.input_bytes]
         self.output = memoryview(self.arena)[image.output_at : image.output_at + image.output_bytes]
 
+    def _run(self, ops, training):
+        """The first `ops` operators of the program."""
+        kernels.run(
+            self.image.data, self.state, self.arena, self.cold, self.store, 0, ops, training
+        )
+
     def infer(self):
         """Runs the forward pass on what stands in self.sample; the result is in self.output."""
-        kernels.run(self.image.data, self.state, self.arena, 0, self.image.forward_ops, 0)
+        self._run(self.image.forward_ops, 0)
 
     def step(self, label, rate, seed):
         """One training step on self.sample. label: its class. rate: (mantissa, exponent) of the
@@ -41,5 +51,5 @@ class Engine:
         """
         struct.pack_into("<i", self.state, LABEL, label)
         struct.pack_into("<IiI", self.state, RATE, rate[0], rate[1], seed)
-        kernels.run(self.image.data, self.state, self.arena, 0, self.image.ops, 1)
+        self._run(self.image.ops, 1)
         return struct.unpack_from("<2i", self.state, LOSS)

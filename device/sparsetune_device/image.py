@@ -39,6 +39,7 @@ class Image:
         self.crc = crc
         self._read_header(struct.unpack_from("<14I", data, CRC_FROM))
         self.rate = struct.unpack_from("<Ii", data, 72)
+        self.cold_bytes = struct.unpack_from("<I", data, 144)[0]
 
     def _read_header(self, words):
         self.ops, self.forward_ops, self.arena_bytes, self.state_bytes = words[1:5]

@@ -8,6 +8,12 @@ from itertools import accumulate
 from .program import Buffer, Code, Program
 
 ALIGN = 4
+# Operators whose second operand is read many times over, and how many times, as a guess.
+READS_AGAIN = (
+    *(Code.CONV2D, Code.DEPTHWISE_CONV2D, Code.FULLY_CONNECTED),
+    *(Code.CONV2D_GRAD_INPUT, Code.DEPTHWISE_CONV2D_GRAD_INPUT),
+)
+READ_AGAIN = 8
 
 
 @dataclass(frozen=True)
@@ -111,3 +117,45 @@ def _lowest_gap(taken: list[tuple[int, int]], size: int) -> int:
             break
         offset = max(offset, end)
     return offset
+
+
+# Two kinds of memory --------------------------------------------------------------------------
+
+
+def place_in_two(
+    program: Program, lives: list[Lifetime], fast_bytes: int | None
+) -> tuple[int, int]:
+    """As place, but what goes beyond fast_bytes lies in an arena of slower memory: (bytes of the
+    fast arena, bytes of the slow one). None: all is fast.
+
+    Of the buffers at the peak the one goes that is touched least for the room it takes.
+    """
+    touched = _bytes_touched(program)
+    fixed = {program.input, program.output}  # Python writes and reads them at known places
+    while True:
+        hot = [life for life in lives if not life.buffer.is_cold]
+        fast = place(hot)
+        movable = [life for life in hot if life.buffer not in fixed and life.buffer.size > 0]
+        if fast_bytes is None or fast <= fast_bytes or not movable:
+            return fast, place([life for life in lives if life.buffer.is_cold])
+        at_peak = _alive_at_peak(hot, movable) or [life.buffer for life in movable]
+        coldest = min(at_peak, key=lambda b: (touched[b] / b.size, -b.size))
+        coldest.is_cold = True
+
+
+def _alive_at_peak(hot: list[Lifetime], movable: list[Lifetime]) -> list[Buffer]:
+    sizes = live_bytes(hot)
+    peak = sizes.index(max(sizes))
+    return [life.buffer for life in movable if life.first <= peak <= life.last]
+
+
+def _bytes_touched(program: Program) -> dict[Buffer, int]:
+    """Bytes that a step reads and writes of each buffer, roughly: a convolution reads its input
+    once for each tap and block of outputs, everything else what it names once."""
+    touched: dict[Buffer, int] = {}
+    for op in program.ops:
+        for i, word in enumerate(op.words):
+            if isinstance(word, Buffer):
+                again = READ_AGAIN if op.code in READS_AGAIN and i == 1 else 1
+                touched[word] = touched.get(word, 0) + again * word.size
+    return touched

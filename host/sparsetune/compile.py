@@ -88,9 +88,11 @@ def _differentiate(low: Lowering) -> None:
             KINDS[op.kind].differentiate(back, op)
 
 
-def compile_image(graph: Graph, plan: UpdatePlan, rate: str = "0.005") -> Layout:
+def compile_image(
+    graph: Graph, plan: UpdatePlan, rate: str = "0.005", fast_bytes: int | None = None
+) -> Layout:
     """The image of a model and a plan that trains at least one layer. rate: the learning rate
-    where the run names none, as decimal text (rate.py suggests one)."""
+    where the run names none, as decimal text (rate.py suggests one). fast_bytes: see lay_out."""
     check_plan(graph, plan)
     classes = graph.tensor(graph.logits).shape[-1]
     if not 2 <= classes <= MAX_CLASSES:
@@ -98,7 +100,7 @@ def compile_image(graph: Graph, plan: UpdatePlan, rate: str = "0.005") -> Layout
             f"the model's output has {classes} values: training needs the scores of 2 to "
             f"{MAX_CLASSES} classes"
         )
-    return lay_out(build_program(graph, plan), source_of(graph, rate))
+    return lay_out(build_program(graph, plan), source_of(graph, rate), fast_bytes)
 
 
 def source_of(graph: Graph, rate: str = "0.005") -> Source:

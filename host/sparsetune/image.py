@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .arena import lifetimes, lower_bound, place
+from .arena import lifetimes, lower_bound, place_in_two
 from .errors import SparsetuneError
 from .program import Buffer, Const, LimitOf, Op, Program, Slot, TrainedLayer, Word
 
@@ -16,7 +16,7 @@ VERSION = 2
 HEADER_WORDS = 48
 CONTROL_BYTES = 32  # st_control_t
 CRC_FROM = 16  # the checksum covers everything behind itself
-IN_STATE, IN_ARENA, NOWHERE = 1 << 29, 2 << 29, 7 << 29
+IN_STATE, IN_ARENA, IN_COLD, NOWHERE = 1 << 29, 2 << 29, 3 << 29, 7 << 29
 ABSENT = 0xFFFFFFFF
 LAYER_WORDS = 12
 
@@ -54,6 +54,7 @@ class Image:
     digest: bytes
     input_shape: tuple[int, ...]
     layers: tuple[LayerRecord, ...]
+    cold_bytes: int
 
     @property
     def crc(self) -> int:
@@ -71,6 +72,7 @@ class Layout:
     image: bytes
     arena_bytes: int
     arena_lower_bound: int
+    cold_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,18 @@ class Source:
     rate: tuple[int, int]
 
 
-def lay_out(program: Program, source: Source) -> Layout:
-    """Places buffers, state and constants, and writes the image."""
+def lay_out(program: Program, source: Source, fast_bytes: int | None = None) -> Layout:
+    """Places buffers, state and constants, and writes the image. fast_bytes: what the arena may
+    take of fast memory, on boards that have slower memory for the rest."""
     lives = lifetimes(program)
-    arena_bytes = place(lives)
+    arena_bytes, cold_bytes = place_in_two(program, lives, fast_bytes)
     slots = _state_slots(program)
     state_bytes = _place_slots(slots)
     writer = _Writer()
     for op in program.ops:
         writer.add_op(op)
-    data = writer.finish(program, _initial(slots), (arena_bytes, state_bytes), source)
-    return Layout(data, arena_bytes, lower_bound(lives))
+    data = writer.finish(program, _initial(slots), (arena_bytes, state_bytes, cold_bytes), source)
+    return Layout(data, arena_bytes, lower_bound(lives), cold_bytes)
 
 
 def _state_slots(program: Program) -> list[Slot]:
@@ -148,7 +151,7 @@ class _Writer:
         if isinstance(word, Slot):
             return IN_STATE | word.offset
         if isinstance(word, Buffer):
-            return IN_ARENA | word.offset
+            return (IN_COLD if word.is_cold else IN_ARENA) | word.offset
         if isinstance(word, LimitOf):
             return _checked_limit(word.buffer)
         return word & 0xFFFFFFFF
@@ -166,7 +169,7 @@ class _Writer:
         return at
 
     def finish(
-        self, program: Program, initial: bytes, sizes: tuple[int, int], source: Source
+        self, program: Program, initial: bytes, sizes: tuple[int, int, int], source: Source
     ) -> bytes:
         assert program.input and program.output
         ops_at = self._append(struct.pack(f"<{len(self.op_offsets)}I", *self.op_offsets))
@@ -174,13 +177,13 @@ class _Writer:
         init_at = self._append(initial)
         self._append(b"")
         words = [
-            *(ops_at, len(self.op_offsets), program.forward, *sizes),
+            *(ops_at, len(self.op_offsets), program.forward, *sizes[:2]),
             *(init_at, len(initial), program.input.offset, program.input.size),
             *(program.output.offset, program.output.size, source.classes),
             *(layers_at, len(program.layers)),
             *(source.rate[0], source.rate[1] & 0xFFFFFFFF),
         ]
-        return _with_header(words, source, bytes(self.body))
+        return _with_header(words, source, sizes[2], bytes(self.body))
 
 
 def _checked_limit(buffer: Buffer) -> int:
@@ -204,11 +207,12 @@ def _layer_record(layer: TrainedLayer) -> bytes:
     return struct.pack(f"<{LAYER_WORDS}I", *words, *[0] * (LAYER_WORDS - len(words)))
 
 
-def _with_header(words: list[int], source: Source, body: bytes) -> bytes:
-    """MAGIC, version, size, crc, the words, then digest and input shape from word 20 on."""
+def _with_header(words: list[int], source: Source, cold_bytes: int, body: bytes) -> bytes:
+    """MAGIC, version, size, crc, the words, digest and input shape from word 20, more from 32."""
     size = HEADER_WORDS * 4 + len(body)
     head = struct.pack(f"<{len(words)}I", *words).ljust(64, b"\0") + source.digest
     head += struct.pack(f"<{len(source.input_shape)}I", *source.input_shape)
+    head = head.ljust(36 * 4 - CRC_FROM, b"\0") + struct.pack("<I", cold_bytes)
     rest = head.ljust(HEADER_WORDS * 4 - CRC_FROM, b"\0") + body
     return MAGIC + struct.pack("<3I", VERSION, size, zlib.crc32(rest)) + rest
 
@@ -231,7 +235,8 @@ def parse_image(data: bytes, name: str = "image") -> Image:
     ]
     shape = tuple(n for n in struct.unpack_from("<4I", data, 112) if n)
     sizes = (w[2], w[1], w[3], w[4], w[7], w[8], w[9], w[10], w[11])
-    return Image(data, *sizes, data[80:112], shape, tuple(records))
+    cold_bytes = struct.unpack_from("<I", data, 144)[0]
+    return Image(data, *sizes, data[80:112], shape, tuple(records), cold_bytes)
 
 
 def read_image(path: Path) -> Image:

@@ -60,12 +60,14 @@ class Slot:
 @dataclass(eq=False)
 class Buffer:
     """A place in the arena, alive from the first to the last operator that names it. limit: for
-    error tensors, the largest magnitude that keeps every consumer's int32 sums from overflow."""
+    error tensors, the largest magnitude that keeps every consumer's int32 sums from overflow.
+    is_cold: in the arena of slower memory."""
 
     name: str
     size: int
     limit: int = 32767
     offset: int = -1
+    is_cold: bool = False
 
     def bound(self, limit: int) -> None:
         self.limit = min(self.limit, limit)
