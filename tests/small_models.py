@@ -16,7 +16,7 @@ NONE, RELU, RELU_N1_TO_1, RELU6 = 0, 1, 2, 3
 SPREAD = 50.0  # standard deviation of outputs, in steps, where no scale is asked for
 
 # Of the operators' versions the writer knows the usual; these models need some more.
-tflite_writer.OPERATOR_VERSIONS["FULLY_CONNECTED"] = 5
+tflite_writer.OPERATOR_VERSIONS.update(FULLY_CONNECTED=5, PAD=2)
 
 
 def quantisation(scale: Any, zero: int = 0, axis: int = 0) -> Quantisation:
@@ -84,6 +84,15 @@ class Net:
         scales = [float(self.q[t].scale[0]) for t in (self.at, other)]
         q = quantisation(scale or np.hypot(*scales), zero)
         return self._operator("ADD", [self.at, other], self.shapes[self.at], q, options)
+
+    def pad(self, amounts: Any) -> int:
+        """amounts: (before, behind) of each axis, filled with the zero point."""
+        constant = self.writer.add_constant(f"pads{self.operators}", np.array(amounts, np.int32))
+        shape = tuple(
+            n + sum(ends) for n, ends in zip(self.shapes[self.at], amounts, strict=True)
+        )
+        inputs, options = [self.at, constant], schema.PadOptionsT()
+        return self._operator("PAD", inputs, shape, self.q[self.at], options)
 
     def reshape(self, shape: tuple[int, ...]) -> int:
         options = schema.ReshapeOptionsT()

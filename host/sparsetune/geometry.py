@@ -9,6 +9,7 @@ from .errors import SparsetuneError
 from .graph import Graph, Operator
 from .numerics import activation_range
 from .program import Const
+from .simplify import EXPLICIT_PADDING
 
 MAX_LENGTH, MAX_KERNEL = 65535, 256  # ulab_kernels/conv_geometry.h
 
@@ -82,10 +83,11 @@ def _geometry(graph: Graph, op: Operator) -> Geometry:
     stride = op.options["strideH"], op.options["strideW"]
     dilation = op.options.get("dilationHFactor", 1), op.options.get("dilationWFactor", 1)
     same = op.options["padding"] == 0
+    explicit = op.options.get(EXPLICIT_PADDING, ((0, 0), (0, 0)))
     pads = tuple(
         _pad(x.shape[1 + i], y.shape[1 + i], stride[i], (kernel[i] - 1) * dilation[i] + 1)
         if same
-        else 0
+        else explicit[i][0]
         for i in (0, 1)
     )
     words = (*x.shape[1:], *y.shape[1:], *kernel, *stride, *dilation, *pads, *ends)

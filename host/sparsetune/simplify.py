@@ -4,10 +4,11 @@ board need not do."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from .graph import Graph
+from .graph import Graph, Operator, Tensor
 
-PASSES: tuple[Callable[[Graph], Graph], ...] = ()
+EXPLICIT_PADDING = "explicitPadding"  # option: ((rows above, below), (columns left, right))
 
 
 def simplify(graph: Graph) -> Graph:
@@ -16,3 +17,53 @@ def simplify(graph: Graph) -> Graph:
     for rewrite in PASSES:
         graph = rewrite(graph)
     return graph
+
+
+def fold_pad(graph: Graph) -> Graph:
+    """PAD in front of a VALID convolution becomes the convolution's own padding: PAD writes the
+    zero point, which is what a convolution takes for whatever lies outside of its input."""
+    operators = list(graph.operators)
+    for pad in graph.operators:
+        readers = [op for op in operators if pad.outputs and pad.outputs[0] in op.inputs]
+        if len(readers) == 1 and graph.output not in pad.outputs:
+            folded = _folded(graph, pad, readers[0])
+            if folded:
+                operators[operators.index(readers[0])] = folded
+                operators.remove(pad)
+    return replace(graph, operators=tuple(operators))
+
+
+def _folded(graph: Graph, pad: Operator, conv: Operator) -> Operator | None:
+    """The convolution that does the padding too; None where that would not be the same."""
+    amounts = pad_amounts(graph, pad)
+    is_conv = conv.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") and len(conv.inputs) > 1
+    if not is_conv or amounts is None or len(amounts) != 4 or any(amounts[0] + amounts[3]):
+        return None
+    x, y = graph.tensor(pad.inputs[0]), graph.tensor(pad.outputs[0])
+    window = graph.tensor(conv.inputs[1]).shape[1:3]
+    dilations = [conv.options.get(f"dilation{axis}Factor", 1) for axis in "HW"]
+    reach = [(k - 1) * d for k, d in zip(window, dilations, strict=False)]
+    within = len(reach) == 2 and all(
+        0 <= end <= most for ends, most in zip(amounts[1:3], reach, strict=True) for end in ends
+    )
+    if not within or conv.options.get("padding") != 1 or not _same_numbers(x, y):
+        return None
+    options = {**conv.options, EXPLICIT_PADDING: (tuple(amounts[1]), tuple(amounts[2]))}
+    return replace(conv, inputs=(pad.inputs[0], *conv.inputs[1:]), options=options)
+
+
+def pad_amounts(graph: Graph, pad: Operator) -> list[list[int]] | None:
+    """[before, behind] of each axis of a PAD; None where it is none, or not a constant one."""
+    if pad.kind != "PAD" or len(pad.inputs) < 2:
+        return None
+    data = graph.tensor(pad.inputs[1]).data
+    if data is None or data.ndim != 2 or data.shape[1] != 2:
+        return None
+    return [[int(n) for n in pair] for pair in data]
+
+
+def _same_numbers(a: Tensor, b: Tensor) -> bool:
+    return (a.dtype, a.scale, a.zero_point) == (b.dtype, b.scale, b.zero_point)
+
+
+PASSES: tuple[Callable[[Graph], Graph], ...] = (fold_pad,)

@@ -9,6 +9,7 @@ from ..errors import SparsetuneError
 from ..graph import Graph, Operator, Tensor
 from ..lowering import Lowering
 from ..plan import UpdatePlan
+from ..simplify import EXPLICIT_PADDING
 
 
 class Kind:
@@ -77,6 +78,7 @@ def check_window(graph: Graph, op: Operator, kernel: tuple[int, int]) -> None:
     for i in (0, 1):
         span = (kernel[i] - 1) * dilations[i] + 1
         lost = 1 if op.options["padding"] == 0 else span
-        room = x.shape[1 + i] + strides[i] - lost
+        padding = op.options.get(EXPLICIT_PADDING, ((0, 0), (0, 0)))[i]
+        room = x.shape[1 + i] + sum(padding) + strides[i] - lost
         if min(strides[i], dilations[i]) < 1 or room // strides[i] != y.shape[1 + i]:
             raise refuse(op, f"has an output of shape {list(y.shape)} that its window cannot give")
