@@ -161,6 +161,43 @@ def softmax_case(rng: Any) -> Net:
     return _finish(net)
 
 
+def moved_case(rng: Any) -> Net:
+    """Convolutions whose outputs are cut, turned, joined and padded."""
+    net = random_map(rng)
+    channels = int(rng.choice((2, 4, 12)))
+    window = random_window(rng, *net.shapes[net.at][1:3])
+    zero, scale = int(rng.choice(ZEROS)), 0.05
+    a = net.conv(channels, **window, zero=zero, scale=scale)
+    kind = ("split", "transpose", "slice", "pad", "concat", "strided_slice")[int(rng.integers(6))]
+    if kind == "split":
+        parts = net.split(2, 3)
+        net.at = parts[0]
+        net.concat([parts[1], parts[0]] if rng.integers(2) else [], 3)
+    elif kind == "transpose":
+        net.transpose(tuple(int(i) for i in (0, *(1 + rng.permutation(3)))))
+    elif kind == "pad":
+        ends = [(0, 0), *(tuple(int(n) for n in rng.integers(0, 3, 2)) for _ in range(3))]
+        net.pad(ends)
+    elif kind == "concat":
+        net.conv(3, 1, zero=zero, scale=scale)
+        if net.shapes[net.at][1:3] == net.shapes[a][1:3]:
+            net.concat([a, a], 3)
+    else:
+        _random_slice(net, rng, kind)
+    return _finish(net)
+
+
+def _random_slice(net: Net, rng: Any, kind: str) -> None:
+    shape = net.shapes[net.at]
+    begin = [int(rng.integers(0, n)) for n in shape]
+    if kind == "slice":
+        sizes = [int(rng.integers(1, n - b + 1)) for n, b in zip(shape, begin, strict=True)]
+        net.slice(begin, sizes)
+    else:
+        steps = [1, *(int(s) for s in rng.integers(1, 3, 3))]
+        net.strided_slice(begin, list(shape), steps, (int(rng.integers(16)), 15, 0))
+
+
 CASES: dict[str, Callable[[Any], Net]] = {
     "CONV_2D": conv_case,
     "DEPTHWISE_CONV_2D": depthwise_case,
@@ -168,6 +205,7 @@ CASES: dict[str, Callable[[Any], Net]] = {
     "AVERAGE_POOL_2D": average_pool_case,
     "ADD": add_case,
     "SOFTMAX": softmax_case,
+    "TRANSPOSE": moved_case,
 }
 
 

@@ -66,7 +66,9 @@ class Reference:
         self.arriving: dict[int, Array] = {}
         self._loss(label)
         for op in reversed(graph.operators):
-            if op.outputs[0] in self.arriving:
+            if op.kind in ref.MOVES and any(t in self.arriving for t in op.outputs):
+                self._move(op)
+            elif op.outputs[0] in self.arriving:
                 self._operator(op)
 
     def _loss(self, label: int) -> None:
@@ -85,6 +87,30 @@ class Reference:
         backward = getattr(self, "_" + op.kind.lower())
         for tensor, dx in backward(op, dy):
             self.arriving[tensor] = self.arriving.get(tensor, 0.0) + dx
+
+    def _move(self, op: Operator) -> None:
+        """Where each element went is found by moving the numbers 0, 1, 2 ... of the elements."""
+        numbers, at = {}, 0
+        for tensor in self._moving(op):
+            shape = self.graph.tensor(tensor).shape
+            size = int(np.prod(shape))
+            numbers[tensor] = np.arange(at, at + size).reshape(shape)
+            at += size
+        constants = [self.graph.tensor(t).data for t in op.inputs if t not in numbers]
+        moved = ref.MOVES[op.kind](
+            [numbers[t] for t in op.inputs if t in numbers], constants, op.options
+        )
+        gradient = np.zeros(at + 1)  # the last one: of what was filled in
+        for tensor, where in zip(op.outputs, moved, strict=True):
+            if tensor in self.arriving:
+                dy = self.arriving.pop(tensor)
+                self.result.outputs.setdefault(op.index, dy)
+                np.add.at(gradient, where.ravel(), dy.ravel())
+        for tensor, places in numbers.items():
+            self.arriving[tensor] = self.arriving.get(tensor, 0.0) + gradient[places]
+
+    def _moving(self, op: Operator) -> list[int]:
+        return list(dict.fromkeys(t for t in op.inputs if self.graph.tensor(t).data is None))
 
     def _passes(self, op: Operator) -> Array:
         """Straight through all but the clamp. The loss looks after the ends of its own range."""
@@ -109,6 +135,10 @@ class Reference:
         options = op.options
         stride = options["strideH"], options["strideW"]
         dilation = options.get("dilationHFactor", 1), options.get("dilationWFactor", 1)
+        if "explicitPadding" in options:  # a folded PAD
+            pad = tuple(ends[0] for ends in options["explicitPadding"])
+            out = self.graph.tensor(op.outputs[0]).shape[1:3]
+            return ref.Window(kernel, stride, dilation, pad, out)
         return ref.window_of(shape, kernel, stride, dilation, options["padding"] == 0)
 
     def _conv_2d(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:

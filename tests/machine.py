@@ -109,6 +109,7 @@ DY_AT = {
     Code.DEPTHWISE_CONV2D_GRAD_INPUT: (1, 7),
     Code.AVG_POOL_GRAD_INPUT: (1, 6),
     Code.SOFTMAX_GRAD_INPUT: (2, 6),
+    Code.COPY_GRAD_INPUT: (1, 5),
     Code.CONV2D_UPDATE: (1, 2),
     Code.DEPTHWISE_CONV2D_UPDATE: (1, 2),
 }
@@ -117,8 +118,8 @@ UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE)
 
 def gradient_read_by(machine: Machine, op: Op) -> Gradient | None:
     """The gradient of the loss with respect to the output of op's source, as op will read it."""
-    if op.code not in DY_AT:
-        return None
+    if op.code not in DY_AT or len(machine.graph.operator(op.source).outputs) > 1:
+        return None  # of several outputs it is not known which one is read
     dy, exponent = (op.words[i] for i in DY_AT[op.code])
     assert isinstance(dy, Buffer) and isinstance(exponent, Slot)
     scale = 2.0 ** int(machine.slot(exponent, np.int16)[0])

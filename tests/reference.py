@@ -176,3 +176,40 @@ def cross_entropy_backward(logits: Array, label: int) -> Array:
 def clamp_passes(y: Array, lo: float, hi: float) -> Array:
     """Where a clamp to [lo, hi] that gave y lets the gradient through."""
     return (y > lo) & (y < hi)
+
+
+# Operators that move elements: each takes its inputs, its constants and TFLite's options, and
+# returns its outputs. -1 stands for what is filled in.
+
+
+def _strided_slice(x: list[Array], constants: list[Array], options: dict[str, Any]) -> list[Array]:
+    begin, end, step = ([int(n) for n in c.ravel()] for c in constants)
+    masks = [options[name] for name in ("beginMask", "endMask", "shrinkAxisMask")]
+    index = tuple(
+        b
+        if masks[2] >> i & 1
+        else slice(None if masks[0] >> i & 1 else b, None if masks[1] >> i & 1 else e, s)
+        for i, (b, e, s) in enumerate(zip(begin, end, step, strict=True))
+    )
+    return [x[0][index]]
+
+
+def _slice(x: list[Array], constants: list[Array], options: dict[str, Any]) -> list[Array]:
+    spans = zip(*(c.ravel().tolist() for c in constants), strict=True)
+    return [x[0][tuple(slice(b, None if n < 0 else b + n) for b, n in spans)]]
+
+
+def _split_v(x: list[Array], constants: list[Array], options: dict[str, Any]) -> list[Array]:
+    return np.split(x[0], np.cumsum(constants[0].ravel())[:-1], int(constants[1].ravel()[0]))
+
+
+MOVES: dict[str, Any] = {
+    "TRANSPOSE": lambda x, c, o: [x[0].transpose(c[0].ravel())],
+    "CONCATENATION": lambda x, c, o: [np.concatenate(x, o["axis"])],
+    "SPLIT": lambda x, c, o: np.split(x[0], o["numSplits"], int(c[0].ravel()[0])),
+    "SPLIT_V": _split_v,
+    "SLICE": _slice,
+    "STRIDED_SLICE": _strided_slice,
+    "PAD": lambda x, c, o: [np.pad(x[0], c[0], constant_values=-1)],
+    "PADV2": lambda x, c, o: [np.pad(x[0], c[0], constant_values=-1)],
+}

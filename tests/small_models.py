@@ -16,7 +16,9 @@ NONE, RELU, RELU_N1_TO_1, RELU6 = 0, 1, 2, 3
 SPREAD = 50.0  # standard deviation of outputs, in steps, where no scale is asked for
 
 # Of the operators' versions the writer knows the usual; these models need some more.
-tflite_writer.OPERATOR_VERSIONS.update(FULLY_CONNECTED=5, PAD=2)
+tflite_writer.OPERATOR_VERSIONS.update(
+    FULLY_CONNECTED=5, PAD=2, TRANSPOSE=2, CONCATENATION=2, SPLIT=2, STRIDED_SLICE=2, SLICE=2
+)
 
 
 def quantisation(scale: Any, zero: int = 0, axis: int = 0) -> Quantisation:
@@ -93,6 +95,66 @@ class Net:
         )
         inputs, options = [self.at, constant], schema.PadOptionsT()
         return self._operator("PAD", inputs, shape, self.q[self.at], options)
+
+    def transpose(self, order: tuple[int, ...]) -> int:
+        constant = self.writer.add_constant(f"order{self.operators}", np.array(order, np.int32))
+        shape = tuple(self.shapes[self.at][axis] for axis in order)
+        inputs, options = [self.at, constant], schema.TransposeOptionsT()
+        return self._operator("TRANSPOSE", inputs, shape, self.q[self.at], options)
+
+    def concat(self, others: list[int], axis: int) -> int:
+        """Behind the newest tensor; all have its scale and zero point."""
+        options = schema.ConcatenationOptionsT()
+        options.axis, options.fusedActivationFunction = axis, NONE
+        inputs = [self.at, *others]
+        shape = list(self.shapes[self.at])
+        shape[axis] = sum(self.shapes[t][axis] for t in inputs)
+        return self._operator("CONCATENATION", inputs, tuple(shape), self.q[self.at], options)
+
+    def split(self, parts: int, axis: int) -> list[int]:
+        """Equal parts; returns their tensors."""
+        constant = self.writer.add_constant(f"axis{self.operators}", np.array(axis, np.int32))
+        options = schema.SplitOptionsT()
+        options.numSplits = parts
+        shape = list(self.shapes[self.at])
+        shape[axis] //= parts
+        q = self.q[self.at]
+        outputs = [self._activation(tuple(shape), q) for _ in range(parts)]
+        self.writer.add_operator("SPLIT", [constant, self.at], outputs, options)
+        self.operators += 1
+        self.at = outputs[-1]
+        return outputs
+
+    def strided_slice(self, begin: Any, end: Any, strides: Any, masks: Any = (0, 0, 0)) -> int:
+        """masks: of begin, end and shrunk axes. Shapes are those of NumPy."""
+        constants = [
+            self.writer.add_constant(f"slice{self.operators}_{i}", np.array(v, np.int32))
+            for i, v in enumerate((begin, end, strides))
+        ]
+        options = schema.StridedSliceOptionsT()
+        options.beginMask, options.endMask, options.shrinkAxisMask = masks
+        spans = [
+            slice(None if masks[0] >> i & 1 else b, None if masks[1] >> i & 1 else e, s)
+            for i, (b, e, s) in enumerate(zip(begin, end, strides, strict=True))
+        ]
+        index = tuple(
+            b if masks[2] >> i & 1 else s for i, (b, s) in enumerate(zip(begin, spans, strict=True))
+        )
+        shape = np.zeros(self.shapes[self.at], np.int8)[index].shape
+        inputs = [self.at, *constants]
+        return self._operator("STRIDED_SLICE", inputs, shape, self.q[self.at], options)
+
+    def slice(self, begin: Any, size: Any) -> int:
+        constants = [
+            self.writer.add_constant(f"slice{self.operators}_{i}", np.array(v, np.int32))
+            for i, v in enumerate((begin, size))
+        ]
+        whole = self.shapes[self.at]
+        shape = tuple(
+            n - b if s < 0 else s for n, b, s in zip(whole, begin, size, strict=True)
+        )
+        inputs = [self.at, *constants]
+        return self._operator("SLICE", inputs, shape, self.q[self.at], schema.SliceOptionsT())
 
     def reshape(self, shape: tuple[int, ...]) -> int:
         options = schema.ReshapeOptionsT()

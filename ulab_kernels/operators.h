@@ -13,9 +13,11 @@ enum {
     OP_ADD = 4,
     OP_SOFTMAX = 5,
     OP_FULLY_CONNECTED = 6,
+    OP_COPY = 7,
     OP_CLAMP_MASK = 16,
     OP_KEEP_CHANNELS = 17,
     OP_STRIP = 18,
+    OP_FILL = 19,
     OP_LOSS = 32,
     OP_APPLY_MASK = 33,
     OP_ERROR_ADD = 34,
@@ -23,6 +25,7 @@ enum {
     OP_DEPTHWISE_CONV2D_GRAD_INPUT = 36,
     OP_AVG_POOL_GRAD_INPUT = 37,
     OP_SOFTMAX_GRAD_INPUT = 38,
+    OP_COPY_GRAD_INPUT = 39,
     OP_CONV2D_UPDATE = 48,
     OP_DEPTHWISE_CONV2D_UPDATE = 49,
 };
@@ -59,6 +62,17 @@ typedef struct {
     st_op_head_t head;
     st_ref_t params, x, y;
 } st_op_softmax_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t params, x, y;
+} st_op_copy_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t y;
+    int32_t count, value;
+} st_op_fill_t;
 
 typedef struct {
     st_op_head_t head;
@@ -126,6 +140,12 @@ typedef struct {
 
 typedef struct {
     st_op_head_t head;
+    st_ref_t params, dy;
+    st_error_out_t out;
+} st_op_copy_grad_t;
+
+typedef struct {
+    st_op_head_t head;
     st_ref_t geometry, dy, dy_exponent_at;
     st_ref_t kept, channels;
     int32_t chosen;
@@ -171,6 +191,8 @@ void st_run_conv(st_context_t *c, const st_op_conv_t *op);
 void st_run_avg_pool(st_context_t *c, const st_op_pool_t *op);
 void st_run_add(st_context_t *c, const st_op_add_t *op);
 void st_run_softmax(st_context_t *c, const st_op_softmax_t *op);
+void st_run_copy(st_context_t *c, const st_op_copy_t *op);
+void st_run_fill(st_context_t *c, const st_op_fill_t *op);
 void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op);
 void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op);
 
@@ -182,6 +204,7 @@ void st_run_error_add(st_context_t *c, const st_op_error_add_t *op);
 void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op);
 void st_run_avg_pool_grad_input(st_context_t *c, const st_op_pool_grad_t *op);
 void st_run_softmax_grad_input(st_context_t *c, const st_op_softmax_grad_t *op);
+void st_run_copy_grad_input(st_context_t *c, const st_op_copy_grad_t *op);
 void st_run_update(st_context_t *c, const st_op_update_t *op);
 
 #endif

@@ -41,8 +41,8 @@ def lifetimes(program: Program) -> list[Lifetime]:
         for buffer in op.buffers:
             first.setdefault(buffer, begin)
             last[buffer] = end
-    if program.output:
-        last[program.output] = max(last[program.output], program.forward - 1)
+    if program.output:  # which may be the input, of a model that only renames it
+        last[program.output] = max(last.get(program.output, 0), program.forward - 1)
     return [Lifetime(buffer, first[buffer], last[buffer]) for buffer in last]
 
 

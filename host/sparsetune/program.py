@@ -15,9 +15,11 @@ class Code(IntEnum):
     ADD = 4
     SOFTMAX = 5
     FULLY_CONNECTED = 6
+    COPY = 7
     CLAMP_MASK = 16
     KEEP_CHANNELS = 17
     STRIP = 18
+    FILL = 19
     LOSS = 32
     APPLY_MASK = 33
     ERROR_ADD = 34
@@ -25,6 +27,7 @@ class Code(IntEnum):
     DEPTHWISE_CONV2D_GRAD_INPUT = 36
     AVG_POOL_GRAD_INPUT = 37
     SOFTMAX_GRAD_INPUT = 38
+    COPY_GRAD_INPUT = 39
     CONV2D_UPDATE = 48
     DEPTHWISE_CONV2D_UPDATE = 49
 

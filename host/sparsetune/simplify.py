@@ -19,6 +19,25 @@ def simplify(graph: Graph) -> Graph:
     return graph
 
 
+def rename(graph: Graph) -> Graph:
+    """What moves nothing is a RESHAPE: SQUEEZE, EXPAND_DIMS, a TRANSPOSE of axes of size 1."""
+    operators = [
+        replace(op, kind="RESHAPE", inputs=op.inputs[:1]) if _only_renames(graph, op) else op
+        for op in graph.operators
+    ]
+    return replace(graph, operators=tuple(operators))
+
+
+def _only_renames(graph: Graph, op: Operator) -> bool:
+    if op.kind != "TRANSPOSE" or len(op.inputs) < 2 or min(op.inputs) < 0:
+        return op.kind in ("SQUEEZE", "EXPAND_DIMS")
+    order, shape = graph.tensor(op.inputs[1]).data, graph.tensor(op.inputs[0]).shape
+    if order is None or sorted(order.ravel().tolist()) != list(range(len(shape))):
+        return False
+    moved = [axis for axis in order.ravel().tolist() if shape[axis] != 1]
+    return moved == sorted(moved)
+
+
 def fold_pad(graph: Graph) -> Graph:
     """PAD in front of a VALID convolution becomes the convolution's own padding: PAD writes the
     zero point, which is what a convolution takes for whatever lies outside of its input."""
@@ -66,4 +85,4 @@ def _same_numbers(a: Tensor, b: Tensor) -> bool:
     return (a.dtype, a.scale, a.zero_point) == (b.dtype, b.scale, b.zero_point)
 
 
-PASSES: tuple[Callable[[Graph], Graph], ...] = (fold_pad,)
+PASSES: tuple[Callable[[Graph], Graph], ...] = (rename, fold_pad)

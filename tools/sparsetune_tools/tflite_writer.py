@@ -74,14 +74,16 @@ class ModelWriter:
         return index
 
     def add_operator(
-        self, kind: str, inputs: Sequence[int], output: int, options: Any = None
+        self, kind: str, inputs: Sequence[int], output: int | list[int], options: Any = None
     ) -> None:
-        """An operator such as "CONV_2D"; `options` is the schema's ...OptionsT object."""
+        """An operator such as "CONV_2D"; `options` is the schema's ...OptionsT object. output: one
+        tensor, or a list of them."""
         if kind not in self._codes:
             self._codes.append(kind)
         operator = schema.OperatorT()
         operator.opcodeIndex = self._codes.index(kind)
-        operator.inputs, operator.outputs = list(inputs), [output]
+        operator.inputs = list(inputs)
+        operator.outputs = output if isinstance(output, list) else [output]
         if options is not None:
             name = type(options).__name__.removesuffix("T")
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, name)

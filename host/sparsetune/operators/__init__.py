@@ -1,6 +1,6 @@
 """The operators that can be run and trained through: one file for each family."""
 
-from . import conv, elementwise, pool, reshape, softmax
+from . import conv, elementwise, pool, reshape, shape, softmax
 from .kind import Kind
 
 KINDS: dict[str, Kind] = {
@@ -8,5 +8,6 @@ KINDS: dict[str, Kind] = {
     **pool.KINDS,
     **elementwise.KINDS,
     **reshape.KINDS,
+    **shape.KINDS,
     **softmax.KINDS,
 }

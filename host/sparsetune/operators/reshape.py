@@ -22,4 +22,5 @@ class Reshape(Kind):
         back.hand_on(op, back.take(op), op.inputs[0], may_keep=True)
 
 
+# SQUEEZE, EXPAND_DIMS and the like have become one (simplify.py).
 KINDS: dict[str, Kind] = {"RESHAPE": Reshape()}
