@@ -161,6 +161,35 @@ def softmax_case(rng: Any) -> Net:
     return _finish(net)
 
 
+def max_pool_case(rng: Any) -> Net:
+    net = random_map(rng)
+    net.conv(int(rng.choice(SIZES)), 1, zero=int(rng.choice(ZEROS)))
+    height, width = net.shapes[net.at][1:3]
+    window = random_window(rng, height, width)
+    del window["dilation"]
+    window["same"] |= bool((np.broadcast_to(window["kernel"], 2) > (height, width)).any())
+    net.pool(**window, activation=ACTIVATIONS[rng.integers(4)], kind="MAX")
+    return _finish(net)
+
+
+def lookup_case(rng: Any) -> Net:
+    """A function of one value behind a convolution, whose output may have a second reader."""
+    net = random_map(rng)
+    channels = int(rng.choice(SIZES))
+    zero = int(rng.choice((-40, 0, 17)))
+    first = net.conv(channels, 1, zero=zero, scale=float(rng.choice((0.01, 0.04, 0.1))))
+    kinds = ("RELU", "RELU6", "QUANTIZE", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "TANH")
+    kind = kinds[int(rng.integers(len(kinds)))]
+    scale = float(net.q[first].scale[0]) * float(rng.choice((0.7, 1.0, 1.6)))
+    if kind == "LEAKY_RELU":
+        net.leaky_relu(float(rng.choice((0.01, 0.3))), zero, scale)
+    else:
+        net.unary(kind, zero, scale)
+    if rng.integers(2):
+        net.add(first)
+    return _finish(net)
+
+
 def moved_case(rng: Any) -> Net:
     """Convolutions whose outputs are cut, turned, joined and padded."""
     net = random_map(rng)
@@ -206,6 +235,8 @@ CASES: dict[str, Callable[[Any], Net]] = {
     "ADD": add_case,
     "SOFTMAX": softmax_case,
     "TRANSPOSE": moved_case,
+    "MAX_POOL_2D": max_pool_case,
+    "LOOKUP": lookup_case,
 }
 
 

@@ -12,6 +12,7 @@ from sparsetune.graph import Graph, Operator, Tensor
 from sparsetune.numerics import rate
 from sparsetune.program import Op, Slot
 
+CURVES = ("LOGISTIC", "TANH", "LEAKY_RELU", "HARD_SWISH")
 WEIGHT_STEPS, BIAS_STEPS = 100, 1_000_000  # the largest step that a measurement provokes
 
 
@@ -115,9 +116,11 @@ class Reference:
     def _passes(self, op: Operator) -> Array:
         """Straight through all but the clamp. The loss looks after the ends of its own range."""
         tensor = self.graph.tensor(op.outputs[0])
-        activation = op.options.get("fusedActivationFunction", 0)
+        alone = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
+        activation = op.options.get("fusedActivationFunction", alone.get(op.kind, 0))
         limits = clamp_limits(tensor, activation)
-        clamps = op.kind not in ("RESHAPE", "SOFTMAX", "AVERAGE_POOL_2D") or activation
+        inside = ("RESHAPE", "SOFTMAX", "AVERAGE_POOL_2D", "MAX_POOL_2D", *CURVES)
+        clamps = op.kind not in inside or activation
         if not clamps or (tensor.index == self.graph.logits and limits == (-128, 127)):
             return np.ones(tensor.shape)
         return ref.clamp_passes(self.values[tensor.index], *limits)
@@ -169,6 +172,24 @@ class Reference:
         window = self._window(op, (op.options["filterHeight"], op.options["filterWidth"]))
         x = self._real(op.inputs[0])[0]
         return [(op.inputs[0], ref.average_pool_backward(dy[0], x, window)[None])]
+
+    def _max_pool_2d(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
+        window = self._window(op, (op.options["filterHeight"], op.options["filterWidth"]))
+        x = self.values[op.inputs[0]][0].astype(np.float64)
+        return [(op.inputs[0], ref.max_pool_backward(dy[0], x, window)[None])]
+
+    def _identity(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
+        return [(op.inputs[0], dy)]
+
+    _relu = _relu6 = _relu_n1_to_1 = _quantize = _identity
+
+    def _curve(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
+        x, y = self._real(op.inputs[0]), self.values[op.outputs[0]]
+        if op.kind in ("LEAKY_RELU", "HARD_SWISH"):  # clamped; the clamp is part of their slope
+            dy = dy * ref.clamp_passes(y, -128, 127)
+        return [(op.inputs[0], dy * ref.slope(op.kind, x, op.options.get("alpha", 0.0)))]
+
+    _logistic = _tanh = _hard_swish = _leaky_relu = _curve
 
     def _add(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
         return [(op.inputs[0], dy), (op.inputs[1], dy)]

@@ -154,6 +154,31 @@ def average_pool_backward(dy: Array, x: Array, w: Window) -> Array:
     return _unpadded(d_frame, w, x.shape)
 
 
+def max_pool_backward(dy: Array, x: Array, w: Window) -> Array:
+    """x: as stored, so that the first of equals is found as the forward pass finds it."""
+    frame = np.full(_padded(x, w).shape, -np.inf)
+    _unpadded(frame, w, x.shape)[:] = x
+    best = np.max([frame[w.seen_by(tap)] for tap in w.taps], axis=0)
+    d_frame, left = np.zeros(frame.shape), np.ones(dy.shape, bool)
+    for tap in w.taps:
+        wins = left & (frame[w.seen_by(tap)] == best)
+        d_frame[w.seen_by(tap)] += np.where(wins, dy, 0.0)
+        left &= ~wins
+    return _unpadded(d_frame, w, x.shape)
+
+
+def slope(kind: str, x: Array, alpha: float = 0.0) -> Array:
+    """Derivative of a function of one value, from its definition."""
+    if kind == "LOGISTIC":
+        return 1 / (1 + np.exp(-x)) * (1 - 1 / (1 + np.exp(-x)))
+    if kind == "TANH":
+        return 1 / np.cosh(x) ** 2
+    if kind == "LEAKY_RELU":
+        return np.where(x < 0, alpha, 1.0)
+    assert kind == "HARD_SWISH"  # x min(max(x + 3, 0), 6) / 6
+    return np.where(x >= 3, 1.0, np.where(x <= -3, 0.0, (2 * x + 3) / 6))
+
+
 def softmax(x: Array) -> Array:
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)

@@ -17,7 +17,9 @@ SPREAD = 50.0  # standard deviation of outputs, in steps, where no scale is aske
 
 # Of the operators' versions the writer knows the usual; these models need some more.
 tflite_writer.OPERATOR_VERSIONS.update(
-    FULLY_CONNECTED=5, PAD=2, TRANSPOSE=2, CONCATENATION=2, SPLIT=2, STRIDED_SLICE=2, SLICE=2
+    FULLY_CONNECTED=5, PAD=2, TRANSPOSE=2, CONCATENATION=2, SPLIT=2, STRIDED_SLICE=2, SLICE=2,
+    LOGISTIC=2, TANH=2, RELU=2, RELU6=2, HARD_SWISH=1, LEAKY_RELU=2, QUANTIZE=2, RELU_N1_TO_1=1,
+    MAX_POOL_2D=2,
 )
 
 
@@ -69,7 +71,8 @@ class Net:
         axis = 0 if per_channel else None
         return self._weighted("FULLY_CONNECTED", options, (outputs, shape[-1]), axis, out, rest)
 
-    def pool(self, kernel: Any, stride: Any = 1, same: bool = False, activation: int = NONE) -> int:
+    def pool(self, kernel: Any, stride: Any = 1, same: bool = False, activation: int = NONE,
+        kind: str = "AVERAGE") -> int:
         shape = self.shapes[self.at]
         window = ref.window_of(shape[1:3], kernel, stride, 1, same)
         options = schema.Pool2DOptionsT()
@@ -77,7 +80,7 @@ class Net:
         options.strideH, options.strideW = ref.pair(stride)
         options.padding, options.fusedActivationFunction = int(not same), activation
         out = (1, *window.out, shape[3])
-        return self._operator("AVERAGE_POOL_2D", [self.at], out, self.q[self.at], options)
+        return self._operator(f"{kind}_POOL_2D", [self.at], out, self.q[self.at], options)
 
     def add(self, other: int, activation: int = NONE, zero: int = 0, scale: float = 0.0) -> int:
         options = schema.AddOptionsT()
@@ -161,6 +164,19 @@ class Net:
         options.newShape = list(shape)
         constant = self.writer.add_constant(f"shape{self.operators}", np.array(shape, np.int32))
         return self._operator("RESHAPE", [self.at, constant], shape, self.q[self.at], options)
+
+    def unary(
+        self, kind: str, zero: int = 0, scale: float = 0.0, options: Any = None
+    ) -> int:
+        """RELU, TANH and the like; LOGISTIC and TANH have an output of their own."""
+        own = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
+        q = quantisation(*own.get(kind, (scale or self.q[self.at].scale[0], zero)))
+        return self._operator(kind, [self.at], self.shapes[self.at], q, options)
+
+    def leaky_relu(self, alpha: float, zero: int = 0, scale: float = 0.0) -> int:
+        options = schema.LeakyReluOptionsT()
+        options.alpha = alpha
+        return self.unary("LEAKY_RELU", zero, scale, options)
 
     def flatten(self) -> int:
         return self.reshape((1, int(np.prod(self.shapes[self.at]))))

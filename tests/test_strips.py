@@ -40,18 +40,22 @@ class FusedMachine(Machine):
 def random_chain(rng: Any) -> Net:
     """Two to six convolutions and poolings behind one another."""
     net = random_map(rng)
-    for _ in range(int(rng.integers(2, 7))):
+    net.conv(4, 1)
+    net.conv(4, 1)
+    for _ in range(int(rng.integers(0, 6))):
         window = random_window(rng, *net.shapes[net.at][1:3])
-        kind = rng.integers(3)
+        kind = rng.integers(5)
         if kind == 0:
             net.conv(int(rng.choice(SIZES)), **window, **random_output(rng))
         elif kind == 1:
             net.depthwise(int(rng.choice((1, 2))), **window, **random_output(rng))
+        elif kind == 2:
+            net.unary("HARD_SWISH", zero=int(rng.choice((-128, 9))))
         else:
             del window["dilation"]
             sizes = np.broadcast_to(window["kernel"], 2)
             window["same"] |= bool((sizes > net.shapes[net.at][1:3]).any())
-            net.pool(**window)
+            net.pool(**window, kind=("AVERAGE", "MAX")[kind - 3])
     return net
 
 
@@ -145,7 +149,10 @@ def damaged_words(machine: Machine) -> Array:
     return words[int(words[table + at]) // 4 :]
 
 
-@pytest.mark.parametrize("word, value", [(1, 0), (1, 1), (1, 9), (1, 200), (2, 0), (2, 1 << 29)])
+DAMAGES = [(1, 0), (1, 1), (1, 99), (2, 0), (2, 1), (2, 9), (3, 0), (3, 1 << 29)]
+
+
+@pytest.mark.parametrize("word, value", DAMAGES)
 def test_a_damaged_strip_is_refused(word: int, value: int) -> None:
     net = wide_front()
     machine = Machine(net.to_bytes(), UpdatePlan(()))

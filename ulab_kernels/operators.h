@@ -14,6 +14,8 @@ enum {
     OP_SOFTMAX = 5,
     OP_FULLY_CONNECTED = 6,
     OP_COPY = 7,
+    OP_LOOKUP = 11,
+    OP_MAX_POOL = 12,
     OP_CLAMP_MASK = 16,
     OP_KEEP_CHANNELS = 17,
     OP_STRIP = 18,
@@ -26,6 +28,8 @@ enum {
     OP_AVG_POOL_GRAD_INPUT = 37,
     OP_SOFTMAX_GRAD_INPUT = 38,
     OP_COPY_GRAD_INPUT = 39,
+    OP_LOOKUP_GRAD_INPUT = 43,
+    OP_MAX_POOL_GRAD_INPUT = 44,
     OP_CONV2D_UPDATE = 48,
     OP_DEPTHWISE_CONV2D_UPDATE = 49,
 };
@@ -51,6 +55,19 @@ typedef struct {
     st_op_head_t head;
     st_ref_t geometry, x, y;
 } st_op_pool_t;
+
+// winner: nowhere, or what the gradient will need.
+typedef struct {
+    st_op_head_t head;
+    st_ref_t geometry, x, winner, y;
+} st_op_max_pool_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t table, x;
+    int32_t count;
+    st_ref_t y;
+} st_op_lookup_t;
 
 typedef struct {
     st_op_head_t head;
@@ -86,11 +103,12 @@ typedef struct {
     int32_t positions, chosen, of;
 } st_op_keep_t;
 
-// Runs the `count` operators behind it row by row. windows: int32 [count - 1], rows of each buffer
-// between two of them.
+// Runs the `count` operators behind it row by row: `stages` convolutions and poolings, each with or
+// without a LOOKUP in place behind it. windows: int32 [stages - 1], rows of each buffer between two
+// stages.
 typedef struct {
     st_op_head_t head;
-    int32_t count;
+    int32_t count, stages;
     st_ref_t windows;
 } st_op_strip_t;
 
@@ -140,6 +158,20 @@ typedef struct {
 
 typedef struct {
     st_op_head_t head;
+    st_ref_t geometry, winner, dy;
+    st_error_out_t out;
+} st_op_max_pool_grad_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t slope, x;
+    int32_t count;
+    st_ref_t dy;
+    st_error_out_t out;
+} st_op_lookup_grad_t;
+
+typedef struct {
+    st_op_head_t head;
     st_ref_t params, dy;
     st_error_out_t out;
 } st_op_copy_grad_t;
@@ -173,7 +205,9 @@ typedef struct {
     st_conv_geometry_t g;
     st_conv_params_t p;
     const int8_t *x;
+    uint8_t *winner; // of MAX_POOL
     int8_t *y;
+    const int8_t *table; // of a LOOKUP in place behind it, in strips
 } st_window_op_t;
 
 // Rows that the operator's input and output have in memory; 0: all of the map.
@@ -184,6 +218,7 @@ typedef struct {
 // Each checks one operator for rows in memory; the context's status says whether it may be run.
 st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows);
 st_window_op_t st_bind_pool(st_context_t *c, const st_op_pool_t *op, st_rows_t rows);
+st_window_op_t st_bind_max_pool(st_context_t *c, const st_op_max_pool_t *op, st_rows_t rows);
 void st_run_window(const st_window_op_t *op);
 
 void st_run_strip(st_context_t *c, const st_op_strip_t *op, int32_t index);
@@ -193,6 +228,8 @@ void st_run_add(st_context_t *c, const st_op_add_t *op);
 void st_run_softmax(st_context_t *c, const st_op_softmax_t *op);
 void st_run_copy(st_context_t *c, const st_op_copy_t *op);
 void st_run_fill(st_context_t *c, const st_op_fill_t *op);
+void st_run_max_pool(st_context_t *c, const st_op_max_pool_t *op);
+void st_run_lookup(st_context_t *c, const st_op_lookup_t *op);
 void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op);
 void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op);
 
@@ -205,6 +242,8 @@ void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op);
 void st_run_avg_pool_grad_input(st_context_t *c, const st_op_pool_grad_t *op);
 void st_run_softmax_grad_input(st_context_t *c, const st_op_softmax_grad_t *op);
 void st_run_copy_grad_input(st_context_t *c, const st_op_copy_grad_t *op);
+void st_run_max_pool_grad_input(st_context_t *c, const st_op_max_pool_grad_t *op);
+void st_run_lookup_grad_input(st_context_t *c, const st_op_lookup_grad_t *op);
 void st_run_update(st_context_t *c, const st_op_update_t *op);
 
 #endif

@@ -8,6 +8,8 @@
 #include "depthwise_conv2d.h"
 #include "fixedpoint.h"
 #include "fully_connected.h"
+#include "lookup.h"
+#include "max_pool.h"
 
 #define MAX_STAGES 8
 
@@ -15,6 +17,9 @@ void st_run_window(const st_window_op_t *op) {
     switch (op->opcode) {
     case OP_AVG_POOL:
         avg_pool_s8(&op->g, op->x, op->y);
+        break;
+    case OP_MAX_POOL:
+        max_pool_s8(&op->g, op->x, op->winner, op->y);
         break;
     case OP_DEPTHWISE_CONV2D:
         depthwise_conv2d_s8(&op->g, &op->p, op->x, op->y);
@@ -78,6 +83,8 @@ static void make_row(st_stage_t *s, int32_t in_base, int32_t in_made) {
     row.g.in_h = in_made - in_base;
     row.y += (size_t)(s->made - s->base) * row_bytes(s);
     st_run_window(&row);
+    if (s->op.table)
+        lookup_s8(s->op.table, row.y, (int32_t)row_bytes(s), row.y);
     s->made++;
 }
 
@@ -100,6 +107,9 @@ static st_window_op_t bind(st_context_t *c, const st_op_head_t *op, st_rows_t ro
     const st_window_op_t none = {0};
     if (op->opcode == OP_AVG_POOL && op->words * 4u == sizeof(st_op_pool_t))
         return st_bind_pool(c, (const st_op_pool_t *)op, rows);
+    if (op->opcode == OP_MAX_POOL && op->words * 4u == sizeof(st_op_max_pool_t) &&
+        st_is_nowhere(((const st_op_max_pool_t *)op)->winner))
+        return st_bind_max_pool(c, (const st_op_max_pool_t *)op, rows);
     if ((op->opcode == OP_CONV2D || op->opcode == OP_DEPTHWISE_CONV2D) &&
         op->words * 4u == sizeof(st_op_conv_t))
         return st_bind_conv(c, (const st_op_conv_t *)op, rows);
@@ -115,34 +125,54 @@ static int fits(const st_stage_t *s, const st_stage_t *next) {
            s->op.y == next->op.x && s->room >= st_min(span, b->in_h) && s->room <= b->in_h;
 }
 
-static void bind_stages(st_context_t *c, const st_op_strip_t *op, int32_t index,
-                        st_stage_t *stages) {
-    const int32_t *room = PLACE_FIXED(int32_t, op->windows, op->count - 1);
+// A LOOKUP in a strip works in place on what the stage before it makes.
+static int is_lookup_of(const st_op_head_t *op, const st_op_head_t *stage) {
+    if (op->opcode != OP_LOOKUP || op->words * 4u != sizeof(st_op_lookup_t))
+        return 0;
+    const st_op_lookup_t *l = (const st_op_lookup_t *)op;
+    return l->x == l->y && l->y == ((const st_ref_t *)stage)[stage->words - 1];
+}
+
+// Binds the stages of the `count` operators behind operator `index`; returns how many there are.
+static int32_t bind_stages(st_context_t *c, const st_op_strip_t *op, int32_t index,
+                           st_stage_t *stages) {
+    const int32_t *room = PLACE_FIXED(int32_t, op->windows, op->stages - 1);
+    int32_t n = 0;
+    const st_op_head_t *stage = NULL;
     for (int32_t i = 0; i < op->count && c->status == ST_OK; i++) {
-        const int32_t last = i == op->count - 1;
         const st_op_head_t *sub = st_operator_at(c, index + 1 + i);
-        const st_rows_t rows = {i ? room[i - 1] : 0, last ? 0 : room[i]};
-        if (c->status || !st_in_range(rows.in, 0, ST_MAX_LENGTH) ||
-            !st_in_range(rows.out, 0, ST_MAX_LENGTH) || (!last && !rows.out)) {
-            c->status = c->status ? c->status : ST_BAD_OPERATOR;
-            return;
+        if (c->status == ST_OK && stage && !stages[n - 1].op.table && is_lookup_of(sub, stage)) {
+            stages[n - 1].op.table = PLACE_FIXED(int8_t, ((const st_op_lookup_t *)sub)->table, 256);
+            continue;
         }
-        stages[i] = (st_stage_t){.op = bind(c, sub, rows), .room = rows.out};
-        if (c->status == ST_OK && i && !fits(&stages[i - 1], &stages[i]))
-            c->status = ST_BAD_OPERATOR;
+        if (c->status || n == op->stages)
+            return -1;
+        const int last = n == op->stages - 1;
+        const st_rows_t rows = {n ? room[n - 1] : 0, last ? 0 : room[n]};
+        if (!st_in_range(rows.in, n > 0, ST_MAX_LENGTH) ||
+            !st_in_range(rows.out, !last, ST_MAX_LENGTH))
+            break;
+        stage = sub;
+        stages[n] = (st_stage_t){.op = bind(c, sub, rows), .room = rows.out};
+        if (c->status == ST_OK && n && !fits(&stages[n - 1], &stages[n]))
+            break;
+        n++;
     }
+    return n;
 }
 
 void st_run_strip(st_context_t *c, const st_op_strip_t *op, int32_t index) {
     st_stage_t stages[MAX_STAGES];
-    if (!st_in_range(op->count, 2, MAX_STAGES)) {
+    if (!st_in_range(op->stages, 2, MAX_STAGES) ||
+        !st_in_range(op->count, op->stages, 2 * MAX_STAGES)) {
         c->status = ST_BAD_OPERATOR;
         return;
     }
-    bind_stages(c, op, index, stages);
+    if (bind_stages(c, op, index, stages) != op->stages && c->status == ST_OK)
+        c->status = ST_BAD_OPERATOR;
     if (c->status)
         return;
-    const int32_t rows = stages[op->count - 1].op.g.out_h;
+    const int32_t rows = stages[op->stages - 1].op.g.out_h;
     for (int32_t row = 0; row < rows; row++)
-        make_last_row(stages, op->count);
+        make_last_row(stages, op->stages);
 }

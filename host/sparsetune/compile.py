@@ -7,7 +7,6 @@ from sparsetune_device.schedule import parse_rate
 from .backward import Backward
 from .data import MAX_CLASSES
 from .errors import SparsetuneError
-from .geometry import output_limits
 from .graph import Graph, Operator
 from .image import Layout, Source, lay_out
 from .loss import differentiate_loss
@@ -64,14 +63,15 @@ def _lower_forward(low: Lowering) -> None:
 
 def _keep_mask(low: Lowering, op: Operator) -> None:
     """One bit for each output element: does the clamp pass the gradient?"""
-    if not KINDS[op.kind].clamps(low.graph, op):
+    kind = KINDS[op.kind]
+    if not kind.clamps(low.graph, op):
         return
     tensor = low.graph.tensor(op.outputs[0])
-    if tensor.index in low.graph.logits_aliases and output_limits(low.graph, op) == (-128, 127):
+    lo, hi = kind.limits(low.graph, op)
+    if tensor.index in low.graph.logits_aliases and (lo, hi) == (-128, 127):
         return  # the loss looks at the ends of the range itself
     bits = Buffer(f"mask{op.index}", (tensor.size + 7) // 8)
     low.masks[op.index] = bits
-    lo, hi = output_limits(low.graph, op)
     y = low.values[tensor.index]
     low.emit(Code.CLAMP_MASK, op, y, bits, tensor.size, lo, hi, flags=Flag.TRAINING_ONLY)
 

@@ -95,7 +95,7 @@ def _geometry(graph: Graph, op: Operator) -> Geometry:
 
 
 def _kernel(graph: Graph, op: Operator) -> tuple[int, int]:
-    if op.kind == "AVERAGE_POOL_2D":
+    if op.kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
         return op.options["filterHeight"], op.options["filterWidth"]
     shape = graph.tensor(op.inputs[1]).shape
     return shape[1], shape[2]

@@ -33,7 +33,8 @@ class Lowering:
     """State of one compilation: where each tensor lives, what each operator left for backward.
 
     active: operators that a gradient must reach. held: tensors that backward reads whole.
-    layers: of the operators with weights. masks: clamp masks. notes: geometry of the others.
+    layers: of the operators with weights. masks: clamp masks. winners: of
+    maxima. notes: geometry of the others.
     """
 
     graph: Graph
@@ -44,6 +45,7 @@ class Lowering:
     values: dict[int, Buffer] = field(default_factory=dict)
     layers: dict[int, Layer] = field(default_factory=dict)
     masks: dict[int, Buffer] = field(default_factory=dict)
+    winners: dict[int, Buffer] = field(default_factory=dict)
     notes: dict[int, tuple[Geometry, Const]] = field(default_factory=dict)
 
     def emit(self, code: Code, op: Operator, *words: Word, flags: Flag = Flag.NONE) -> None:

@@ -17,14 +17,16 @@ from .arena import Lifetime, lifetimes, live_bytes, rounded
 from .program import Buffer, Code, Const, Flag, Op, Program
 
 MAX_STAGES = 8  # ulab_kernels/run_strip.c
-FUSABLE = (Code.CONV2D, Code.DEPTHWISE_CONV2D, Code.AVG_POOL)
+FUSABLE = (Code.CONV2D, Code.DEPTHWISE_CONV2D, Code.AVG_POOL, Code.MAX_POOL)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """An operator that can be run by rows. The sizes are those of its geometry; bytes."""
+    """An operator that can be run by rows, and the LOOKUP in place behind it, if there is one. The
+    sizes are those of its geometry; bytes."""
 
-    at: int  # in the program
+    first: int  # in the program
+    last: int
     x: Buffer
     y: Buffer
     in_h: int
@@ -79,11 +81,11 @@ def _best_cuts(
     None where it may not be."""
     ending: dict[int, list[Cut]] = {}
     for cut in longer:
-        ending.setdefault(cut.chain[-1].at, []).append(cut)
+        ending.setdefault(cut.chain[-1].last, []).append(cut)
     best: list[tuple[Total, list[Cut]] | None] = [((0, 0), [])]
     for at, alone in enumerate(single):
         choices = [(best[at], alone)] if alone else []
-        choices += [(best[at + 1 - len(cut.chain)], cut) for cut in ending.get(at, [])]
+        choices += [(best[cut.chain[0].first], cut) for cut in ending.get(at, [])]
         ways = [
             (add(before[0], cut), before[1] + [cut] if cut.chain else before[1])
             for before, cut in choices
@@ -95,18 +97,34 @@ def _best_cuts(
 
 
 def chains(program: Program) -> Iterator[list[Stage]]:
-    """All chains of two to MAX_STAGES operators."""
+    """All chains of two to MAX_STAGES stages."""
     readers = _readers(program)
-    stages: list[Stage] = []
-    for at, op in enumerate(program.ops[: program.forward]):
+    chain: list[Stage] = []
+    for stage in _stages(program):
+        before = chain[-1] if chain else None
+        linked = before and before.last == stage.first - 1 and before.y is stage.x
+        if not before or not linked or readers[before.y] != 1 + before.last - before.first:
+            chain = []
+        if before and before.y is program.output:
+            chain = []
+        chain = [*chain, stage]
+        for length in range(2, min(len(chain), MAX_STAGES) + 1):
+            yield chain[-length:]
+
+
+def _stages(program: Program) -> Iterator[Stage]:
+    """Every operator that can be one, in order."""
+    ops = program.ops[: program.forward]
+    for at, op in enumerate(ops):
         stage = _stage(at, op)
-        linked = stages and stage and stages[-1].at == at - 1 and stages[-1].y is stage.x
-        if not linked or readers[stages[-1].y] != 1 or stages[-1].y is program.output:
-            stages = []
+        if stage and at + 1 < len(ops) and _is_lookup_in(ops[at + 1], stage.y):
+            stage = replace(stage, last=at + 1)
         if stage:
-            stages = [*stages, stage]
-        for length in range(2, min(len(stages), MAX_STAGES) + 1):
-            yield stages[-length:]
+            yield stage
+
+
+def _is_lookup_in(op: Op, buffer: Buffer) -> bool:
+    return op.code == Code.LOOKUP and not op.flags and op.words[1] is op.words[-1] is buffer
 
 
 def _readers(program: Program) -> dict[Buffer, int]:
@@ -122,16 +140,18 @@ def _stage(at: int, op: Op) -> Stage | None:
     if op.code not in FUSABLE or op.flags:
         return None
     geometry, x, y = op.words[0], op.words[1], op.words[-1]
+    if op.code == Code.MAX_POOL and op.words[2] is not None:
+        return None  # its gradient needs the whole map
     if not (isinstance(geometry, Const) and isinstance(x, Buffer) and isinstance(y, Buffer)):
         return None
     in_h, in_w, in_c = struct.unpack_from("<3i", geometry.data)
     kernel_h, _, stride_h, _, dilation_h = struct.unpack_from("<5i", geometry.data, 24)
-    return Stage(at, x, y, in_h, in_w * in_c, (kernel_h - 1) * dilation_h + 1, stride_h)
+    return Stage(at, at, x, y, in_h, in_w * in_c, (kernel_h - 1) * dilation_h + 1, stride_h)
 
 
 def _bytes_of(lives: list[Lifetime], chain: list[Stage]) -> int:
     """Bytes alive while the chain runs as a strip."""
-    first, last = chain[0].at, chain[-1].at
+    first, last = chain[0].first, chain[-1].last
     windows = {stage.x: stage.row * stage.window for stage in chain[1:]}
     return sum(
         rounded(windows.get(life.buffer, life.buffer.size))
@@ -150,13 +170,13 @@ def _moves(chain: list[Stage]) -> int:
 
 def fuse(program: Program, chain: list[Stage]) -> None:
     """Turns one chain into a strip; the buffers between its stages become windows."""
-    first, last = chain[0].at, chain[-1].at
+    first, last = chain[0].first, chain[-1].last
     windows = [stage.window for stage in chain[1:]]
     for stage, rows in zip(chain[1:], windows, strict=True):
         stage.x.size = stage.row * rows
     head = Op(
         Code.STRIP,
-        (len(chain), Const(struct.pack(f"<{len(windows)}i", *windows))),
+        (last + 1 - first, len(chain), Const(struct.pack(f"<{len(windows)}i", *windows))),
         source=program.ops[first].source,
     )
     inside = [replace(op, flags=op.flags | Flag.IN_STRIP) for op in program.ops[first : last + 1]]

@@ -1,11 +1,12 @@
 """The operators that can be run and trained through: one file for each family."""
 
-from . import conv, elementwise, pool, reshape, shape, softmax
+from . import conv, elementwise, lookup, pool, reshape, shape, softmax
 from .kind import Kind
 
 KINDS: dict[str, Kind] = {
     **conv.KINDS,
     **pool.KINDS,
+    **lookup.KINDS,
     **elementwise.KINDS,
     **reshape.KINDS,
     **shape.KINDS,

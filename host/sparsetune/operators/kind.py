@@ -6,6 +6,7 @@ import numpy as np
 
 from ..backward import Backward
 from ..errors import SparsetuneError
+from ..geometry import output_limits
 from ..graph import Graph, Operator, Tensor
 from ..lowering import Lowering
 from ..plan import UpdatePlan
@@ -39,6 +40,10 @@ class Kind:
         """Whether the output can lie beyond the ends of its range or of its fused activation,
         where no gradient passes."""
         return False
+
+    def limits(self, graph: Graph, op: Operator) -> tuple[int, int]:
+        """The int8 ends of its output, of its fused activation or of the range."""
+        return output_limits(graph, op)
 
     def lower(self, low: Lowering, op: Operator) -> None:
         """Appends its forward pass to the program."""

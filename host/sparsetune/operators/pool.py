@@ -1,4 +1,4 @@
-"""AVERAGE_POOL_2D."""
+"""AVERAGE_POOL_2D and MAX_POOL_2D."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from ..errors import SparsetuneError
 from ..geometry import Geometry, conv_geometry
 from ..graph import Graph, Operator
 from ..lowering import Lowering
-from ..program import Code
+from ..program import Buffer, Code
 from .kind import Kind, check_fused, check_window, refuse
 
 AVG_POOL_MAX_WINDOW = 4080  # ulab_kernels/avg_pool.h
+MAX_POOL_MAX_TAPS = 256  # ulab_kernels/max_pool.h
 
 
-class AveragePool2D(Kind):
+class Pool2D(Kind):
+    """What both share."""
+
     def check(self, graph: Graph, op: Operator) -> None:
         x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
         if len(x.shape) != 4 or len(y.shape) != 4 or x.shape[3] != y.shape[3]:
@@ -26,9 +29,11 @@ class AveragePool2D(Kind):
         check_window(graph, op, (op.options["filterHeight"], op.options["filterWidth"]))
 
     def clamps(self, graph: Graph, op: Operator) -> bool:
-        # A mean cannot leave the range of what it is taken from.
+        # Neither a mean nor a maximum leaves the range of what it is taken from.
         return bool(op.options.get("fusedActivationFunction", 0))
 
+
+class AveragePool2D(Pool2D):
     def lower(self, low: Lowering, op: Operator) -> None:
         geometry = conv_geometry(low.graph, op)
         if geometry.kernel_h * geometry.kernel_w > AVG_POOL_MAX_WINDOW:
@@ -50,7 +55,35 @@ class AveragePool2D(Kind):
         back.emit(Code.AVG_POOL_GRAD_INPUT, op, *words, *out, flags=flags)
 
 
-KINDS: dict[str, Kind] = {"AVERAGE_POOL_2D": AveragePool2D()}
+class MaxPool2D(Pool2D):
+    """A byte for each output element says where it came from, where a gradient must pass."""
+
+    def check(self, graph: Graph, op: Operator) -> None:
+        super().check(graph, op)
+        taps = op.options["filterHeight"] * op.options["filterWidth"]
+        if taps > MAX_POOL_MAX_TAPS:
+            raise refuse(op, f"has a window of {taps}: at most {MAX_POOL_MAX_TAPS} are supported")
+
+    def lower(self, low: Lowering, op: Operator) -> None:
+        geometry = conv_geometry(low.graph, op)
+        winner = None
+        if op.index in low.active:
+            winner = Buffer(f"winner{op.index}", low.graph.tensor(op.outputs[0]).size)
+            low.winners[op.index] = winner
+        low.notes[op.index] = geometry, geometry.const()
+        words = (geometry.const(), low.values[op.inputs[0]], winner)
+        low.emit(Code.MAX_POOL, op, *words, low.new_value(op.outputs[0]))
+
+    def differentiate(self, back: Backward, op: Operator) -> None:
+        geometry, const = back.low.notes[op.index]
+        dy = back.take(op)
+        dy.data.bound(INT32_ROOM // _overlap(geometry))
+        out, flags = back.error_out(op.inputs[0], dy, 0, geometry.in_c)
+        words = (const, back.low.winners[op.index], dy.data)
+        back.emit(Code.MAX_POOL_GRAD_INPUT, op, *words, *out, flags=flags)
+
+
+KINDS: dict[str, Kind] = {"AVERAGE_POOL_2D": AveragePool2D(), "MAX_POOL_2D": MaxPool2D()}
 
 
 def _smallest_window(g: Geometry) -> int:
