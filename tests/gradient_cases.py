@@ -190,6 +190,41 @@ def lookup_case(rng: Any) -> Net:
     return _finish(net)
 
 
+def broadcast_shape(rng: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape that can be broadcast to `shape`: over space, over channels, a scalar."""
+    masks = ((0, 1, 1, 0), (0, 0, 0, 1), (0, 1, 0, 0), (0, 1, 1, 1), (0, 0, 0, 0), (0, 1, 0, 1))
+    mask = masks[int(rng.integers(len(masks)))]
+    return tuple(1 if m else n for m, n in zip(mask, shape, strict=True))
+
+
+def elementwise_case(rng: Any) -> Net:
+    """Two trained branches, one of which may be broadcast, or a constant."""
+    net = random_map(rng)
+    kind = ("ADD", "SUB", "MUL")[int(rng.integers(3))]
+    channels, source = int(rng.choice(SIZES)), net.at
+    a = net.conv(channels, 1, zero=int(rng.choice(ZEROS)))
+    shape = broadcast_shape(rng, net.shapes[a])
+    if rng.integers(3) == 0:
+        other = net.constant(shape, int(rng.choice(ZEROS)))
+    else:
+        net.at = source
+        other = net.conv(shape[3], 1, zero=int(rng.choice(ZEROS)))
+        axes = tuple(i for i in (1, 2) if shape[i] == 1 and net.shapes[other][i] != 1)
+        other = net.mean(axes, True) if axes else other
+    net.at = a
+    rest = {"activation": ACTIVATIONS[rng.integers(4)], "swapped": bool(rng.integers(2))}
+    net.binary(kind, other, int(rng.choice(ZEROS)), **rest)
+    return _finish(net)
+
+
+def mean_case(rng: Any) -> Net:
+    net = random_map(rng)
+    net.conv(int(rng.choice(SIZES)), 1, zero=int(rng.choice(ZEROS)))
+    axes = ((1, 2), (1,), (2,), (3,), (2, 3), (1, 2, 3))[int(rng.integers(6))]
+    net.mean(axes, bool(rng.integers(2)), None if rng.integers(2) else int(rng.choice(ZEROS)))
+    return _finish(net)
+
+
 def moved_case(rng: Any) -> Net:
     """Convolutions whose outputs are cut, turned, joined and padded."""
     net = random_map(rng)
@@ -237,6 +272,8 @@ CASES: dict[str, Callable[[Any], Net]] = {
     "TRANSPOSE": moved_case,
     "MAX_POOL_2D": max_pool_case,
     "LOOKUP": lookup_case,
+    "MUL": elementwise_case,
+    "MEAN": mean_case,
 }
 
 

@@ -120,6 +120,9 @@ class Reference:
         activation = op.options.get("fusedActivationFunction", alone.get(op.kind, 0))
         limits = clamp_limits(tensor, activation)
         inside = ("RESHAPE", "SOFTMAX", "AVERAGE_POOL_2D", "MAX_POOL_2D", *CURVES)
+        if op.kind == "MEAN":
+            x = self.graph.tensor(op.inputs[0])
+            inside += ("MEAN",) * ((x.scale, x.zero_point) == (tensor.scale, tensor.zero_point))
         clamps = op.kind not in inside or activation
         if not clamps or (tensor.index == self.graph.logits and limits == (-128, 127)):
             return np.ones(tensor.shape)
@@ -192,7 +195,33 @@ class Reference:
     _logistic = _tanh = _hard_swish = _leaky_relu = _curve
 
     def _add(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
-        return [(op.inputs[0], dy), (op.inputs[1], dy)]
+        return self._both(op, dy, dy)
+
+    def _sub(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
+        return self._both(op, dy, -dy)
+
+    def _mul(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
+        a, b = (self._operand(t) for t in op.inputs[:2])
+        return self._both(op, dy * b, dy * a)
+
+    def _operand(self, tensor: int) -> Array:
+        t = self.graph.tensor(tensor)
+        return self._real(tensor) if t.data is None else real(t, t.data)
+
+    def _both(self, op: Operator, da: Array, db: Array) -> list[tuple[int, Array]]:
+        """The gradients of two operands, summed over what was broadcast."""
+        shapes = [self.graph.tensor(t).shape for t in op.inputs[:2]]
+        return [
+            (t, ref.unbroadcast(d, shape))
+            for t, d, shape in zip(op.inputs[:2], (da, db), shapes, strict=True)
+        ]
+
+    def _mean(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
+        x, axes = self.graph.tensor(op.inputs[0]), self.graph.tensor(op.inputs[1]).data
+        assert axes is not None
+        kept = np.zeros(x.shape).sum(axis=tuple(axes.ravel()), keepdims=True).shape
+        n = x.size / np.prod(kept)
+        return [(x.index, np.broadcast_to(dy.reshape(kept) / n, x.shape))]
 
     def _reshape(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
         return [(op.inputs[0], dy.reshape(self.graph.tensor(op.inputs[0]).shape))]

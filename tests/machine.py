@@ -110,6 +110,7 @@ DY_AT = {
     Code.AVG_POOL_GRAD_INPUT: (1, 6),
     Code.SOFTMAX_GRAD_INPUT: (2, 6),
     Code.COPY_GRAD_INPUT: (1, 5),
+    Code.REDUCE_GRAD_INPUT: (1, 6),
     Code.LOOKUP_GRAD_INPUT: (3, 7),
     Code.MAX_POOL_GRAD_INPUT: (2, 6),
     Code.CONV2D_UPDATE: (1, 2),

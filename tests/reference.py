@@ -167,6 +167,13 @@ def max_pool_backward(dy: Array, x: Array, w: Window) -> Array:
     return _unpadded(d_frame, w, x.shape)
 
 
+def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
+    """dy summed over the axes along which a tensor of `shape` was broadcast."""
+    full = (1,) * (dy.ndim - len(shape)) + shape
+    axes = tuple(i for i, n in enumerate(full) if n == 1)
+    return dy.sum(axis=axes, keepdims=True).reshape(shape)
+
+
 def slope(kind: str, x: Array, alpha: float = 0.0) -> Array:
     """Derivative of a function of one value, from its definition."""
     if kind == "LOGISTIC":

@@ -19,7 +19,7 @@ SPREAD = 50.0  # standard deviation of outputs, in steps, where no scale is aske
 tflite_writer.OPERATOR_VERSIONS.update(
     FULLY_CONNECTED=5, PAD=2, TRANSPOSE=2, CONCATENATION=2, SPLIT=2, STRIDED_SLICE=2, SLICE=2,
     LOGISTIC=2, TANH=2, RELU=2, RELU6=2, HARD_SWISH=1, LEAKY_RELU=2, QUANTIZE=2, RELU_N1_TO_1=1,
-    MAX_POOL_2D=2,
+    MAX_POOL_2D=2, SUB=2, MUL=2, MEAN=2,
 )
 
 
@@ -89,6 +89,38 @@ class Net:
         scales = [float(self.q[t].scale[0]) for t in (self.at, other)]
         q = quantisation(scale or np.hypot(*scales), zero)
         return self._operator("ADD", [self.at, other], self.shapes[self.at], q, options)
+
+    def binary(self, kind: str, other: int, zero: int = 0, **rest: Any) -> int:
+        """ADD, SUB or MUL of the newest tensor and another, broadcast as in NumPy. rest: scale,
+        activation, swapped (the other one first)."""
+        options = getattr(schema, f"{kind.capitalize()}OptionsT")()
+        options.fusedActivationFunction = rest.get("activation", NONE)
+        if kind != "MUL":
+            options.potScaleInt16 = False
+        inputs = [other, self.at] if rest.get("swapped") else [self.at, other]
+        scales = [float(self.q[t].scale[0]) for t in inputs]
+        usual = scales[0] * scales[1] * 60 if kind == "MUL" else np.hypot(*scales)
+        q = quantisation(rest.get("scale") or usual, zero)
+        shape = np.broadcast_shapes(*(self.shapes[t] for t in inputs))
+        return self._operator(kind, inputs, shape, q, options)
+
+    def constant(self, shape: tuple[int, ...], zero: int = 0, scale: float = 0.02) -> int:
+        """An int8 constant of random values, for `binary`."""
+        q, values = quantisation(scale, zero), self.rng.integers(-128, 128, shape, np.int8)
+        index = int(self.writer.add_constant(f"c{self.operators}", values, q))
+        self.shapes[index], self.q[index] = shape, q
+        return index
+
+    def mean(self, axes: tuple[int, ...], keep: bool, zero: int | None = None) -> int:
+        """zero: None for the input's scale and zero point, else one of its own."""
+        options = schema.ReducerOptionsT()
+        options.keepDims = keep
+        constant = self.writer.add_constant(f"axes{self.operators}", np.array(axes, np.int32))
+        shape = np.zeros(self.shapes[self.at], np.int8).max(axis=axes, keepdims=keep).shape
+        q = self.q[self.at]
+        if zero is not None:
+            q = quantisation(q.scale * 0.6, zero)
+        return self._operator("MEAN", [self.at, constant], shape, q, options)
 
     def pad(self, amounts: Any) -> int:
         """amounts: (before, behind) of each axis, filled with the zero point."""

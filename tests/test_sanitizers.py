@@ -202,6 +202,7 @@ DIVISIONS = {
     "update_tap",  # once a tap
     "correlate",  # once a tap
     "shape_ok",  # once a call
+    "mean_ok",  # once a call
     "append_number",  # error text
 }
 

@@ -14,6 +14,9 @@ enum {
     OP_SOFTMAX = 5,
     OP_FULLY_CONNECTED = 6,
     OP_COPY = 7,
+    OP_SUB = 8,
+    OP_MUL = 9,
+    OP_MEAN = 10,
     OP_LOOKUP = 11,
     OP_MAX_POOL = 12,
     OP_CLAMP_MASK = 16,
@@ -28,6 +31,7 @@ enum {
     OP_AVG_POOL_GRAD_INPUT = 37,
     OP_SOFTMAX_GRAD_INPUT = 38,
     OP_COPY_GRAD_INPUT = 39,
+    OP_REDUCE_GRAD_INPUT = 40,
     OP_LOOKUP_GRAD_INPUT = 43,
     OP_MAX_POOL_GRAD_INPUT = 44,
     OP_CONV2D_UPDATE = 48,
@@ -72,8 +76,12 @@ typedef struct {
 typedef struct {
     st_op_head_t head;
     st_ref_t params, a, b, y;
-    int32_t count;
-} st_op_add_t;
+} st_op_elementwise_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t params, x, y;
+} st_op_mean_t;
 
 typedef struct {
     st_op_head_t head;
@@ -156,6 +164,13 @@ typedef struct {
     st_error_out_t out;
 } st_op_softmax_grad_t;
 
+// other: nowhere for a plain sum.
+typedef struct {
+    st_op_head_t head;
+    st_ref_t params, dy, other;
+    st_error_out_t out;
+} st_op_reduce_grad_t;
+
 typedef struct {
     st_op_head_t head;
     st_ref_t geometry, winner, dy;
@@ -224,7 +239,8 @@ void st_run_window(const st_window_op_t *op);
 void st_run_strip(st_context_t *c, const st_op_strip_t *op, int32_t index);
 void st_run_conv(st_context_t *c, const st_op_conv_t *op);
 void st_run_avg_pool(st_context_t *c, const st_op_pool_t *op);
-void st_run_add(st_context_t *c, const st_op_add_t *op);
+void st_run_elementwise(st_context_t *c, const st_op_elementwise_t *op);
+void st_run_mean(st_context_t *c, const st_op_mean_t *op);
 void st_run_softmax(st_context_t *c, const st_op_softmax_t *op);
 void st_run_copy(st_context_t *c, const st_op_copy_t *op);
 void st_run_fill(st_context_t *c, const st_op_fill_t *op);
@@ -242,6 +258,7 @@ void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op);
 void st_run_avg_pool_grad_input(st_context_t *c, const st_op_pool_grad_t *op);
 void st_run_softmax_grad_input(st_context_t *c, const st_op_softmax_grad_t *op);
 void st_run_copy_grad_input(st_context_t *c, const st_op_copy_grad_t *op);
+void st_run_reduce_grad_input(st_context_t *c, const st_op_reduce_grad_t *op);
 void st_run_max_pool_grad_input(st_context_t *c, const st_op_max_pool_grad_t *op);
 void st_run_lookup_grad_input(st_context_t *c, const st_op_lookup_grad_t *op);
 void st_run_update(st_context_t *c, const st_op_update_t *op);

@@ -1,23 +1,113 @@
 #include "operators.h"
 
 #include "activation.h"
-#include "add.h"
+#include "elementwise.h"
 
-static int add_params_ok(const st_add_params_t *p) {
-    return st_in_range(p->a_zero, -128, 127) && st_in_range(p->b_zero, -128, 127) &&
-           st_in_range(p->y_zero, -128, 127) && st_in_range(p->a_scale.shift, -31, 0) &&
-           st_in_range(p->b_scale.shift, -31, 0) && st_in_range(p->y_scale.shift, -31, 0);
+#define MAX_ELEMENTS (INT32_MAX / 8)
+
+// One more than the largest index that a walk over the axes reaches; 0 where it cannot be made.
+static int64_t extent(const int32_t count[ST_AXES], const int32_t stride[ST_AXES]) {
+    int64_t last = 0;
+    for (int i = 0; i < ST_AXES; i++) {
+        if (!st_in_range(count[i], 1, MAX_ELEMENTS) || !st_in_range(stride[i], 0, MAX_ELEMENTS))
+            return 0;
+        last += (int64_t)(count[i] - 1) * stride[i];
+        if (last >= MAX_ELEMENTS)
+            return 0;
+    }
+    return last + 1;
 }
 
-void st_run_add(st_context_t *c, const st_op_add_t *op) {
-    const st_add_params_t *p = PLACE_STRUCT(st_add_params_t, op->params);
-    const int8_t *a = PLACE(int8_t, op->a, op->count);
-    const int8_t *b = PLACE(int8_t, op->b, op->count);
-    int8_t *y = PLACE_OUT(int8_t, op->y, op->count);
-    if (p && !add_params_ok(p))
+// Elements of a tensor with these axes; 0 where there are too many.
+static int64_t size_of(const int32_t count[ST_AXES]) {
+    int64_t n = 1;
+    for (int i = 0; i < ST_AXES; i++) {
+        n *= count[i];
+        if (n < 1 || n > MAX_ELEMENTS)
+            return 0;
+    }
+    return n;
+}
+
+static int shift_ok(st_requant_t scale, int32_t largest) {
+    return st_in_range(scale.shift, -31, largest);
+}
+
+static int params_ok(const st_elementwise_t *p, uint8_t opcode) {
+    const int is_product = opcode == OP_MUL;
+    return st_in_range(p->a_zero, -128, 127) && st_in_range(p->b_zero, -128, 127) &&
+           st_in_range(p->y_zero, -128, 127) && shift_ok(p->a_scale, 0) &&
+           shift_ok(p->b_scale, 0) && shift_ok(p->y_scale, is_product ? 30 : 0);
+}
+
+void st_run_elementwise(st_context_t *c, const st_op_elementwise_t *op) {
+    const st_elementwise_t *p = PLACE_STRUCT(st_elementwise_t, op->params);
+    if (!p)
+        return;
+    const int64_t a_size = extent(p->count, p->a_stride), b_size = extent(p->count, p->b_stride);
+    const int64_t y_size = a_size && b_size ? size_of(p->count) : 0;
+    if (!y_size || !params_ok(p, op->head.opcode)) {
         c->status = ST_BAD_OPERATOR;
+        return;
+    }
+    const int8_t *a = PLACE(int8_t, op->a, a_size), *b = PLACE(int8_t, op->b, b_size);
+    int8_t *y = PLACE_OUT(int8_t, op->y, y_size);
+    if (c->status)
+        return;
+    if (op->head.opcode == OP_ADD)
+        add_s8(p, a, b, y);
+    else if (op->head.opcode == OP_SUB)
+        sub_s8(p, a, b, y);
+    else
+        mul_s8(p, a, b, y);
+}
+
+static int mean_ok(const st_mean_t *p) {
+    return st_in_range(p->outer, 1, ST_MAX_LENGTH) && st_in_range(p->inner, 1, ST_MAX_LENGTH) &&
+           st_in_range(p->n, 1, 1 << 22) && st_in_range(p->x_zero, -128, 127) &&
+           st_in_range(p->y_zero, -128, 127) && shift_ok(p->scale, 30) &&
+           (int64_t)p->outer * p->inner <= MAX_ELEMENTS / p->n;
+}
+
+void st_run_mean(st_context_t *c, const st_op_mean_t *op) {
+    const st_mean_t *p = PLACE_STRUCT(st_mean_t, op->params);
+    if (!p || !mean_ok(p)) {
+        c->status = ST_BAD_OPERATOR;
+        return;
+    }
+    const int8_t *x = PLACE(int8_t, op->x, (int64_t)p->outer * p->n * p->inner);
+    int8_t *y = PLACE_OUT(int8_t, op->y, (int64_t)p->outer * p->inner);
     if (c->status == ST_OK)
-        add_s8(p, a, b, y, op->count);
+        mean_s8(p, x, y);
+}
+
+// Index extent of the sums over the sum's axes that start at any element of dx; 0: impossible.
+static int64_t both(int64_t first, int64_t second) {
+    return first && second && first + second - 1 <= MAX_ELEMENTS ? first + second - 1 : 0;
+}
+
+void st_run_reduce_grad_input(st_context_t *c, const st_op_reduce_grad_t *op) {
+    const st_reduce_t *p = PLACE_STRUCT(st_reduce_t, op->params);
+    if (!p)
+        return;
+    const int64_t dy_size =
+        both(extent(p->count, p->dy_stride), extent(p->sum_count, p->sum_dy_stride));
+    const int64_t other_size =
+        both(extent(p->count, p->other_stride), extent(p->sum_count, p->sum_other_stride));
+    const int64_t n = dy_size && other_size ? size_of(p->count) : 0;
+    if (!n || !st_in_range(p->other_zero, -128, 127) ||
+        !st_in_range(p->factor_q15, -(1 << 15), 1 << 15)) {
+        c->status = ST_BAD_OPERATOR;
+        return;
+    }
+    const int16_t *dy = PLACE(int16_t, op->dy, dy_size);
+    const int8_t *other = st_is_nowhere(op->other) ? NULL : PLACE(int8_t, op->other, other_size);
+    int32_t *row = PLACE_OUT(int32_t, op->out.row, p->count[3]);
+    st_emit_t e = st_open_error(c, &op->out, &op->head, n);
+    if (c->status)
+        return;
+    reduce_grad_input(p, dy, other, row, &e);
+    st_emit_end(&e);
 }
 
 void st_run_error_add(st_context_t *c, const st_op_error_add_t *op) {

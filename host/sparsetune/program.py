@@ -16,6 +16,9 @@ class Code(IntEnum):
     SOFTMAX = 5
     FULLY_CONNECTED = 6
     COPY = 7
+    SUB = 8
+    MUL = 9
+    MEAN = 10
     LOOKUP = 11
     MAX_POOL = 12
     CLAMP_MASK = 16
@@ -30,6 +33,7 @@ class Code(IntEnum):
     AVG_POOL_GRAD_INPUT = 37
     SOFTMAX_GRAD_INPUT = 38
     COPY_GRAD_INPUT = 39
+    REDUCE_GRAD_INPUT = 40
     LOOKUP_GRAD_INPUT = 43
     MAX_POOL_GRAD_INPUT = 44
     CONV2D_UPDATE = 48
