@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 
+from .packing import Span, pack
 from .program import Buffer, Code, Program
 
 ALIGN = 4
@@ -77,46 +78,11 @@ def live_bytes(lives: list[Lifetime]) -> list[int]:
 
 
 def place(lives: list[Lifetime]) -> int:
-    """Sets buffer.offset for all; returns the arena's size in bytes.
-
-    Greedy best of several orders (arXiv 2001.03288, greedy by size): each buffer goes to the
-    lowest gap among those alive with it.
-    """
-    orders = (
-        lambda life: (-life.buffer.size, life.first),
-        lambda life: (-(life.last - life.first), -life.buffer.size),
-        lambda life: (life.first, -life.buffer.size),
-        lambda life: (-life.last, -life.buffer.size),
-        lambda life: (-life.buffer.size * (life.last - life.first + 1), life.first),
-    )
-    results = [_place_in_order(sorted(lives, key=order)) for order in orders]
-    size, offsets = min(results, key=lambda result: result[0])
-    for buffer, offset in offsets.items():
-        buffer.offset = offset
-    return size
-
-
-def _place_in_order(lives: list[Lifetime]) -> tuple[int, dict[Buffer, int]]:
-    offsets: dict[Buffer, int] = {}
-    placed: list[Lifetime] = []
-    for life in lives:
-        taken = sorted(
-            (offsets[other.buffer], offsets[other.buffer] + rounded(other.buffer.size))
-            for other in placed
-            if life.meets(other)
-        )
-        offsets[life.buffer] = _lowest_gap(taken, rounded(life.buffer.size))
-        placed.append(life)
-    return max((offsets[p.buffer] + rounded(p.buffer.size) for p in placed), default=0), offsets
-
-
-def _lowest_gap(taken: list[tuple[int, int]], size: int) -> int:
-    offset = 0
-    for begin, end in taken:
-        if begin - offset >= size:
-            break
-        offset = max(offset, end)
-    return offset
+    """Sets buffer.offset for all; returns the arena's size in bytes."""
+    packing = pack([Span(life.first, life.last, rounded(life.buffer.size)) for life in lives])
+    for life, offset in zip(lives, packing.offsets, strict=True):
+        life.buffer.offset = offset
+    return packing.size
 
 
 # Two kinds of memory --------------------------------------------------------------------------
