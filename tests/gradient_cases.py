@@ -60,7 +60,9 @@ def train_all(graph: Graph) -> UpdatePlan:
     return UpdatePlan(tuple(biased), residual=True)
 
 
-def compare(model: bytes, machine: Machine, x: Array, label: int) -> tuple[Gradients, Gradients]:
+def compare(
+    model: bytes, machine: Machine, x: Array, label: int | Array
+) -> tuple[Gradients, Gradients]:
     """(ours, the reference's) for one sample; the forward pass of the reference is LiteRT's."""
     wanted = Reference(machine.graph, litert_tensors(model, x), label).result
     return measure(machine, x, label, wanted), wanted

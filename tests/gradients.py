@@ -61,7 +61,9 @@ def clamp_limits(tensor: Tensor, activation: int) -> tuple[float, float]:
 class Reference:
     """Backpropagation in float64 through the int8 values of one sample (tensor -> int8)."""
 
-    def __init__(self, graph: Graph, values: dict[int, Array], label: int) -> None:
+    def __init__(
+        self, graph: Graph, values: dict[int, Array], label: int | Array
+    ) -> None:
         self.graph, self.values = graph, values
         self.result = Gradients()
         self.arriving: dict[int, Array] = {}
@@ -72,12 +74,28 @@ class Reference:
             elif op.outputs[0] in self.arriving:
                 self._operator(op)
 
-    def _loss(self, label: int) -> None:
+    def _loss(self, label: int | Array) -> None:
+        """label: class number, or the targets in real numbers."""
         tensor = self.graph.tensor(self.graph.logits)
+        if not isinstance(label, int):
+            return self._target_loss(tensor, np.asarray(label, np.float64))
         stored = self.values[tensor.index]
         logits = real(tensor, stored).ravel()
         self.result.loss = ref.cross_entropy(logits, label)
         gradient = ref.cross_entropy_backward(logits, label).reshape(stored.shape)
+        outward = ((stored == -128) & (gradient > 0)) | ((stored == 127) & (gradient < 0))
+        self.arriving[tensor.index] = np.where(outward, 0.0, gradient)
+
+    def _target_loss(self, tensor: Tensor, target: Array) -> None:
+        stored = self.values[tensor.index]
+        y = real(tensor, stored)
+        target = target.reshape(y.shape)
+        if self.graph.loss_name == "bce":
+            self.result.loss = float((np.logaddexp(0, y) - target * y).mean())
+            gradient = (1 / (1 + np.exp(-y)) - target) / y.size
+        else:
+            self.result.loss = float(((y - target) ** 2).mean())
+            gradient = 2 * (y - target) / y.size
         outward = ((stored == -128) & (gradient > 0)) | ((stored == 127) & (gradient < 0))
         self.arriving[tensor.index] = np.where(outward, 0.0, gradient)
 
@@ -233,7 +251,7 @@ class Reference:
 # Ours -----------------------------------------------------------------------------------------
 
 
-def measure(machine: Machine, x: Array, label: int, wanted: Gradients) -> Gradients:
+def measure(machine: Machine, x: Array, label: int | Array, wanted: Gradients) -> Gradients:
     """One training step, operator by operator, that changes no weight. wanted: the reference's
     gradients, only for the learning rates at which the updates are measured."""
     ours = Gradients()
@@ -284,7 +302,7 @@ def _update_of_zeros(
 ) -> tuple[Array, Array]:
     """What an update makes of zeros: (weights in steps, biases in steps). All else is put back."""
     before = bytes(machine.state)
-    label = int(np.frombuffer(machine.state, np.int32, 1)[0])
+    label = int(np.frombuffer(machine.state, np.int32, 1)[0])  # unused where targets are vectors
     weights, residual, bias = (
         machine.slot(s, t) if isinstance(s, Slot) else np.zeros(1, t)
         for s, t in zip(slots, (np.int8, np.int8, np.int32), strict=True)

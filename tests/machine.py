@@ -45,6 +45,20 @@ class Machine:
     def ops(self) -> list[Op]:
         return self.program.ops
 
+    def set_target(self, target: Array) -> None:
+        """target: stored values, int8."""
+        buffer = self.program.target
+        if buffer is not None:
+            data = np.asarray(target, np.int8).tobytes()
+            self.arena[buffer.offset : buffer.offset + buffer.size] = data
+
+    def stored_target(self, target: Array) -> Array:
+        """Targets in real numbers as the sample file holds them."""
+        if self.graph.loss_name != "mse":
+            return target
+        y = self.graph.tensor(self.graph.logits)
+        return np.clip(np.rint(target / y.scale) + y.zero_point, -128, 127)
+
     def control(self, label: int, rate: tuple[int, int] = (0, 0), seed: int = 1) -> None:
         struct.pack_into("<i", self.state, LABEL, label)
         struct.pack_into("<IiI", self.state, RATE, *rate, seed)
@@ -75,11 +89,14 @@ class Machine:
         self.run(0, len(self.ops))
         return self.loss
 
-    def walk(self, x: Array, label: int) -> Iterator[tuple[int, Op]]:
+    def walk(self, x: Array, label: int | Array) -> Iterator[tuple[int, Op]]:
         """Yields each operator of a training step just before it runs; it has run when the next
         one is asked for. The learning rate is 0 unless the caller sets one."""
         self.load(x)
-        self.control(label)
+        if isinstance(label, int):
+            self.control(label)
+        else:
+            self.set_target(self.stored_target(label))
         for i, op in enumerate(self.ops):
             yield i, op
             self.run(i, i + 1)

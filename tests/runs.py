@@ -48,7 +48,7 @@ class Task:
         return self._file(self.test)
 
     def _file(self, data: Dataset) -> bytes:
-        return sample_file(data, self.image.classes)
+        return sample_file(data, self.image.task)
 
 
 def make_task(

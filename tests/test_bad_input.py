@@ -290,7 +290,9 @@ def test_samples_of_another_model_on_the_board(
     emulated_pico, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = runs.digits_task(steps=2)
-    wrong = runs.sample_file(runs.Dataset(np.zeros((3, 9), np.int8), np.zeros(3, np.uint8)), 10)
+    wrong = runs.sample_file(
+        runs.Dataset(np.zeros((3, 9), np.int8), np.zeros(3, np.uint8)), task.image.task
+    )
     with Board.connect(emulated_pico.port) as board:
         push_rom(board, {"model.img": task.image.data})
         push_file(board, "/sparsetune/train.dat", wrong)

@@ -30,7 +30,7 @@ def golden(shared: Path, name: str) -> tuple[bytes, bytes, bytes]:
     with np.load(shared / "golden" / f"litert_ref__mlcommons__{name}.npz") as file:
         x, y = file["x"], file["y0"]
     labels = np.zeros(len(x), np.uint8)
-    return image, sample_file(Dataset(x, labels), parse_image(image).classes), y.tobytes()
+    return image, sample_file(Dataset(x, labels), parse_image(image).task), y.tobytes()
 
 
 def differing(ours: bytes, want: bytes) -> int:

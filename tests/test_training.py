@@ -63,7 +63,7 @@ def check_export(board: Board, task: runs.Task, checkpoint: bytes) -> None:
         task.model.read_bytes(), task.image, parse_checkpoint(checkpoint, task.image)
     )
     few = runs.Dataset(task.test.x[:10], task.test.y[:10])
-    samples = runs.sample_file(few, task.image.classes)
+    samples = runs.sample_file(few, task.image.task)
     want = predict(trained, few.x).tobytes()
     assert runs.board_outputs(board, samples, runs.CKPT) == want
     untrained = predict(task.model, few.x).tobytes()

@@ -36,6 +36,8 @@ enum {
     OP_MAX_POOL_GRAD_INPUT = 44,
     OP_CONV2D_UPDATE = 48,
     OP_DEPTHWISE_CONV2D_UPDATE = 49,
+    OP_MSE = 50,
+    OP_BCE = 51,
 };
 
 // First word of an operator: opcode, flags, words in all.
@@ -137,6 +139,13 @@ typedef struct {
     st_ref_t params, logits;
     st_error_out_t out;
 } st_op_loss_t;
+
+// A loss on a vector of targets.
+typedef struct {
+    st_op_head_t head;
+    st_ref_t params, y, target;
+    st_error_out_t out;
+} st_op_target_loss_t;
 
 typedef struct {
     st_op_head_t head;
@@ -252,6 +261,8 @@ void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op);
 /// Backward ///
 
 void st_run_loss(st_context_t *c, const st_op_loss_t *op);
+void st_run_mse(st_context_t *c, const st_op_target_loss_t *op);
+void st_run_bce(st_context_t *c, const st_op_target_loss_t *op);
 void st_run_apply_mask(st_context_t *c, const st_op_apply_mask_t *op);
 void st_run_error_add(st_context_t *c, const st_op_error_add_t *op);
 void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op);

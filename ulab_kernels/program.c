@@ -33,6 +33,8 @@ static void run_one(st_context_t *c, const st_op_head_t *op, int32_t index) {
         CASE(OP_CLAMP_MASK, st_op_clamp_mask_t, st_run_clamp_mask)
         CASE(OP_KEEP_CHANNELS, st_op_keep_t, st_run_keep_channels)
         CASE(OP_LOSS, st_op_loss_t, st_run_loss)
+        CASE(OP_MSE, st_op_target_loss_t, st_run_mse)
+        CASE(OP_BCE, st_op_target_loss_t, st_run_bce)
         CASE(OP_APPLY_MASK, st_op_apply_mask_t, st_run_apply_mask)
         CASE(OP_ERROR_ADD, st_op_error_add_t, st_run_error_add)
         CASE(OP_CONV2D_GRAD_INPUT, st_op_conv_grad_t, st_run_conv_grad_input)

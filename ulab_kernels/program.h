@@ -41,7 +41,7 @@ typedef struct {
 typedef struct {
     int32_t label;          // in: class of the sample
     int32_t loss_q16;       // out
-    int32_t predicted;      // out
+    int32_t predicted;      // out: class; of a loss on targets: 1 if all outputs were right
     uint32_t rate_mantissa; // in: learning rate = mantissa * 2^exponent, mantissa < 2^16
     int32_t rate_exponent;  // in
     uint32_t seed;          // in: differs for every step

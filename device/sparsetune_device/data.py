@@ -1,4 +1,4 @@
-"""Labelled samples in one file (docs/FORMAT.md), read one at a time."""
+"""Samples and their targets in one file (docs/FORMAT.md), read one at a time."""
 
 import struct
 from array import array
@@ -8,8 +8,8 @@ import sparsetune_kernels as kernels
 from .checkpoint import measure
 
 MAGIC = b"STDA"
-VERSION = 1
-HEADER_BYTES = 32
+VERSION = 2
+HEADER_BYTES = 36
 
 
 class Samples:
@@ -20,27 +20,44 @@ class Samples:
         header = self.file.read(HEADER_BYTES)
         if len(header) < HEADER_BYTES or header[:4] != MAGIC:
             raise ValueError("%s is not a sample file: push it again" % path)
-        version, self.count, self.sample_bytes = struct.unpack_from("<3I", header, 4)
-        self.classes, labels_at, self.samples_at, crc = struct.unpack_from("<4I", header, 16)
+        version, self.count, self.sample_bytes, outputs = struct.unpack_from("<4I", header, 4)
+        self.target_bytes, self.targets_at, self.samples_at, crc = struct.unpack_from(
+            "<4I", header, 20
+        )
         if version != VERSION:
             raise ValueError("%s has format %d, this is %d" % (path, version, VERSION))
-        if self.sample_bytes != image.input_bytes or self.classes > image.classes:
-            raise ValueError(
-                "samples of %d bytes and %d classes, the model takes %d bytes and %d classes"
-                % (self.sample_bytes, self.classes, image.input_bytes, image.classes)
-            )
+        has = (self.sample_bytes, self.target_bytes)
+        takes = (image.input_bytes, image.target_bytes)
+        if has != takes or outputs > image.outputs:
+            text = "samples of %d bytes, targets of %d, %d classes; the model takes %d, %d and %d"
+            raise ValueError(text % (has + (outputs,) + takes + (image.outputs,)))
         size = self.samples_at - HEADER_BYTES + self.count * self.sample_bytes
         if measure(self.file) != (size, crc):
             raise ValueError("%s is damaged or cut short: push it again" % path)
-        self.file.seek(labels_at)
-        self.labels = self.file.read(self.count)
+        self.has_labels = not image.has_vectors
+        if self.has_labels:  # class numbers are few bytes: they stay in RAM
+            self.file.seek(self.targets_at)
+            self.labels = self.file.read(self.count * self.target_bytes)
 
-    def load(self, index, into):
-        """Reads sample `index` into a buffer of sample_bytes; returns its label."""
-        self.file.seek(self.samples_at + index * self.sample_bytes)
-        if self.file.readinto(into) != self.sample_bytes:
+    def load(self, index, sample, target):
+        """Reads sample `index` into a buffer of sample_bytes, and its target, where it is a vector,
+        into another one; returns its class number, 0 where it has none."""
+        if not self.has_labels:
+            self._read(self.targets_at, index, target)
+        self._read(self.samples_at, index, sample)
+        return self._label(index)
+
+    def _read(self, base, index, into):
+        self.file.seek(base + index * len(into))
+        if self.file.readinto(into) != len(into):
             raise ValueError("the sample file ends in sample %d: push it again" % index)
-        return self.labels[index]
+
+    def _label(self, index):
+        size = self.target_bytes
+        if not self.has_labels or not size:
+            return 0
+        label = self.labels[index * size]
+        return label if size == 1 else label + 256 * self.labels[index * size + 1]
 
     def close(self):
         self.file.close()

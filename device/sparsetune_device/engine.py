@@ -31,6 +31,8 @@ class Engine:
             raise ValueError(_no_room(need))
         self.store = b""
         self.sample = memoryview(self.arena)[image.input_at : image.input_at + image.input_bytes]
+        end = image.target_at + (image.target_bytes if image.has_vectors else 0)
+        self.target = memoryview(self.arena)[image.target_at : end]
         self.output = memoryview(self.arena)[image.output_at : image.output_at + image.output_bytes]
 
     def _run(self, ops, training):
@@ -43,11 +45,20 @@ class Engine:
         """Runs the forward pass on what stands in self.sample; the result is in self.output."""
         self._run(self.image.forward_ops, 0)
 
+    def measure(self, label):
+        """The forward pass and the loss on self.sample, without learning: (loss in units of
+        1/65536, answer), see step."""
+        struct.pack_into("<i", self.state, LABEL, label)
+        self._run(self.image.loss_ops, 1)
+        return struct.unpack_from("<2i", self.state, LOSS)
+
     def step(self, label, rate, seed):
-        """One training step on self.sample. label: its class. rate: (mantissa, exponent) of the
+        """One training step on self.sample and, where it is a vector, self.target. label: its
+        class, else 0. rate: (mantissa, exponent) of the
         learning rate. seed: of the stochastic rounding, another one each step.
 
-        Returns (loss in units of 1/65536, predicted class), both from before the update.
+        Returns (loss in units of 1/65536, answer), both from before the update. The answer is the
+        predicted class; of a loss on targets: 1 if every output was on the right side.
         """
         struct.pack_into("<i", self.state, LABEL, label)
         struct.pack_into("<IiI", self.state, RATE, rate[0], rate[1], seed)

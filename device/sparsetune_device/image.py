@@ -7,6 +7,7 @@ import sparsetune_kernels as kernels
 
 MAGIC = b"STIM"
 CRC_FROM = 16
+LOSSES = ("softmax", "bce", "mse", "autoencoder")
 ABSENT = 0xFFFFFFFF
 LAYER_BYTES = 48
 
@@ -39,13 +40,16 @@ class Image:
         self.crc = crc
         self._read_header(struct.unpack_from("<14I", data, CRC_FROM))
         self.rate = struct.unpack_from("<Ii", data, 72)
-        self.cold_bytes = struct.unpack_from("<I", data, 144)[0]
+        task = struct.unpack_from("<5I", data, 128)
+        self.has_vectors = task[0] in (1, 2)  # targets are vectors, not class numbers
+        self.loss = LOSSES[task[0]] if task[0] < len(LOSSES) else ""
+        self.target_at, self.target_bytes, self.loss_ops, self.cold_bytes = task[1:]
 
     def _read_header(self, words):
         self.ops, self.forward_ops, self.arena_bytes, self.state_bytes = words[1:5]
         self.init_at, self.init_bytes = words[5:7]
         self.input_at, self.input_bytes, self.output_at, self.output_bytes = words[7:11]
-        self.classes = words[11]
+        self.outputs = words[11]
         self.layers = [
             Layer(struct.unpack_from("<12I", self.data, words[12] + LAYER_BYTES * i))
             for i in range(words[13])

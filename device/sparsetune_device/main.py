@@ -58,6 +58,7 @@ class Memory:
         out(event_line("mem", free=self.free_min, heap=heap, arena=arena, state=state))
 
 
+COUNTS_RIGHT = ("softmax", "bce")  # losses for which an answer is right or wrong
 DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
             "warmup": 0}
 
@@ -124,6 +125,7 @@ class Run:
         self.rates = Schedule(settings["schedule"], rate, steps, warmup)
         self.order = Order(samples.count, seed)
         self.accuracy = Accuracy()
+        self.counts_right = engine.image.loss in COUNTS_RIGHT
         # A policy that is a class has no text that could be written down.
         self.settings = {k: v for k, v in settings.items() if isinstance(v, (int, str))}
         self.epoch = -1
@@ -133,7 +135,7 @@ class Run:
         start = now_us()
         while self.step < steps:
             loss, right = self.one_step()
-            accuracy = self.accuracy.add(right)
+            accuracy = self.accuracy.add(right) if self.counts_right else None
             # From line to line: a step's time includes telling, saving and collecting.
             us, start = since_us(start), now_us()
             out(step_line(loss, accuracy, us))
@@ -153,22 +155,27 @@ class Run:
         gc.collect()
 
     def one_step(self):
-        """Returns (loss in units of 1/65536, 1 if the prediction was right else 0)."""
+        """Returns (loss in units of 1/65536, 1 if the answer was right else 0)."""
         engine = self.engine
         epoch, at = divmod(self.step, self.samples.count)
         if epoch != self.epoch:
             self.epoch = epoch
             self.order.shuffle(epoch)
-        label = self.samples.load(self.order.order[at], engine.sample)
+        label = self.samples.load(self.order.order[at], engine.sample, engine.target)
         self.policy.choose(self.step, engine.state)
         seed = kernels.random(self.seed, self.step)
-        loss, predicted = engine.step(label, self.rates.rate(self.step), seed)
+        loss, answer = engine.step(label, self.rates.rate(self.step), seed)
         self.step += 1
-        return loss, int(predicted == label)
+        return loss, is_right(engine.image, label, answer)
+
+
+def is_right(image, label, answer):
+    """1 if the engine's answer was right, else 0."""
+    return int(answer == (label if image.loss == "softmax" else 1))
 
 
 def evaluate(image, data, checkpoint=None, outputs=False, out=print):
-    """Runs the model over all samples and tells how many it got right.
+    """Runs the model over all samples and tells the mean loss and how many it got right.
 
     checkpoint: path of what was learnt, else the model as it came. outputs: also tell the raw
     output of every sample, as hexadecimal int8.
@@ -177,22 +184,15 @@ def evaluate(image, data, checkpoint=None, outputs=False, out=print):
     if checkpoint:
         load(checkpoint, engine.image, engine.state)
     samples = Samples(data, engine.image)
-    correct = 0
+    correct, loss = 0, 0
     for i in range(samples.count):
-        label = samples.load(i, engine.sample)
-        engine.infer()
-        correct += int(_argmax(engine.output) == label)
+        label = samples.load(i, engine.sample, engine.target)
         if outputs:
+            engine.infer()
             out(event_line("output", n=i, hex="x" + bytes(engine.output).hex()))
+            samples.load(i, engine.sample, engine.target)  # inference may have written over it
+        sample_loss, answer = engine.measure(label)
+        correct += is_right(engine.image, label, answer)
+        loss += sample_loss
     samples.close()
-    out(event_line("eval", correct=correct, total=samples.count))
-
-
-def _argmax(output):
-    """Index of the largest int8, the first of equals."""
-    best, largest = 0, -1
-    for i in range(len(output)):
-        value = output[i] ^ 128  # int8 order as uint8 order
-        if value > largest:
-            best, largest = i, value
-    return best
+    out(event_line("eval", correct=correct, total=samples.count, loss=loss // samples.count))

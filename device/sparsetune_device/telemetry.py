@@ -46,14 +46,17 @@ def step_line(loss_q16, acc_q16, us):
     """Format one training step, without a line end.
 
     loss_q16: int, loss in units of 1/65536; four decimals, saturates at +-9999.9999.
-    acc_q16:  int, accuracy in units of 1/65536; four decimals, clamped to 0..1.
+    acc_q16:  int, accuracy in units of 1/65536; four decimals, clamped to 0..1. None where
+              there is no right and wrong: the line has no acc then.
     us:       int, duration in microseconds; milliseconds with one decimal, clamped to
               0..9999999.9.
     All three are rounded half away from zero. Returns a str.
     """
     loss = _decimal(_rounded(loss_q16, 10000, 65536), 10000, LOSS_CAP)
-    acc = _decimal(_rounded(max(0, acc_q16), 10000, 65536), 10000, ACC_CAP)
     ms = _decimal(_rounded(max(0, us), 1, 100), 10, MS_CAP)
+    if acc_q16 is None:
+        return f"loss:{loss},ms:{ms}"
+    acc = _decimal(_rounded(max(0, acc_q16), 10000, 65536), 10000, ACC_CAP)
     return f"loss:{loss},acc:{acc},ms:{ms}"
 
 
@@ -127,7 +130,7 @@ def _parse_step(line):
         if not colon or number is None or label in fields:
             return None
         fields[label] = number
-    if "loss" in fields and "acc" in fields and "ms" in fields:
+    if "loss" in fields and "ms" in fields:
         return "step", fields
     return None
 

@@ -37,6 +37,8 @@ def lifetimes(program: Program) -> list[Lifetime]:
     last: dict[Buffer, int] = {}
     if program.input:
         first[program.input] = 0
+    if program.target:
+        first[program.target] = 0
     for i, op in enumerate(program.ops):
         begin, end = strips.get(i, (i, i))
         for buffer in op.buffers:
@@ -97,7 +99,8 @@ def place_in_two(
     Of the buffers at the peak the one goes that is touched least for the room it takes.
     """
     touched = _bytes_touched(program)
-    fixed = {program.input, program.output}  # Python writes and reads them at known places
+    # Python writes and reads these at known places.
+    fixed = {program.input, program.output, program.target}
     while True:
         hot = [life for life in lives if not life.buffer.is_cold]
         fast = place(hot)

@@ -31,6 +31,7 @@ from sparsetune.flash import Job, flash
 from sparsetune.image import parse_image
 from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
 from sparsetune.options import run_options
+from sparsetune.task import LOSSES
 from sparsetune.transfer import (
     BOARD_DATA,
     BOARD_IMAGE,
@@ -227,24 +228,28 @@ def run_evaluate(args: argparse.Namespace) -> None:
     image = parse_image(read_file(args.image), str(args.image))
     train, test = load_npz(args.samples)
     data = test or train
-    check_dataset(data, image.input_shape, image.classes)
+    check_dataset(data, image.input_shape, image.task)
     with Board.connect(args.port) as board:
         push_image(board, image.data)
-        push_data(board, BOARD_TEST, sample_file(data, image.classes))
+        push_data(board, BOARD_TEST, sample_file(data, image.task))
         checkpoint = None if args.untrained else BOARD_TRAINED
-        correct = evaluate_on_board(board, checkpoint)
+        found = evaluate_on_board(board, checkpoint)
         board.remove_file(BOARD_TEST)
-    print(f"{correct} of {len(data)} right ({correct / len(data):.1%})")
+    if image.task.counts_right:
+        correct = found["correct"]
+        print(f"{correct} of {len(data)} right ({correct / len(data):.1%})")
+    print(f"mean loss {found['loss'] / 65536:.4f} ({image.task.loss}) over {len(data)} samples")
 
 
-def evaluate_on_board(board: Board, checkpoint: str | None) -> int:
-    """How many of the samples in BOARD_TEST the board's model gets right."""
-    found: list[int] = []
+def evaluate_on_board(board: Board, checkpoint: str | None) -> dict[str, int]:
+    """What the board's model makes of the samples in BOARD_TEST: correct, total, loss (in units
+    of 1/65536)."""
+    found: list[dict[str, int]] = []
 
     def on_line(line: str) -> None:
         event = parse(line)
         if event and event[0] == "eval":
-            found.append(event[1]["correct"])
+            found.append(event[1])
 
     board.stream(
         "from sparsetune_device.main import evaluate\n"
@@ -315,6 +320,7 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
 
 def _add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ram", type=_size, help="bytes of board RAM to use, e.g. 120K")
+    parser.add_argument("--loss", choices=LOSSES, help="what is learnt (by the model's end)")
     parser.add_argument("--last", type=_count, help="train the last N layers that have weights")
     parser.add_argument("--ratio", type=float, help="share of input channels a step trains (0.5)")
 

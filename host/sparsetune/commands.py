@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .boardspec import BoardSpec, load_spec
@@ -17,8 +17,9 @@ from .graph import TRAINABLE, Graph, Operator, input_channels
 from .image import Image, Layout, parse_image, read_image
 from .memory import RamUse, check_fits, predict
 from .plan import UpdatePlan, check_plan, default_plan, load_plan, plan_within, save_plan
-from .rate import suggest_rate
+from .task import task_of
 from .tflite import read_tflite
+from .trial import choose_rate
 
 SAMPLES_ASSUMED = 1000  # where the number of samples is not known yet
 
@@ -42,9 +43,10 @@ def describe(graph: Graph) -> list[str]:
         lines.append(f"{op.index:>3} {op.kind:<18} {shape:<16} {ends}".rstrip())
     x = graph.tensor(graph.input)
     shape = "x".join(str(n) for n in x.shape)
-    classes = graph.tensor(graph.logits).shape[-1]
+    outputs, loss = graph.tensor(graph.logits).size, graph.loss_name
     lines.append(f"input {shape} int8 (scale {x.scale:g}, zero point {x.zero_point}), ")
-    lines[-1] += f"{classes} classes, {total:,} MACs"
+    lines[-1] += f"{outputs} {'classes' if loss == 'softmax' else 'outputs'}, "
+    lines[-1] += f"loss {loss}, {total:,} MACs"
     return lines
 
 
@@ -56,9 +58,16 @@ def _costs(graph: Graph, op: Operator) -> tuple[int, int, int]:
     return weights * conv_geometry(graph, op).out_positions, weights, input_channels(graph, op)
 
 
+def read_model(args: argparse.Namespace) -> Graph:
+    """The model, with the loss of --loss, else of the plan file, else its own."""
+    graph = read_tflite(args.model)
+    planned = load_plan(args.plan).loss if getattr(args, "plan", None) else ""
+    return replace(graph, loss=getattr(args, "loss", None) or planned)
+
+
 def plan(args: argparse.Namespace) -> None:
     """Chooses what to train; prints what it costs; writes the plan where asked."""
-    graph = read_tflite(args.model)
+    graph = read_model(args)
     spec = load_spec(args.board)
     data = _samples(args, graph)
     chosen = choose_plan(graph, args, spec, data)
@@ -95,8 +104,9 @@ def choose_plan(
         chosen = default_plan(graph, args.last or 6, ratio)
     else:
         chosen = plan_within(graph, fits)
+    chosen = replace(chosen, loss=graph.loss)
     check_plan(graph, chosen)
-    rate = suggest_rate(graph, chosen, read_file(args.model), None if data is None else data.x)
+    rate = choose_rate(graph, chosen, read_file(args.model), data)
     layout = compile_image(graph, chosen, rate)
     check_fits(predict(parse_image(layout.image), samples, spec), args.ram)
     return Chosen(chosen, rate, layout)
@@ -134,7 +144,7 @@ def describe_plan(
 
 def build(args: argparse.Namespace) -> None:
     """Compiles model and plan into an image."""
-    graph = read_tflite(args.model)
+    graph = read_model(args)
     chosen = choose_plan(graph, args, load_spec(args.board), _samples(args, graph))
     output = args.output or args.model.with_suffix(".img")
     write_whole(output, chosen.layout.image)
@@ -147,7 +157,7 @@ def _samples(args: argparse.Namespace, graph: Graph) -> Dataset | None:
     if args.data is None:
         return None
     train, _ = load_npz(args.data)
-    check_dataset(train, graph.tensor(graph.input).shape, graph.tensor(graph.logits).shape[-1])
+    check_dataset(train, graph.tensor(graph.input).shape, task_of(graph))
     return train
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from sparsetune_device.schedule import parse_rate
 
 from .backward import Backward
-from .data import MAX_CLASSES
-from .errors import SparsetuneError
 from .graph import Graph, Operator
 from .image import Layout, Source, lay_out
-from .loss import differentiate_loss
+from .loss import differentiate_loss, lower_target
 from .lowering import Lowering
 from .operators import KINDS
 from .plan import UpdatePlan, check_plan
 from .program import Buffer, Code, Flag, Program
 from .strips import fuse_front
+from .task import Task, task_of
 
 
 def build_program(graph: Graph, plan: UpdatePlan) -> Program:
@@ -53,6 +52,8 @@ def held_tensors(graph: Graph, plan: UpdatePlan, active: set[int]) -> set[int]:
 def _lower_forward(low: Lowering) -> None:
     """Appends the forward program."""
     low.program.input = low.new_value(low.graph.input)
+    if low.plan.layers:
+        lower_target(low)
     for op in low.graph.operators:
         KINDS[op.kind].lower(low, op)
         if op.index in low.active:
@@ -94,17 +95,12 @@ def compile_image(
     """The image of a model and a plan that trains at least one layer. rate: the learning rate
     where the run names none, as decimal text (rate.py suggests one). fast_bytes: see lay_out."""
     check_plan(graph, plan)
-    classes = graph.tensor(graph.logits).shape[-1]
-    if not 2 <= classes <= MAX_CLASSES:
-        raise SparsetuneError(
-            f"the model's output has {classes} values: training needs the scores of 2 to "
-            f"{MAX_CLASSES} classes"
-        )
+    task_of(graph)
     return lay_out(build_program(graph, plan), source_of(graph, rate), fast_bytes)
 
 
 def source_of(graph: Graph, rate: str = "0.005") -> Source:
     """What the image says of its model."""
-    classes = graph.tensor(graph.logits).shape[-1]
-    shape = graph.tensor(graph.input).shape
-    return Source(graph.digest, classes, shape, parse_rate(rate))
+    y = graph.tensor(graph.logits)
+    task = Task(graph.loss_name, y.size, y.scale, y.zero_point)
+    return Source(graph.digest, task, graph.tensor(graph.input).shape, parse_rate(rate))

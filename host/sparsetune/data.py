@@ -1,4 +1,4 @@
-"""Labelled samples: from the user's .npz to the file that the board reads."""
+"""Samples and their targets: from the user's .npz to the file that the board reads."""
 
 from __future__ import annotations
 
@@ -11,29 +11,34 @@ import numpy as np
 
 from .errors import SparsetuneError
 from .graph import Array
+from .task import Task
 
 MAGIC = b"STDA"
-VERSION = 1
-HEADER_BYTES = 32
+VERSION = 2
+HEADER_BYTES = 36
 MAX_SAMPLES = 65535
-MAX_CLASSES = 256
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """x: int8 [N, ...] as the model's input takes it; y: class numbers [N]."""
+    """x: int8 [N, ...] as the model's input takes it. y: class numbers [N], or targets [N, values]
+    in real numbers (mse) or 0 and 1 (bce), or None where a sample is its own target."""
 
     x: Array
-    y: Array
+    y: Array | None
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.x)
+
+    def part(self, which: slice | Array) -> Dataset:
+        """Some of the samples."""
+        return Dataset(self.x[which], None if self.y is None else self.y[which])
 
 
 def load_npz(path: Path) -> tuple[Dataset, Dataset | None]:
     """(training samples, held-out samples or None) of an .npz.
 
-    Arrays: x_train, y_train and optionally x_test, y_test; or x, y alone.
+    Arrays: x_train, y_train and optionally x_test, y_test; or x, y alone. Autoencoders need no y.
     """
     try:
         with np.load(path) as file:
@@ -51,20 +56,16 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset | None]:
 
 
 def _pair(arrays: dict[str, Array], x: str, y: str) -> Dataset | None:
-    if (x in arrays) != (y in arrays):
-        raise SparsetuneError(f"the .npz has only one of {x} and {y}: give both")
-    return Dataset(arrays[x], arrays[y]) if x in arrays else None
+    if y in arrays and x not in arrays:
+        raise SparsetuneError(f"the .npz has {y} and no {x}: give both")
+    return Dataset(np.atleast_1d(arrays[x]), arrays.get(y)) if x in arrays else None
 
 
-def check_dataset(data: Dataset, shape: tuple[int, ...], classes: int) -> None:
+def check_dataset(data: Dataset, shape: tuple[int, ...], task: Task) -> None:
     """Raises SparsetuneError when the samples do not fit a model with this input shape (batch
-    first) and number of classes."""
-    samples, labels = (len(np.atleast_1d(a)) for a in (data.x, data.y))
-    if not 0 < labels <= MAX_SAMPLES or samples != labels:
-        raise SparsetuneError(
-            f"{samples} samples and {labels} labels: "
-            f"give as many of one as of the other, 1 to {MAX_SAMPLES}"
-        )
+    first) and task."""
+    if not 0 < len(data) <= MAX_SAMPLES:
+        raise SparsetuneError(f"{len(data)} samples: give 1 to {MAX_SAMPLES}")
     if data.x.ndim < 2:
         raise SparsetuneError("x is no list of samples: give it as [N, height, width, channels]")
     if data.x.dtype != np.int8:
@@ -76,7 +77,15 @@ def check_dataset(data: Dataset, shape: tuple[int, ...], classes: int) -> None:
         raise SparsetuneError(
             f"samples have shape {list(data.x.shape[1:])}, the model takes {list(shape[1:])}"
         )
-    _check_labels(data.y, classes)
+    if task.loss == "autoencoder":
+        return
+    if data.y is None or len(np.atleast_1d(data.y)) != len(data):
+        given = "no labels" if data.y is None else f"{len(np.atleast_1d(data.y))} labels"
+        raise SparsetuneError(f"{len(data)} samples and {given}: give as many of one as the other")
+    if task.has_classes:
+        _check_labels(data.y, task.outputs)
+    else:
+        _check_targets(data.y, task)
 
 
 def _same_but_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -84,8 +93,6 @@ def _same_but_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 
 
 def _check_labels(y: Array, classes: int) -> None:
-    if classes > MAX_CLASSES:
-        raise SparsetuneError(f"the model has {classes} classes: at most {MAX_CLASSES} for now")
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise SparsetuneError(f"labels are {y.dtype} {list(y.shape)}: give one integer a sample")
     if y.min() < 0 or y.max() >= classes:
@@ -95,13 +102,36 @@ def _check_labels(y: Array, classes: int) -> None:
         )
 
 
-def sample_file(data: Dataset, classes: int) -> bytes:
+def _check_targets(y: Array, task: Task) -> None:
+    if y.size != len(y) * task.outputs or y.dtype.kind not in "fiub":
+        raise SparsetuneError(
+            f"targets are {y.dtype} {list(y.shape)}: for the loss {task.loss} give "
+            f"{task.outputs} numbers a sample"
+        )
+    if not np.isfinite(y).all():
+        raise SparsetuneError("some targets are no finite numbers: leave those samples out")
+    if task.loss == "bce" and not np.isin(y, (0, 1)).all():
+        raise SparsetuneError("targets of the loss bce are 0 or 1: round them first")
+
+
+def target_bytes(data: Dataset, task: Task) -> bytes:
+    """The targets as the sample file holds them, one sample after the other."""
+    if task.target_bytes == 0 or data.y is None:
+        return b""
+    if task.has_classes:
+        return data.y.astype("<u1" if task.target_bytes == 1 else "<u2").tobytes()
+    if task.loss == "bce":
+        return data.y.astype(np.int8).tobytes()
+    stored = np.round(data.y.astype(np.float64) / task.scale) + task.zero_point
+    return np.clip(stored, -128, 127).astype(np.int8).tobytes()
+
+
+def sample_file(data: Dataset, task: Task) -> bytes:
     """The bytes of a sample file (docs/FORMAT.md)."""
     samples = np.ascontiguousarray(data.x).tobytes()
-    labels = data.y.astype(np.uint8).tobytes()
-    labels += bytes(-len(labels) % 4)
-    count = len(data)
-    samples_at = HEADER_BYTES + len(labels)
-    words = (VERSION, count, len(samples) // count, classes, HEADER_BYTES, samples_at)
-    crc = zlib.crc32(labels + samples)
-    return MAGIC + struct.pack("<7I", *words, crc) + labels + samples
+    targets = target_bytes(data, task)
+    targets += bytes(-len(targets) % 4)
+    count, samples_at = len(data), HEADER_BYTES + len(targets)
+    sizes = (count, len(samples) // count, task.outputs, task.target_bytes)
+    words = (VERSION, *sizes, HEADER_BYTES, samples_at, zlib.crc32(targets + samples))
+    return MAGIC + struct.pack("<8I", *words) + targets + samples

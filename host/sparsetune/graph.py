@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+# A last operator of this kind -> the loss that it is part of.
+OWN_LOSS = {"SOFTMAX": "softmax", "LOGISTIC": "bce"}
 TRAINABLE = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -52,13 +54,15 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """A whole model with one input and one output. digest: sha256 of the file."""
+    """A whole model with one input and one output. digest: sha256 of the file. loss: the name of
+    the loss to train with (task.py), empty for what the model suggests."""
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     input: int
     output: int
     digest: bytes
+    loss: str = ""
 
     def tensor(self, index: int) -> Tensor:
         return self.tensors[index]
@@ -89,9 +93,22 @@ class Graph:
             tensor = op.inputs[0]
 
     @property
+    def loss_name(self) -> str:
+        """The loss asked for, else by the model: classes unless its end or its shape says
+        otherwise."""
+        if self.loss or self.last.kind in OWN_LOSS:
+            return self.loss or OWN_LOSS[self.last.kind]
+        outputs = self.tensor(self.output).size
+        if outputs == 1:
+            return "mse"
+        return "autoencoder" if outputs == self.tensor(self.input).size else "softmax"
+
+    @property
     def logits(self) -> int:
-        """The tensor that the loss looks at: what goes into a last SOFTMAX, else the output."""
-        return self.last.inputs[0] if self.last.kind == "SOFTMAX" else self.output
+        """The tensor that the loss looks at: what goes into a last SOFTMAX or LOGISTIC that is part
+        of the loss, else the output."""
+        is_part_of_loss = OWN_LOSS.get(self.last.kind) == self.loss_name
+        return self.last.inputs[0] if is_part_of_loss else self.output
 
     @property
     def leading_to_logits(self) -> set[int]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .arena import lifetimes, lower_bound, place_in_two
 from .errors import SparsetuneError
-from .program import Buffer, Const, LimitOf, Op, Program, Slot, TrainedLayer, Word
+from .program import Buffer, Code, Const, LimitOf, Op, Program, Slot, TrainedLayer, Word
+from .task import LOSSES, Task
 
 MAGIC = b"STIM"
 VERSION = 2
@@ -19,6 +20,7 @@ CRC_FROM = 16  # the checksum covers everything behind itself
 IN_STATE, IN_ARENA, IN_COLD, NOWHERE = 1 << 29, 2 << 29, 3 << 29, 7 << 29
 ABSENT = 0xFFFFFFFF
 LAYER_WORDS = 12
+LOSS_CODES = (Code.LOSS, Code.MSE, Code.BCE)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Image:
     input_bytes: int
     output_at: int
     output_bytes: int
-    classes: int
+    task: Task
     digest: bytes
     input_shape: tuple[int, ...]
     layers: tuple[LayerRecord, ...]
@@ -81,7 +83,7 @@ class Source:
     dimensions. rate: the learning rate to use where none is asked for, (mantissa, exponent)."""
 
     digest: bytes
-    classes: int
+    task: Task
     input_shape: tuple[int, ...]
     rate: tuple[int, int]
 
@@ -179,11 +181,11 @@ class _Writer:
         words = [
             *(ops_at, len(self.op_offsets), program.forward, *sizes[:2]),
             *(init_at, len(initial), program.input.offset, program.input.size),
-            *(program.output.offset, program.output.size, source.classes),
+            *(program.output.offset, program.output.size, source.task.outputs),
             *(layers_at, len(program.layers)),
             *(source.rate[0], source.rate[1] & 0xFFFFFFFF),
         ]
-        return _with_header(words, source, sizes[2], bytes(self.body))
+        return _with_header(words, program, source, sizes[2], bytes(self.body))
 
 
 def _checked_limit(buffer: Buffer) -> int:
@@ -207,14 +209,26 @@ def _layer_record(layer: TrainedLayer) -> bytes:
     return struct.pack(f"<{LAYER_WORDS}I", *words, *[0] * (LAYER_WORDS - len(words)))
 
 
-def _with_header(words: list[int], source: Source, cold_bytes: int, body: bytes) -> bytes:
+def _with_header(
+    words: list[int], program: Program, source: Source, cold_bytes: int, body: bytes
+) -> bytes:
     """MAGIC, version, size, crc, the words, digest and input shape from word 20, more from 32."""
     size = HEADER_WORDS * 4 + len(body)
     head = struct.pack(f"<{len(words)}I", *words).ljust(64, b"\0") + source.digest
     head += struct.pack(f"<{len(source.input_shape)}I", *source.input_shape)
-    head = head.ljust(36 * 4 - CRC_FROM, b"\0") + struct.pack("<I", cold_bytes)
+    head = head.ljust(32 * 4 - CRC_FROM, b"\0") + _task_words(program, source.task)
+    head += struct.pack("<I", cold_bytes)
+    head += struct.pack("<fi", source.task.scale, source.task.zero_point)
     rest = head.ljust(HEADER_WORDS * 4 - CRC_FROM, b"\0") + body
     return MAGIC + struct.pack("<3I", VERSION, size, zlib.crc32(rest)) + rest
+
+
+def _task_words(program: Program, task: Task) -> bytes:
+    """Words 32 to 35: loss, where a target goes, its bytes, operators up to the loss."""
+    to_loss = next((i for i, op in enumerate(program.ops) if op.code in LOSS_CODES), -1) + 1
+    target_at = program.target.offset if program.target else 0
+    words = (LOSSES.index(task.loss), target_at, task.target_bytes, to_loss)
+    return struct.pack("<4I", *words)
 
 
 def parse_image(data: bytes, name: str = "image") -> Image:
@@ -234,9 +248,10 @@ def parse_image(data: bytes, name: str = "image") -> Image:
         for i in range(w[13])
     ]
     shape = tuple(n for n in struct.unpack_from("<4I", data, 112) if n)
-    sizes = (w[2], w[1], w[3], w[4], w[7], w[8], w[9], w[10], w[11])
-    cold_bytes = struct.unpack_from("<I", data, 144)[0]
-    return Image(data, *sizes, data[80:112], shape, tuple(records), cold_bytes)
+    sizes = (w[2], w[1], w[3], w[4], w[7], w[8], w[9], w[10])
+    loss, _, _, _, cold_bytes, scale, zero = struct.unpack_from("<5Ifi", data, 128)
+    task = Task(LOSSES[loss] if loss < len(LOSSES) else "", w[11], scale, zero)
+    return Image(data, *sizes, task, data[80:112], shape, tuple(records), cold_bytes)
 
 
 def read_image(path: Path) -> Image:

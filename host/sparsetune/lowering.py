@@ -34,7 +34,7 @@ class Lowering:
 
     active: operators that a gradient must reach. held: tensors that backward reads whole.
     layers: of the operators with weights. masks: clamp masks. winners: of
-    maxima. notes: geometry of the others.
+    maxima. target: what the loss compares with. notes: geometry of the others.
     """
 
     graph: Graph
@@ -45,6 +45,7 @@ class Lowering:
     values: dict[int, Buffer] = field(default_factory=dict)
     layers: dict[int, Layer] = field(default_factory=dict)
     masks: dict[int, Buffer] = field(default_factory=dict)
+    target: Buffer | None = None
     winners: dict[int, Buffer] = field(default_factory=dict)
     notes: dict[int, tuple[Geometry, Const]] = field(default_factory=dict)
 
@@ -55,6 +56,13 @@ class Lowering:
         buffer = Buffer(f"t{tensor}", self.graph.tensor(tensor).size)
         self.values[tensor] = buffer
         return buffer
+
+    def is_part_of_loss(self, op: Operator) -> bool:
+        """Whether the loss does what op does, so that training can pass over it."""
+        graph = self.graph
+        readers = [o for o in graph.operators if op.outputs[0] in o.inputs]
+        at_end = op is graph.last and all(reader.kind == "RESHAPE" for reader in readers)
+        return at_end and graph.logits == op.inputs[0] and bool(self.plan.layers)
 
     def dies_at(self, tensor: int, op: Operator) -> bool:
         """Whether nothing reads the tensor's memory after op, so that op may write over it."""

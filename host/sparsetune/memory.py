@@ -33,7 +33,8 @@ class RamUse:
 def predict(image: Image, samples: int, spec: BoardSpec) -> RamUse:
     """RAM of training `image` on `samples` samples on the given board."""
     orders = sum(_order_bytes(layer) for layer in image.layers)
-    data = 3 * samples + orders  # a label byte and two bytes of order for each sample
+    labels = image.task.target_bytes if image.task.has_classes else 0
+    data = (2 + labels) * samples + orders  # two bytes of order for each sample, and its label
     return RamUse(image.arena_bytes, image.state_bytes, data, spec.package_bytes, spec.heap_bytes)
 
 

@@ -76,7 +76,8 @@ class Run:
             self.started = now - float(fields["ms"]) / 1000
         self.last_step_at = now
         self.losses.append(float(fields["loss"]))
-        self.accuracies.append(float(fields["acc"]))
+        if "acc" in fields:
+            self.accuracies.append(float(fields["acc"]))
         self.step_ms.append(float(fields["ms"]))
 
     def add_event(self, kind: str, fields: dict[str, Any], now: float) -> None:
@@ -320,9 +321,10 @@ def _step_text(run: Run) -> str:
     """Return the plain line of the present step."""
     of = f"/{run.total_steps}" if run.total_steps else ""
     rate = run.rate()
+    accuracy = f"  acc {run.accuracies[-1]:.4f}" if run.accuracies else ""
     return (
         f"step {run.step}{of}  loss {mean_of_last(run.losses):.4f}"
-        f"  acc {run.accuracies[-1]:.4f}  {run.step_ms[-1]:.1f} ms"
+        f"{accuracy}  {run.step_ms[-1]:.1f} ms"
         f"  {rate or 0:.2f} steps/s  left {_clock(run.seconds_left())}"
     )
 

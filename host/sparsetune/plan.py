@@ -26,11 +26,13 @@ class LayerPlan:
 class UpdatePlan:
     """layers: in the model's order. residual: keep 8 more fractional bits for each trained weight
     (one byte of RAM each), so that small steps are not left to chance alone. strips: run frozen
-    operators row by row where that saves memory (strips.py)."""
+    operators row by row where that saves memory (strips.py). loss: one of task.LOSSES, empty for
+    what the model suggests."""
 
     layers: tuple[LayerPlan, ...]
     residual: bool = False
     strips: bool = True
+    loss: str = ""
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)
@@ -118,4 +120,5 @@ def _from_json(data: dict[str, Any]) -> UpdatePlan:
         LayerPlan(int(p["operator"]), int(p["channels"]), bool(p["bias"])) for p in data["layers"]
     )
     layers = tuple(sorted(layers, key=lambda p: p.operator))
-    return UpdatePlan(layers, bool(data["residual"]), bool(data.get("strips", True)))
+    strips, loss = bool(data.get("strips", True)), str(data.get("loss", ""))
+    return UpdatePlan(layers, bool(data["residual"]), strips, loss)

@@ -38,6 +38,8 @@ class Code(IntEnum):
     MAX_POOL_GRAD_INPUT = 44
     CONV2D_UPDATE = 48
     DEPTHWISE_CONV2D_UPDATE = 49
+    MSE = 50
+    BCE = 51
 
 
 class Flag(IntFlag):
@@ -125,10 +127,13 @@ class TrainedLayer:
 
 @dataclass
 class Program:
-    """ops[:forward] are the forward pass; the rest is the backward pass with its updates."""
+    """ops[:forward] are the forward pass; the rest is the backward pass with its updates, the first
+    of it the loss. target: what the loss compares with, written before the step; None for a class
+    number, or where it is the input."""
 
     ops: list[Op] = field(default_factory=list)
     forward: int = 0
     layers: list[TrainedLayer] = field(default_factory=list)
     input: Buffer | None = None
     output: Buffer | None = None
+    target: Buffer | None = None

@@ -16,11 +16,15 @@ from .plan import UpdatePlan
 SAMPLES = 32  # that the activations are measured on
 FOR_LAST = 2.0  # rate * (sum(x^2) + 1) of the layer that makes the class scores
 FOR_OTHERS = 10.0  # rate * sum(x^2) of any other: pooling thins its gradient
+BLIND = "0.0001"  # for other losses, where nothing could be tried
 TYPICAL = 0.07  # root mean square of an activation over its range, where there are no samples
 
 
 def suggest_rate(graph: Graph, plan: UpdatePlan, model: bytes, x: Array | None) -> str:
-    """A learning rate as decimal text with two digits that count. x: samples, int8 [N, ...]."""
+    """A learning rate as decimal text with two digits that count. x: samples, int8 [N, ...]. For
+    the softmax loss; other losses are better tried out (trial.py), and get a small rate here."""
+    if graph.loss_name != "softmax":
+        return BLIND
     ops = [graph.operator(layer.operator) for layer in plan.layers]
     energies = _measured(graph, ops, model, x) if x is not None else _typical(graph, ops)
     bounds = [

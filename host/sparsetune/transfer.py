@@ -82,5 +82,5 @@ def sample_bytes(path: Path, image: bytes | None) -> bytes:
         raise SparsetuneError(f"to check {path} name the image too: push model.img --data {path}")
     model = parse_image(image)
     train, _ = load_npz(path)
-    check_dataset(train, model.input_shape, model.classes)
-    return sample_file(train, model.classes)
+    check_dataset(train, model.input_shape, model.task)
+    return sample_file(train, model.task)

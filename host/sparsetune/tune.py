@@ -13,16 +13,17 @@ from sparsetune_device.telemetry import parse
 
 from .board import Board
 from .boardspec import load_spec
-from .commands import choose_plan, describe_plan, export_bytes, refuse_same_file
+from .commands import choose_plan, describe_plan, export_bytes, read_model, refuse_same_file
 from .data import Dataset, check_dataset, load_npz, sample_file
 from .errors import SparsetuneError
-from .files import write_whole
+from .files import read_file, write_whole
 from .graph import Array, Graph
 from .image import parse_image
-from .litert import litert_accuracy, predict
+from .judge import Score, judge
+from .litert import predict
 from .monitor import Monitor, Options, plot_loss
 from .options import run_options
-from .tflite import read_tflite
+from .task import task_of
 from .transfer import (
     BOARD_DATA,
     BOARD_IMAGE,
@@ -104,11 +105,11 @@ class OnTwin:
 
 @dataclass
 class Result:
-    """What a run came to. accuracies: shares by LiteRT on the held-out samples. differing: bytes
+    """What a run came to. before, after: by LiteRT on the held-out samples. differing: bytes
     in which the trained model's outputs differ between board and LiteRT."""
 
-    before: float
-    after: float
+    before: Score
+    after: Score
     held_out: int
     losses: list[float]
     step_ms: list[float]
@@ -122,8 +123,8 @@ class Result:
         ends = max(1, min(ENDS, len(self.losses) // 2))
         first, last = np.mean(self.losses[:ends]), np.mean(self.losses[-ends:])
         lines = [
-            f"accuracy on {self.held_out} held-out samples (LiteRT): "
-            f"{self.before:.1%} before, {self.after:.1%} after",
+            f"{self.before.name} on {self.held_out} held-out samples (LiteRT): "
+            f"{self.before} before, {self.after} after",
             f"loss: {first:.4f} (first {ends} steps) to {last:.4f} (last {ends})",
             f"time: {np.mean(self.step_ms) / 1000:.3f} seconds a step",
         ]
@@ -134,7 +135,7 @@ class Result:
             f"trained model against LiteRT on {min(CHECKED, self.held_out)} samples: "
             f"{self.differing} differing bytes"
         )
-        if self.after < self.before:
+        if self.after.is_worse_than(self.before):
             lines.append(
                 "the model got worse: try a lower --rate, fewer layers (--last), or more samples"
             )
@@ -159,9 +160,9 @@ def tune(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, target: Target, port: str) -> Result:
-    graph = read_tflite(args.model)
+    graph = read_model(args)
     train, test = _datasets(args.samples, graph, args.seed or 0)
-    classes = graph.tensor(graph.logits).shape[-1]
+    task = task_of(graph)
     spec = load_spec(args.board)
     output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
     refuse_same_file(output, args.model)
@@ -170,9 +171,9 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
     for line in describe_plan(graph, chosen, spec, train):
         print(line)
     options = _options(args, len(train), chosen.rate)
-    before = litert_accuracy(args.model, _shaped(test.x, graph), test.y)
-    print(f"accuracy before: {before:.1%} of {len(test)} held-out samples", flush=True)
-    target.push(image.data, sample_file(train, classes))
+    before = judge(read_file(args.model), test, graph)
+    print(f"before, on {len(test)} held-out samples: {before}", flush=True)
+    target.push(image.data, sample_file(train, task))
     view = Options(port, args.log, True if args.plain else None, args.every, options["steps"])
     with Monitor(view) as monitor:
         checkpoint = target.train(options, monitor.feed)
@@ -182,12 +183,12 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
     drawn = plot_loss(monitor.log_path, png)
     return Result(
         before,
-        litert_accuracy(trained, _shaped(test.x, graph), test.y),
+        judge(trained, test, graph),
         len(test),
         monitor.run.losses,
         monitor.run.step_ms,
         monitor.run.events.get("mem", {}),
-        _differing(target, trained, test, graph, classes),
+        _differing(target, trained, test, graph),
         output,
         monitor.log_path,
         png if drawn else None,
@@ -202,11 +203,10 @@ def _options(args: argparse.Namespace, samples: int, rate: str) -> dict[str, Any
 def _datasets(path: Path, graph: Graph, seed: int) -> tuple[Dataset, Dataset]:
     """Samples to train on and samples held out; the latter are never trained on."""
     train, test = load_npz(path)
-    x = graph.tensor(graph.input)
-    classes = graph.tensor(graph.logits).shape[-1]
+    x, task = graph.tensor(graph.input), task_of(graph)
     for data in (train, test):
         if data is not None:
-            check_dataset(data, x.shape, classes)
+            check_dataset(data, x.shape, task)
     if test is not None:
         return train, test
     order = np.random.default_rng(seed).permutation(len(train))
@@ -214,18 +214,16 @@ def _datasets(path: Path, graph: Graph, seed: int) -> tuple[Dataset, Dataset]:
     if cut == len(train):
         raise SparsetuneError("one sample is not enough: give at least two")
     held, kept = order[:cut], order[cut:]
-    return Dataset(train.x[kept], train.y[kept]), Dataset(train.x[held], train.y[held])
+    return train.part(kept), train.part(held)
 
 
 def _shaped(x: Array, graph: Graph) -> Array:
     return x.reshape(len(x), *graph.tensor(graph.input).shape[1:])
 
 
-def _differing(
-    target: Target, trained: bytes, test: Dataset, graph: Graph, classes: int
-) -> int:
+def _differing(target: Target, trained: bytes, test: Dataset, graph: Graph) -> int:
     """Differing bytes between the target's outputs and LiteRT's, on the first held-out samples."""
-    few = Dataset(test.x[:CHECKED], test.y[:CHECKED])
+    few = test.part(slice(CHECKED))
     got: list[bytes] = []
 
     def on_line(line: str) -> None:
@@ -233,7 +231,7 @@ def _differing(
         if event and event[0] == "output":
             got.append(bytes.fromhex(event[1]["hex"][1:]))
 
-    target.outputs(sample_file(few, classes), on_line)
+    target.outputs(sample_file(few, task_of(graph)), on_line)
     want = predict(trained, _shaped(few.x, graph)).astype(np.int8).tobytes()
     ours = b"".join(got)
     if len(ours) != len(want):

@@ -14,7 +14,7 @@ from ..graph import Array, Graph, Operator, Tensor
 from ..lowering import Lowering
 from ..numerics import activation_range
 from ..plan import UpdatePlan
-from ..program import Code, Const
+from ..program import Code, Const, Flag
 from .kind import Kind, refuse
 
 
@@ -37,7 +37,8 @@ class Lookup(Kind):
         else:
             low.new_value(y.index)
         table = Const(self.table(op, x, y).tobytes())
-        low.emit(Code.LOOKUP, op, table, source, x.size, low.values[y.index])
+        flags = Flag.INFERENCE_ONLY if low.is_part_of_loss(op) else Flag.NONE
+        low.emit(Code.LOOKUP, op, table, source, x.size, low.values[y.index], flags=flags)
 
 
 class Identity(Lookup):

@@ -26,9 +26,7 @@ class Softmax(Kind):
 
     def lower(self, low: Lowering, op: Operator) -> None:
         x = low.graph.tensor(op.inputs[0])
-        readers = [o for o in low.graph.operators if op.outputs[0] in o.inputs]
-        is_loss = op is low.graph.last and all(reader.kind == "RESHAPE" for reader in readers)
-        flags = Flag.INFERENCE_ONLY if is_loss and low.plan.layers else Flag.NONE
+        flags = Flag.INFERENCE_ONLY if low.is_part_of_loss(op) else Flag.NONE
         y = low.new_value(op.outputs[0])
         words = (softmax_params(low.graph, op), low.values[x.index], y)
         low.emit(Code.SOFTMAX, op, *words, flags=flags)
