@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsetune.cycles import OTHER, Clock, Cost
 from sparsetune.errors import SparsetuneError
 
 if sys.version_info >= (3, 11):
@@ -42,6 +43,7 @@ class BoardSpec:
     uf2_family: int
     drive_label: str
     firmware_file: Path
+    clock: Clock | None = None  # where nobody has measured it, no time is estimated
 
 
 def board_names() -> list[str]:
@@ -90,4 +92,12 @@ def _spec(table: dict[str, Any]) -> BoardSpec:
         uf2_family=boot["family"],
         drive_label=boot["drive_label"],
         firmware_file=ROOT / boot["firmware_file"],
+        clock=_clock(table["cycles"]) if "cycles" in table else None,
     )
+
+
+def _clock(table: dict[str, Any]) -> Clock:
+    costs = {name: Cost(*values) for name, values in table["operators"].items()}
+    if OTHER not in costs:
+        raise KeyError(f"cycles.operators.{OTHER}")
+    return Clock(table["hertz"], table["step"], costs)

@@ -1,0 +1,193 @@
+"""How long a step takes: the work of each operator, counted from the program, times cycles that
+were measured on the board and stand in its description (bench/cycles.py measures them)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from .graph import Graph, Operator
+from .program import Buffer, Code, Const, Flag, Op, Program
+
+BEHIND_RELU = 0.5  # share of the gradients that are not zero there, roughly
+# Those that do less where a gradient is zero; it is their second operand.
+SKIP_ZEROS = (Code.CONV2D_GRAD_INPUT, Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE)
+DENSE = (Code.CONV2D, Code.FULLY_CONNECTED, Code.CONV2D_GRAD_INPUT, Code.CONV2D_UPDATE)
+WINDOWS = (
+    *(Code.CONV2D, Code.FULLY_CONNECTED, Code.DEPTHWISE_CONV2D, Code.AVG_POOL, Code.MAX_POOL),
+    *(Code.CONV2D_GRAD_INPUT, Code.DEPTHWISE_CONV2D_GRAD_INPUT),
+    *(Code.AVG_POOL_GRAD_INPUT, Code.MAX_POOL_GRAD_INPUT),
+)
+UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE)
+OTHER = "other"  # of operators that nobody has measured
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one operator. macs: multiply-accumulates (of a pool: inputs read). loops: how often the
+    innermost loop over them starts. elements: outputs, or inputs whose gradient is made, or weights
+    moved; of operators that only read and write, bytes of the largest operand."""
+
+    macs: float
+    loops: float
+    elements: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cycles of each of these."""
+
+    mac: float
+    loop: float
+    element: float
+
+    def of(self, work: Work) -> float:
+        return self.mac * work.macs + self.loop * work.loops + self.element * work.elements
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A board's speed. hertz: cycles a second. step: cycles of a step beside the kernels. costs: by
+    the code's name in lower case, and OTHER."""
+
+    hertz: int
+    step: int
+    costs: Mapping[str, Cost]
+
+    def cycles(self, code: Code, work: Work) -> float:
+        return self.costs.get(code.name.lower(), self.costs[OTHER]).of(work)
+
+
+def step_cycles(program: Program, graph: Graph, clock: Clock) -> list[float]:
+    """Estimated cycles of each operator of the program in a training step; 0 for those that only
+    inference runs."""
+    return [
+        0.0 if op.flags & Flag.INFERENCE_ONLY else clock.cycles(op.code, work)
+        for op, work in zip(program.ops, works(program, graph), strict=True)
+    ]
+
+
+def works(program: Program, graph: Graph) -> Iterator[Work]:
+    """The work of each operator of the program."""
+    for i, op in enumerate(program.ops):
+        if op.code == Code.STRIP:
+            yield _strip_work(program.ops, i)
+        else:
+            yield work_of(op, BEHIND_RELU if _is_behind_relu(graph.operator(op.source)) else 1.0)
+
+
+def _is_behind_relu(op: Operator) -> bool:
+    return op.options.get("fusedActivationFunction", 0) in (1, 3)
+
+
+def work_of(op: Op, share: float = 1.0) -> Work:
+    """The work of any operator but STRIP. share: of its output's gradients that are not zero."""
+    if op.code in UPDATES:
+        return _update_work(op, share)
+    if op.code in WINDOWS:
+        return _backward_work(op, share) if op.flags & Flag.TRAINING_ONLY else _forward_work(op)
+    if op.code == Code.KEEP_CHANNELS:
+        return Work(0, 0, _size(op.words[2]))
+    if op.code == Code.COPY:
+        return _copy_work(op)
+    return Work(0, 0, max(_size(word) for word in op.words))
+
+
+def _size(word: object) -> int:
+    return word.size if isinstance(word, Buffer) else 0
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What a geometry says (docs/FORMAT.md)."""
+
+    in_h: int
+    in_w: int
+    in_c: int
+    out_h: int
+    out_w: int
+    out_c: int
+    kernel_h: int
+    kernel_w: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    pad_h: int
+    pad_w: int
+
+    @property
+    def rows(self) -> int:
+        """Pairs of an output row and an input row that it reads: none outside of the input."""
+        taps = (self.stride_h, self.kernel_h, self.dilation_h, self.pad_h)
+        return _reads(self.in_h, self.out_h, *taps)
+
+    @property
+    def reads(self) -> int:
+        """Pairs of an output position and an input position that it reads."""
+        taps = (self.stride_w, self.kernel_w, self.dilation_w, self.pad_w)
+        return self.rows * _reads(self.in_w, self.out_w, *taps)
+
+
+def _reads(size: int, out: int, stride: int, kernel: int, dilation: int, pad: int) -> int:
+    """Along one axis."""
+    at = (o * stride - pad + k * dilation for o in range(out) for k in range(kernel))
+    return sum(0 <= i < size for i in at)
+
+
+def _window(op: Op) -> _Window:
+    geometry = op.words[0]
+    assert isinstance(geometry, Const)
+    return _Window(*struct.unpack_from("<14i", geometry.data))
+
+
+def _forward_work(op: Op) -> Work:
+    """The innermost loop runs along a row of the window."""
+    g = _window(op)
+    macs = g.reads * g.out_c * (g.in_c if op.code in DENSE else 1)
+    return Work(macs, g.rows * g.out_w * g.out_c, g.out_h * g.out_w * g.out_c)
+
+
+def _backward_work(op: Op, share: float) -> Work:
+    """The innermost loop runs along the input's channels."""
+    g = _window(op)
+    loops = g.reads * (g.out_c if op.code in DENSE else g.out_c // g.in_c)
+    done = loops * share if op.code in SKIP_ZEROS else loops
+    return Work(done * g.in_c, done, g.in_h * g.in_w * g.in_c)
+
+
+def _update_work(op: Op, share: float) -> Work:
+    """The innermost loop runs along the chosen channels; a weight whose sum is zero is not moved.
+    The biases' sums are one addition for each output."""
+    g, chosen, bias = _window(op), op.words[5], op.words[8]
+    assert isinstance(chosen, int)
+    filters = g.out_c if op.code in DENSE else g.out_c // g.in_c
+    sums = g.out_h * g.out_w * g.out_c if bias is not None else 0
+    loops = g.reads * filters if chosen else 0
+    done = loops * share if op.code in DENSE else loops
+    taps = g.kernel_h * g.kernel_w
+    moved = 1 - (1 - share) ** (g.reads / taps)
+    return Work(done * chosen + sums, done, taps * filters * chosen * moved)
+
+
+def _copy_work(op: Op) -> Work:
+    params = op.words[0]
+    assert isinstance(params, Const)
+    counts = struct.unpack_from("<4i", params.data)
+    return Work(0, prod(counts[:3]), prod(counts))
+
+
+def _strip_work(ops: list[Op], at: int) -> Work:
+    """Beside the work of the operators in it: bytes that its windows move."""
+    count = ops[at].words[0]
+    assert isinstance(count, int)
+    stages = [op for op in ops[at + 1 : at + 1 + count] if op.code in WINDOWS]
+    return Work(0, 0, sum(_moved(_window(stage)) for stage in stages[1:]))
+
+
+def _moved(g: _Window) -> int:
+    """Bytes of the input that one row of the output and the next both read, over all rows."""
+    rows = min((g.kernel_h - 1) * g.dilation_h + 1, g.in_h)
+    return max(0, rows - g.stride_h) * g.in_w * g.in_c * (g.in_h // g.stride_h)
