@@ -22,7 +22,7 @@ try:
 except TypeError:
     print("TypeError")
 try:
-    k.run(bytearray(128), bytearray(32), bytearray(8), b"", b"", 0, 1, 0)
+    k.run(bytearray(128), bytearray(32), bytearray(8), bytearray(0), b"", 0, 1, 0)
 except ValueError as error:
     print(error)
 """

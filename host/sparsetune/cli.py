@@ -381,6 +381,17 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
     _add_output(parser, "write the image here (MODEL.img)")
 
 
+def _head_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help=".tflite file")
+    parser.add_argument("--classes", type=_count, required=True, help="of the new head")
+    parser.add_argument(
+        "--append", action="store_true", help="behind the output, not in place of the last layer"
+    )
+    parser.add_argument("--data", type=Path, help="samples (.npz) to size the new weights by")
+    parser.add_argument("--seed", type=int, default=1, help="of the first weights (1)")
+    _add_output(parser, "the new .tflite file (MODEL_head.tflite)")
+
+
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="the original .tflite file")
     parser.add_argument("trained", type=Path, help="trained weights, as pulled from the board")
@@ -393,6 +404,7 @@ def _tune_arguments(parser: argparse.ArgumentParser) -> None:
     _add_board(parser)
     parser.add_argument("model", type=Path, help=".tflite file")
     parser.add_argument("samples", type=Path, help="labelled samples (.npz)")
+    parser.add_argument("--classes", type=_count, help="replace the head by one of N classes first")
     _add_budget(parser)
     _add_plan_file(parser)
     parser.add_argument("--twin", action="store_true", help="train on this computer instead")
@@ -530,6 +542,12 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
         run_evaluate,
     ),
     "pull": ("fetch the trained weights", "pull -o trained.ckpt", _pull_arguments, run_pull),
+    "head": (
+        "give a model a new head with other classes",
+        "head model.tflite --classes 4 --data samples.npz -o mine.tflite",
+        _head_arguments,
+        _model_command("head"),
+    ),
     "export": (
         "put trained weights back into a .tflite file",
         "export model.tflite trained.ckpt -o trained.tflite",

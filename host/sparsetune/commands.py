@@ -14,6 +14,7 @@ from .export import export_tflite, parse_checkpoint
 from .files import read_file, write_whole
 from .geometry import conv_geometry
 from .graph import TRAINABLE, Graph, Operator, input_channels
+from .head import HeadRequest, with_new_head
 from .image import Image, Layout, parse_image, read_image
 from .memory import RamUse, check_fits, predict
 from .plan import UpdatePlan, check_plan, default_plan, load_plan, plan_within, save_plan
@@ -159,6 +160,17 @@ def _samples(args: argparse.Namespace, graph: Graph) -> Dataset | None:
     train, _ = load_npz(args.data)
     check_dataset(train, graph.tensor(graph.input).shape, task_of(graph))
     return train
+
+
+def head(args: argparse.Namespace) -> None:
+    """Gives the model a new head."""
+    output = args.output or args.model.with_name(args.model.stem + "_head.tflite")
+    refuse_same_file(output, args.model)
+    x = load_npz(args.data)[0].x if args.data else None
+    request = HeadRequest(args.classes, args.append, args.seed, x)
+    write_whole(output, with_new_head(read_file(args.model), request))
+    where = "behind the old output" if args.append else "in the place of the last layer"
+    print(f"{output}: a new head of {args.classes} classes {where}")
 
 
 def export(args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsetune.errors import SparsetuneError
+from sparsetune.tflite import repair_quantisation
 
 Model: TypeAlias = "str | os.PathLike[str] | bytes | bytearray"
 Array: TypeAlias = "npt.NDArray[Any]"
@@ -70,15 +71,20 @@ def litert_accuracy(model: Model, x: Array, y: Array) -> float:
 def open_interpreter(model: Model, preserve: bool = False) -> Any:
     """A LiteRT interpreter with reference kernels, one thread, tensors allocated. preserve: keep
     the values between the operators, too."""
+    data = model if isinstance(model, (bytes, bytearray)) else _existing(model).read_bytes()
+    try:
+        return _open(bytes(data), preserve)
+    except LiteRTError as error:
+        if "quantized_dimension" not in str(error):
+            raise
+        return _open(repair_quantisation(bytes(data)), preserve)
+
+
+def _open(data: bytes, preserve: bool) -> Any:
     runtime = _runtime()
-    source = (
-        {"model_content": bytes(model)}
-        if isinstance(model, (bytes, bytearray))
-        else {"model_path": str(_existing(model))}
-    )
     try:
         interpreter = runtime.Interpreter(
-            **source,
+            model_content=data,
             num_threads=1,
             experimental_preserve_all_tensors=preserve,
             experimental_op_resolver_type=runtime.OpResolverType.BUILTIN_REF,

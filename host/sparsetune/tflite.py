@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,18 @@ def patch_tflite(data: bytes, values: dict[int, bytes]) -> bytes:
             model.buffers.append(schema.BufferT())
             tensor.buffer = len(model.buffers) - 1
         model.buffers[tensor.buffer].data = np.frombuffer(content, dtype=np.uint8)
-    flatbuffers = importlib.import_module("flatbuffers")
-    builder = flatbuffers.Builder(len(data) + 1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return _pack(model, len(data))
+
+
+def repair_quantisation(data: bytes) -> bytes:
+    """The model as LiteRT takes it: one-dimensional tensors whose scales are said to lie along
+    another axis (TFLM's person_detect has such biases) get axis 0."""
+    model = _unpack(data, "model")
+    for tensor in model.subgraphs[0].tensors:
+        rank = 0 if tensor.shape is None else len(tensor.shape)
+        if tensor.quantization is not None and tensor.quantization.quantizedDimension >= rank:
+            tensor.quantization.quantizedDimension = 0
+    return _pack(model, len(data))
 
 
 def _schema() -> Any:
@@ -120,12 +129,167 @@ def _constant(model: Any, t: Any, dtype: str, shape: tuple[int, ...]) -> Array |
     return values.reshape(shape)
 
 
-def _operator(model: Any, index: int, o: Any) -> Operator:
+def _kind(model: Any, o: Any) -> str:
+    """The operator's name in the schema."""
     code = model.operatorCodes[o.opcodeIndex]
     number = max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
     names = {v: k for k, v in vars(_schema().BuiltinOperator).items() if isinstance(v, int)}
-    kind = names.get(number, f"operator code {number}")
+    return str(names.get(number, f"operator code {number}"))
+
+
+def _operator(model: Any, index: int, o: Any) -> Operator:
+    kind = _kind(model, o)
     options = {} if o.builtinOptions is None else dict(vars(o.builtinOptions))
     inputs = () if o.inputs is None else tuple(int(i) for i in o.inputs)
     outputs = () if o.outputs is None else tuple(int(i) for i in o.outputs)
     return Operator(index, kind, inputs, outputs, options)
+
+
+# A new head -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NewHead:
+    """weights: int8 [classes, inputs] with one scale. logit_scale: of the int8 scores around 0."""
+
+    weights: Array
+    scale: float
+    logit_scale: float
+
+    @property
+    def classes(self) -> int:
+        return len(self.weights)
+
+
+def replace_head(data: bytes, operator: int, head: NewHead) -> bytes:
+    """The model with new weights in the layer that makes the class scores; what follows it
+    (RESHAPE, SOFTMAX) is made to fit."""
+    model = _unpack(data, "model")
+    graph = model.subgraphs[0]
+    op = graph.operators[operator]
+    old = int(graph.tensors[op.inputs[1]].shape[0])
+    weights, y = graph.tensors[op.inputs[1]], graph.tensors[op.outputs[0]]
+    _set_constant(model, weights, head.weights, [head.classes, *list(weights.shape)[1:]])
+    _set_scale(weights, [head.scale] * head.classes, 0)
+    x_scale = float(graph.tensors[op.inputs[0]].quantization.scale[0])
+    if len(op.inputs) > 2 and op.inputs[2] >= 0:
+        bias = graph.tensors[op.inputs[2]]
+        _set_constant(model, bias, np.zeros(head.classes, np.int32), [head.classes])
+        _set_scale(bias, [head.scale * x_scale] * head.classes, 0)
+    _set_scale(y, [head.logit_scale], 0)
+    _follow(model, operator, old, head)
+    return _pack(model, len(data))
+
+
+def _follow(model: Any, operator: int, old: int, head: NewHead) -> None:
+    """Gives the operators from the head to the output their new shapes and scales."""
+    graph = model.subgraphs[0]
+    reached = {int(graph.operators[operator].outputs[0])}
+    _resize(graph.tensors[graph.operators[operator].outputs[0]], old, head.classes)
+    for op in graph.operators[operator + 1 :]:
+        if not reached & {int(i) for i in op.inputs}:
+            continue
+        y = graph.tensors[op.outputs[0]]
+        _resize(y, old, head.classes)
+        reached.add(int(op.outputs[0]))
+        if _kind(model, op) == "RESHAPE":
+            _set_scale(y, [head.logit_scale], 0)
+            _resize_target(model, op, old, head.classes)
+
+
+def _resize(tensor: Any, old: int, new: int) -> None:
+    shape = [int(n) for n in tensor.shape]
+    tensor.shape = [*shape[:-1], new] if shape[-1] == old else shape
+    tensor.shapeSignature = None
+
+
+def _resize_target(model: Any, op: Any, old: int, new: int) -> None:
+    """The shape that a RESHAPE is told, as an option and as a constant."""
+    if op.builtinOptions is not None and op.builtinOptions.newShape is not None:
+        told = op.builtinOptions.newShape
+        op.builtinOptions.newShape = [new if n == old else int(n) for n in told]
+    if len(op.inputs) > 1 and op.inputs[1] >= 0:
+        tensor = model.subgraphs[0].tensors[op.inputs[1]]
+        shape = np.frombuffer(np.asarray(model.buffers[tensor.buffer].data, np.uint8), np.int32)
+        target = np.where(shape == old, new, shape).astype(np.int32)
+        _set_constant(model, tensor, target, [len(target)])
+
+
+def append_head(data: bytes, head: NewHead) -> bytes:
+    """The model with a FULLY_CONNECTED and a SOFTMAX behind its output."""
+    schema, model = _schema(), _unpack(data, "model")
+    graph = model.subgraphs[0]
+    source = int(graph.outputs[0])
+    x = graph.tensors[source]
+    weights = _new_tensor(model, "head/weights", head.weights, [head.scale])
+    bias = np.zeros(head.classes, np.int32)
+    biases = _new_tensor(model, "head/bias", bias, [head.scale * float(x.quantization.scale[0])])
+    logits = _new_tensor(model, "head/logits", (1, head.classes), [head.logit_scale])
+    scores = _new_tensor(model, "head/scores", (1, head.classes), [1 / 256], -128)
+    softmax, dense = schema.SoftmaxOptionsT(), schema.FullyConnectedOptionsT()
+    softmax.beta = 1.0
+    _new_operator(model, "FULLY_CONNECTED", [source, weights, biases], logits, dense)
+    _new_operator(model, "SOFTMAX", [logits], scores, softmax)
+    graph.outputs = [scores]
+    for signature in model.signatureDefs or []:
+        for output in signature.outputs or []:
+            output.tensorIndex = scores
+    return _pack(model, len(data))
+
+
+def _new_tensor(
+    model: Any, name: str, content: Array | tuple[int, ...], scales: list[float], zero: int = 0
+) -> int:
+    """A tensor: constant values, or the shape of an int8 activation."""
+    schema = _schema()
+    tensor = schema.TensorT()
+    tensor.name, tensor.quantization = name, schema.QuantizationParametersT()
+    tensor.buffer = 0
+    if isinstance(content, tuple):
+        tensor.shape, tensor.type = list(content), schema.TensorType.INT8
+    else:
+        _set_constant(model, tensor, content, list(content.shape))
+        kind = schema.TensorType
+        tensor.type = kind.INT8 if content.dtype == np.int8 else kind.INT32
+    _set_scale(tensor, scales, zero)
+    tensors = model.subgraphs[0].tensors
+    tensors.append(tensor)
+    return len(tensors) - 1
+
+
+def _new_operator(model: Any, kind: str, inputs: list[int], output: int, options: Any) -> None:
+    schema = _schema()
+    code = schema.OperatorCodeT()
+    number = getattr(schema.BuiltinOperator, kind)
+    code.builtinCode, code.deprecatedBuiltinCode = number, min(number, 127)
+    code.version = {"FULLY_CONNECTED": 4, "SOFTMAX": 2}[kind]  # the first of each with int8
+    model.operatorCodes.append(code)
+    op = schema.OperatorT()
+    op.opcodeIndex = len(model.operatorCodes) - 1
+    op.inputs, op.outputs = inputs, [output]
+    op.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+    op.builtinOptions = options
+    model.subgraphs[0].operators.append(op)
+
+
+def _set_constant(model: Any, tensor: Any, values: Array, shape: list[int]) -> None:
+    """In a buffer of its own: equal constants may share one."""
+    model.buffers.append(_schema().BufferT())
+    model.buffers[-1].data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+    tensor.buffer, tensor.shape = len(model.buffers) - 1, shape
+
+
+def _set_scale(tensor: Any, scales: list[float], zero: int) -> None:
+    q = tensor.quantization
+    if q.scale is not None and len(q.scale) == 1:
+        scales = scales[:1]
+    q.scale, q.zeroPoint = [float(s) for s in scales], [zero] * len(scales)
+    q.min = q.max = None
+    q.quantizedDimension = 0
+
+
+def _pack(model: Any, size: int) -> bytes:
+    flatbuffers = importlib.import_module("flatbuffers")
+    builder = flatbuffers.Builder(size + 1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

@@ -18,6 +18,7 @@ from .data import Dataset, check_dataset, load_npz, sample_file
 from .errors import SparsetuneError
 from .files import read_file, write_whole
 from .graph import Array, Graph
+from .head import HeadRequest, with_new_head
 from .image import parse_image
 from .judge import Score, judge
 from .litert import predict
@@ -160,12 +161,14 @@ def tune(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, target: Target, port: str) -> Result:
+    output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
+    refuse_same_file(output, args.model)
+    if args.classes:
+        args.model = _new_head(args, output)
     graph = read_model(args)
     train, test = _datasets(args.samples, graph, args.seed or 0)
     task = task_of(graph)
     spec = load_spec(args.board)
-    output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
-    refuse_same_file(output, args.model)
     chosen = choose_plan(graph, args, spec, train)
     image = parse_image(chosen.layout.image)
     for line in describe_plan(graph, chosen, spec, train):
@@ -193,6 +196,16 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
         monitor.log_path,
         png if drawn else None,
     )
+
+
+def _new_head(args: argparse.Namespace, output: Path) -> Path:
+    """Writes the model with its new head beside the output: what is trained and judged then."""
+    train, _ = load_npz(args.samples)
+    request = HeadRequest(args.classes, x=train.x if train.x.dtype == np.int8 else None)
+    path = output.with_name(f"{args.model.stem}_{args.classes}_classes.tflite")
+    write_whole(path, with_new_head(read_file(args.model), request))
+    print(f"new head of {args.classes} classes: {path}")
+    return path
 
 
 def _options(args: argparse.Namespace, samples: int, rate: str) -> dict[str, Any]:
