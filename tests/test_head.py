@@ -66,7 +66,7 @@ def test_a_new_head_learns_classes_of_its_own() -> None:
     model = with_new_head(task.model.read_bytes(), HeadRequest(3, x=train.x))
     graph = parse_tflite(model)
     before = judge(model, test, graph)
-    trained, _ = train_on_twin(model, graph, train, 2, 800)
+    trained, _ = train_on_twin(model, graph, train, 4, 1200)
     after = judge(trained, test, graph)
     print(f"three classes of digits: {before} before, {after} after, held out")
     assert before.value < 0.6 and after.value > 0.8
