@@ -115,6 +115,15 @@ def conv_case(rng: Any) -> Net:
     return _finish(net)
 
 
+def grouped_case(rng: Any) -> Net:
+    net = random_map(rng)
+    groups = int(rng.choice((2, 3, 4)))
+    net.conv(groups * int(rng.choice((1, 2, 5))), 1, zero=int(rng.choice(ZEROS)))
+    window = random_window(rng, *net.shapes[net.at][1:3])
+    net.conv(groups * int(rng.choice((1, 3))), groups=groups, **window, **random_output(rng))
+    return _finish(net)
+
+
 def depthwise_case(rng: Any) -> Net:
     net = random_map(rng)
     net.conv(int(rng.choice(SIZES)), 1, zero=int(rng.choice(ZEROS)))
@@ -267,6 +276,7 @@ def _random_slice(net: Net, rng: Any, kind: str) -> None:
 CASES: dict[str, Callable[[Any], Net]] = {
     "CONV_2D": conv_case,
     "DEPTHWISE_CONV_2D": depthwise_case,
+    "GROUPED": grouped_case,
     "FULLY_CONNECTED": fully_connected_case,
     "AVERAGE_POOL_2D": average_pool_case,
     "ADD": add_case,

@@ -169,7 +169,7 @@ class Reference:
         weights = self._weights(op, 0)
         window = self._window(op, weights.shape[1:3])
         x = self._real(op.inputs[0])[0]
-        return self._trainable(op, ref.conv_backward(dy[0], x, weights, window))
+        return self._trainable(op, ref.grouped_conv_backward(dy[0], x, weights, window))
 
     def _depthwise_conv_2d(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
         weights = self._weights(op, 3)

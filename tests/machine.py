@@ -159,7 +159,14 @@ def litert_tensors(model: bytes, x: Array) -> dict[int, Array]:
     )
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]
+    if source["dtype"] == np.uint8:
+        x = (x.astype(np.int16) + 128).astype(np.uint8)
     interpreter.set_tensor(source["index"], x.reshape(source["shape"]))
     interpreter.invoke()
     details = [d["index"] for d in interpreter.get_tensor_details()]
-    return {i: interpreter.get_tensor(i).copy() for i in details}
+    return {i: _as_int8(interpreter.get_tensor(i).copy()) for i in details}
+
+
+def _as_int8(values: Array) -> Array:
+    """What was uint8 as sparsetune holds it."""
+    return (values.astype(np.int16) - 128).astype(np.int8) if values.dtype == np.uint8 else values

@@ -103,6 +103,21 @@ def conv_backward(dy: Array, x: Array, weights: Array, w: Window) -> tuple[Array
     return _unpadded(d_frame, w, x.shape), d_weights, dy.sum(axis=(0, 1))
 
 
+def grouped_conv_backward(
+    dy: Array, x: Array, weights: Array, w: Window
+) -> tuple[Array, Array, Array]:
+    """Each group by itself; weights [out, kernel_h, kernel_w, in / groups]."""
+    groups = x.shape[2] // weights.shape[3]
+    parts = [
+        conv_backward(*part, w)
+        for part in zip(
+            np.split(dy, groups, 2), np.split(x, groups, 2), np.split(weights, groups), strict=True
+        )
+    ]
+    dx, d_weights, d_bias = zip(*parts, strict=True)
+    return np.concatenate(dx, 2), np.concatenate(d_weights), np.concatenate(d_bias)
+
+
 def depthwise(x: Array, weights: Array, bias: Array, w: Window) -> Array:
     """weights [1, kernel_h, kernel_w, in * multiplier]: output channel c reads c // multiplier."""
     repeated = np.repeat(_padded(x, w), weights.shape[3] // x.shape[2], axis=2)

@@ -52,8 +52,9 @@ class Net:
         self.operators = 0
 
     def conv(self, channels: int, kernel: Any = 1, **window: Any) -> int:
-        """window: stride, dilation, same; and see _weighted."""
-        shape = (channels, *ref.pair(kernel), self.shapes[self.at][3])
+        """window: stride, dilation, same, groups; and see _weighted."""
+        groups = window.pop("groups", 1)
+        shape = (channels, *ref.pair(kernel), self.shapes[self.at][3] // groups)
         return self._convolution("CONV_2D", schema.Conv2DOptionsT(), shape, 0, window)
 
     def depthwise(self, multiplier: int = 1, kernel: Any = 3, **window: Any) -> int:

@@ -45,6 +45,16 @@ def test_conv(block: int) -> None:
         assert_bit_exact(net)
 
 
+@pytest.mark.parametrize("groups", [2, 3, 4, 12])
+def test_conv_in_groups(groups: int) -> None:
+    for rng in draws(15 + groups, 15):
+        net = random_map(rng)
+        net.conv(groups * int(rng.choice((1, 2, 5))), 1, zero=int(rng.choice(ZEROS)))
+        window = random_window(rng, *net.shapes[net.at][1:3])
+        net.conv(groups * int(rng.choice((1, 3))), groups=groups, **window, **random_output(rng))
+        assert_bit_exact(net)
+
+
 @pytest.mark.parametrize("block", range(4))
 def test_depthwise(block: int) -> None:
     for rng in draws(10 + block, 25):

@@ -202,6 +202,10 @@ DIVISIONS = {
     "update_tap",  # once a tap
     "correlate",  # once a tap
     "shape_ok",  # once a call
+    "st_group_inputs",  # where there are groups
+    "st_group_outputs",  # where there are groups
+    "update_filter",  # once a filter, where there are groups
+    "group_outputs",  # once a position, where there are groups
     "mean_ok",  # once a call
     "append_number",  # error text
 }

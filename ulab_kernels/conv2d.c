@@ -1,59 +1,92 @@
 #include "conv2d.h"
 #include "dot.h"
 
-// One window against one filter. Without dilation the taps of a kernel row lie side by side in x
-// and in w, so that a row is a single dot product.
+// What one window meets: the taps inside the input, channels from `channel` on.
+typedef struct {
+    st_taps_t y, x;
+    int32_t channel, channels;
+} st_window_t;
+
+// One window against one filter. Without dilation the taps of a
+// kernel row lie side by side in x and in w, so that a row is a single dot product.
 static int32_t window_sum(const st_conv_geometry_t *g, const int8_t *x, const int8_t *filter,
-                          const st_taps_t taps[2]) {
-    const st_taps_t ty = taps[0], tx = taps[1];
-    int32_t sum = 0, iy = ty.first;
-    for (int32_t ky = ty.begin; ky < ty.end; ky++, iy += g->dilation_h) {
-        const int8_t *xr = x + (iy * g->in_w + tx.first) * g->in_c;
-        const int8_t *wr = filter + (ky * g->kernel_w + tx.begin) * g->in_c;
-        if (g->dilation_w == 1) {
-            sum += dot_s8(xr, wr, (tx.end - tx.begin) * g->in_c, -g->x_zero);
-            continue;
-        }
-        for (int32_t kx = tx.begin; kx < tx.end; kx++) {
-            sum += dot_s8(xr, wr, g->in_c, -g->x_zero);
+                          const st_window_t *w) {
+    const int32_t one_run = g->dilation_w == 1 && g->groups == 1;
+    const int32_t runs = one_run ? 1 : w->x.end - w->x.begin;
+    const int32_t length = one_run ? (w->x.end - w->x.begin) * w->channels : w->channels;
+    int32_t sum = 0, iy = w->y.first;
+    for (int32_t ky = w->y.begin; ky < w->y.end; ky++, iy += g->dilation_h) {
+        const int8_t *xr = x + (iy * g->in_w + w->x.first) * g->in_c + w->channel;
+        const int8_t *wr = filter + (ky * g->kernel_w + w->x.begin) * w->channels;
+        for (int32_t run = 0; run < runs; run++) {
+            sum += dot_s8(xr, wr, length, -g->x_zero);
             xr += g->dilation_w * g->in_c;
-            wr += g->in_c;
+            wr += w->channels;
         }
     }
     return sum;
 }
 
+// The same against ones: what a zero point of the weights takes off, once for a window and group.
+static int32_t window_total(const st_conv_geometry_t *g, const int8_t *x, const st_window_t *w) {
+    int32_t sum = 0, iy = w->y.first;
+    for (int32_t ky = w->y.begin; ky < w->y.end; ky++, iy += g->dilation_h) {
+        const int8_t *xp = x + (iy * g->in_w + w->x.first) * g->in_c + w->channel;
+        for (int32_t kx = w->x.begin; kx < w->x.end; kx++, xp += g->dilation_w * g->in_c)
+            for (int32_t c = 0; c < w->channels; c++)
+                sum += xp[c] - g->x_zero;
+    }
+    return sum;
+}
+
+// All output channels of one group at one position.
+static void group_outputs(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
+                          const st_window_t *w, int8_t *y) {
+    const int32_t filter_size = g->kernel_h * g->kernel_w * w->channels;
+    const int32_t outputs = st_group_outputs(g);
+    const int32_t first = g->groups == 1 ? 0 : w->channel / w->channels * outputs;
+    const int32_t less = g->w_zero ? g->w_zero * window_total(g, x, w) : 0;
+    const int8_t *filter = p->weights + first * filter_size;
+    for (int32_t oc = first; oc < first + outputs; oc++, filter += filter_size) {
+        int32_t sum = p->bias[oc] + window_sum(g, x, filter, w) - less;
+        int32_t v = st_requantize(sum, p->requant[oc]) + g->y_zero;
+        y[oc] = (int8_t)st_clamp(v, g->act_min, g->act_max);
+    }
+}
+
 void conv2d_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x, int8_t *y) {
-    const int32_t filter_size = g->kernel_h * g->kernel_w * g->in_c;
+    const int32_t channels = st_group_inputs(g);
     for (int32_t oy = 0; oy < g->out_h; oy++) {
-        for (int32_t ox = 0; ox < g->out_w; ox++) {
-            const st_taps_t taps[2] = {st_taps_h(g, oy), st_taps_w(g, ox)};
-            const int8_t *filter = p->weights;
-            for (int32_t oc = 0; oc < g->out_c; oc++, filter += filter_size) {
-                int32_t sum = p->bias[oc] + window_sum(g, x, filter, taps);
-                int32_t v = st_requantize(sum, p->requant[oc]) + g->y_zero;
-                *y++ = (int8_t)st_clamp(v, g->act_min, g->act_max);
-            }
+        for (int32_t ox = 0; ox < g->out_w; ox++, y += g->out_c) {
+            st_window_t w = {st_taps_h(g, oy), st_taps_w(g, ox), 0, channels};
+            for (; w.channel < g->in_c; w.channel += channels)
+                group_outputs(g, p, x, &w, y);
         }
     }
 }
 
-// row[in_c] += sum over out channels of dy * w_scale * w, for one output position and tap.
+// row[in_c] += sum over out channels of dy * w_scale * w, for one output position and tap. The
+// tap's weights of output channel oc start at tap_weights + oc * filter_size.
 static void add_tap(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
                     const int8_t *tap_weights, int32_t *row) {
-    const int32_t filter_size = g->kernel_h * g->kernel_w * g->in_c;
-    for (int32_t oc = 0; oc < g->out_c; oc++, tap_weights += filter_size) {
-        if (!dy[oc]) // about half of them behind a ReLU
-            continue;
-        const int32_t d = (dy[oc] * (int32_t)p->scale_q15[oc] + (1 << 14)) >> 15;
-        for (int32_t ic = 0; ic < g->in_c; ic++)
-            row[ic] += d * tap_weights[ic];
+    const int32_t channels = st_group_inputs(g), outputs = st_group_outputs(g);
+    const int32_t filter_size = g->kernel_h * g->kernel_w * channels;
+    int32_t oc = 0;
+    for (int32_t *end = row + g->in_c; row < end; row += channels) {
+        for (int32_t last = oc + outputs; oc < last; oc++, tap_weights += filter_size) {
+            if (!dy[oc]) // about half of them behind a ReLU
+                continue;
+            const int32_t d = (dy[oc] * (int32_t)p->scale_q15[oc] + (1 << 14)) >> 15;
+            for (int32_t ic = 0; ic < channels; ic++)
+                row[ic] += d * (tap_weights[ic] - g->w_zero);
+        }
     }
 }
 
 // The gradient of one input position, all channels.
 static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *p,
                            const int16_t *dy, const int32_t at[2], int32_t *row) {
+    const int32_t channels = st_group_inputs(g);
     for (int32_t ky = 0; ky < g->kernel_h; ky++) {
         int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
         if (oy < 0)
@@ -62,7 +95,7 @@ static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *
             int32_t ox = st_output_of(at[1], kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
             if (ox < 0)
                 continue;
-            const int8_t *w = p->weights + (ky * g->kernel_w + kx) * g->in_c;
+            const int8_t *w = p->weights + (ky * g->kernel_w + kx) * channels;
             add_tap(g, p, dy + (oy * g->out_w + ox) * g->out_c, w, row);
         }
     }
@@ -81,9 +114,10 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
     }
 }
 
-// row[n] += over all positions of one output channel and one tap: dy * (kept - x_zero).
+// row[n] += over all positions of one output channel and one tap (y, x, group): dy * (kept -
+// x_zero).
 static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                      const int32_t tap[2], int32_t *row) {
+                      const int32_t tap[3], int32_t *row) {
     int32_t dy_sum = 0;
     for (int32_t oy = 0; oy < g->out_h; oy++) {
         int32_t iy = oy * g->stride_h - g->pad_h + tap[0] * g->dilation_h;
@@ -94,7 +128,7 @@ static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_u
             const int32_t d = dy[(oy * g->out_w + ox) * g->out_c];
             if (!d || ix < 0 || ix >= g->in_w)
                 continue;
-            const int8_t *x = u->kept + (iy * g->in_w + ix) * u->n_channels;
+            const int8_t *x = u->kept + ((iy * g->in_w + ix) * g->groups + tap[2]) * u->n_channels;
             dy_sum += d;
             for (int32_t i = 0; i < u->n_channels; i++)
                 row[i] += d * x[i];
@@ -107,10 +141,12 @@ static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_u
 static void update_filter(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                           int32_t oc, int32_t *row) {
     const st_step_t step = st_weight_step(u, oc);
+    const int32_t channels = st_group_inputs(g);
+    const int32_t group = g->groups == 1 ? 0 : oc / st_group_outputs(g);
     for (int32_t ky = 0; ky < g->kernel_h; ky++) {
         for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-            const int32_t tap[2] = {ky, kx};
-            const int32_t base = ((oc * g->kernel_h + ky) * g->kernel_w + kx) * g->in_c;
+            const int32_t tap[3] = {ky, kx, group};
+            const int32_t base = ((oc * g->kernel_h + ky) * g->kernel_w + kx) * channels;
             for (int32_t i = 0; i < u->n_channels; i++)
                 row[i] = 0;
             correlate(g, dy + oc, u, tap, row);

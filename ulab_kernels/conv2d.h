@@ -8,7 +8,7 @@
 #include "fixedpoint.h"
 #include "update.h"
 
-// weights: int8 [out_c, kernel_h, kernel_w, in_c], symmetric (zero point 0).
+// weights: int8 [out_c, kernel_h, kernel_w, in_c / groups], minus w_zero.
 // bias: int32 [out_c], in units of x_scale * w_scale[c].
 // requant: [out_c], x_scale * w_scale[c] / y_scale.
 // scale_q15: uint16 [out_c], w_scale[c] / 2^k in (0, 2^15]; k is the layer's weight exponent.
@@ -29,7 +29,8 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
                        int32_t *row, st_emit_t *dx);
 
 // Applies the gradient of the weights of the chosen input channels, and of the bias, as it is
-// made. u->kept: int8 [in_h, in_w, u->n_channels]. row: scratch int32 [u->n_channels].
+// made. Channels are numbered within a group, and the same ones are chosen in each.
+// u->kept: int8 [in_h, in_w, groups, u->n_channels]. row: scratch int32 [u->n_channels].
 void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                    int32_t *row);
 

@@ -7,7 +7,7 @@
 #define ST_MAX_LENGTH 65535 // of a tensor's axis: channel numbers are uint16
 #define ST_MAX_KERNEL 256   // of a kernel's axis, a stride, a dilation
 
-// As it stands in the image: 18 little-endian int32. Tensors are NHWC with N = 1.
+// As it stands in the image: 20 little-endian int32. Tensors are NHWC with N = 1.
 typedef struct {
     int32_t in_h, in_w, in_c;
     int32_t out_h, out_w, out_c;
@@ -17,7 +17,19 @@ typedef struct {
     int32_t pad_h, pad_w; // rows above, columns left
     int32_t x_zero, y_zero;
     int32_t act_min, act_max; // of the output, within [-128, 127]
+    // 0 but for models that were uint8. Of the weights; of AVG_POOL: 128, to round as uint8 does.
+    int32_t w_zero;
+    int32_t groups; // of CONV_2D: group g reads and makes the g-th part of the channels
 } st_conv_geometry_t;
+
+// Channels of one group; without groups there is nothing to divide.
+static inline int32_t st_group_inputs(const st_conv_geometry_t *g) {
+    return g->groups == 1 ? g->in_c : g->in_c / g->groups;
+}
+
+static inline int32_t st_group_outputs(const st_conv_geometry_t *g) {
+    return g->groups == 1 ? g->out_c : g->out_c / g->groups;
+}
 
 // The taps [begin, end) of a window axis that fall inside the input, and where the first lands.
 typedef struct {

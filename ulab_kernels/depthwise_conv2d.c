@@ -9,7 +9,7 @@ static int32_t channel_sum(const st_conv_geometry_t *g, const int8_t *x, const i
         const int8_t *xp = x + (iy * g->in_w + tx.first) * g->in_c;
         const int8_t *wp = w + (ky * g->kernel_w + tx.begin) * g->out_c;
         for (int32_t kx = tx.begin; kx < tx.end; kx++, xp += x_step, wp += g->out_c)
-            sum += (*xp - g->x_zero) * *wp;
+            sum += (*xp - g->x_zero) * (*wp - g->w_zero);
     }
     return sum;
 }
@@ -47,7 +47,7 @@ static void add_taps(const st_conv_geometry_t *g, const int8_t *weights, const i
             const int16_t *d = dy + (oy * g->out_w + ox) * g->out_c;
             const int8_t *w = weights + (ky * g->kernel_w + kx) * g->out_c;
             for (int32_t ic = 0; ic < g->in_c; ic++, d += multiplier, w += multiplier)
-                tap_row[ic] += *d * *w;
+                tap_row[ic] += *d * (*w - g->w_zero);
         }
     }
 }

@@ -76,7 +76,8 @@ static int windows_ok(const st_conv_geometry_t *g) {
 
 static int values_ok(const st_conv_geometry_t *g) {
     return st_in_range(g->x_zero, -128, 127) && st_in_range(g->y_zero, -128, 127) &&
-           st_in_range(g->act_min, -128, 127) && st_in_range(g->act_max, g->act_min, 127);
+           st_in_range(g->act_min, -128, 127) && st_in_range(g->act_max, g->act_min, 127) &&
+           st_in_range(g->w_zero, -128, 128) && st_in_range(g->groups, 1, g->in_c);
 }
 
 const st_conv_geometry_t *st_geometry(st_context_t *c, st_ref_t ref) {
@@ -95,7 +96,7 @@ const st_conv_geometry_t *st_geometry(st_context_t *c, st_ref_t ref) {
 const st_conv_geometry_t *st_pool_geometry(st_context_t *c, st_ref_t ref) {
     const st_conv_geometry_t *g = st_geometry(c, ref);
     if (g && (g->out_c != g->in_c || g->dilation_h != 1 || g->dilation_w != 1 ||
-              g->kernel_h * g->kernel_w > ST_AVG_POOL_MAX_WINDOW)) {
+              g->kernel_h * g->kernel_w > ST_AVG_POOL_MAX_WINDOW || g->groups != 1)) {
         c->status = ST_BAD_OPERATOR;
         return NULL;
     }

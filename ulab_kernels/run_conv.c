@@ -11,7 +11,7 @@ static int is_depthwise(const st_op_head_t *h) {
 
 static int64_t weight_count(const st_conv_geometry_t *g, const st_op_head_t *h) {
     const int64_t taps = (int64_t)g->kernel_h * g->kernel_w * g->out_c;
-    return is_depthwise(h) ? taps : taps * g->in_c;
+    return is_depthwise(h) ? taps : taps * st_group_inputs(g);
 }
 
 static int is_row_of_samples(const st_conv_geometry_t *g) {
@@ -20,7 +20,9 @@ static int is_row_of_samples(const st_conv_geometry_t *g) {
 
 // What the kind of convolution asks of its shape, beyond geometry().
 static int shape_ok(st_context_t *c, const st_conv_geometry_t *g, const st_op_head_t *h) {
-    if (g && is_depthwise(h) && g->out_c % g->in_c)
+    if (g && is_depthwise(h) && (g->out_c % g->in_c || g->groups != 1))
+        c->status = ST_BAD_OPERATOR;
+    if (g && !is_depthwise(h) && (g->in_c % g->groups || g->out_c % g->groups))
         c->status = ST_BAD_OPERATOR;
     if (g && h->opcode == OP_FULLY_CONNECTED && !is_row_of_samples(g))
         c->status = ST_BAD_OPERATOR;
@@ -86,8 +88,8 @@ static void place_weights(st_context_t *c, const st_op_update_t *op, const st_co
                           st_update_t *u) {
     const int64_t n = weight_count(g, &op->head);
     u->n_channels = op->chosen;
-    u->channels = st_channel_list(c, op->channels, op->chosen, g->in_c);
-    u->kept = PLACE(int8_t, op->kept, (int64_t)g->in_h * g->in_w * op->chosen);
+    u->channels = st_channel_list(c, op->channels, op->chosen, st_group_inputs(g));
+    u->kept = PLACE(int8_t, op->kept, (int64_t)g->in_h * g->in_w * g->groups * op->chosen);
     u->weights = PLACE_OUT(int8_t, op->weights, n);
     u->residual = st_is_nowhere(op->residual) ? NULL : PLACE_OUT(int8_t, op->residual, n);
     u->weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, 2 * (int64_t)g->out_c);

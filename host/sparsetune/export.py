@@ -6,6 +6,8 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+import numpy as np
+
 from .errors import SparsetuneError
 from .graph import Graph
 from .image import ABSENT, Image
@@ -51,7 +53,8 @@ def trained_tensors(graph: Graph, image: Image, state: bytes) -> dict[int, bytes
         op = graph.operator(layer.operator)
         if layer.weights_at != ABSENT:
             end = layer.weights_at + layer.weights_bytes
-            values[op.inputs[1]] = state[layer.weights_at : end]
+            weights = np.frombuffer(state[layer.weights_at : end], np.int8).astype(np.int16)
+            values[op.inputs[1]] = (weights + graph.shift(op.inputs[1])).astype(np.uint8).tobytes()
         if layer.bias_at != ABSENT:
             end = layer.bias_at + 4 * layer.out_channels
             values[op.inputs[2]] = state[layer.bias_at : end]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import SparsetuneError
-from .graph import Graph, Operator
+from .graph import TRAINABLE, Graph, Operator
 from .numerics import activation_range
 from .program import Const
 from .simplify import EXPLICIT_PADDING
@@ -36,6 +36,8 @@ class Geometry:
     y_zero: int
     act_min: int
     act_max: int
+    w_zero: int = 0
+    groups: int = 1
 
     @property
     def in_positions(self) -> int:
@@ -52,7 +54,7 @@ class Geometry:
         return max(values[:6]) <= MAX_LENGTH and max(values[6:12]) <= MAX_KERNEL
 
     def const(self) -> Const:
-        return Const(struct.pack("<18i", *self.__dict__.values()))
+        return Const(struct.pack("<20i", *self.__dict__.values()))
 
 
 def output_limits(graph: Graph, op: Operator) -> tuple[int, int]:
@@ -78,7 +80,8 @@ def _geometry(graph: Graph, op: Operator) -> Geometry:
     if op.kind == "FULLY_CONNECTED":
         out_c, in_c = graph.tensor(op.inputs[1]).shape
         rows = x.size // in_c
-        return Geometry(1, rows, in_c, 1, rows, out_c, 1, 1, 1, 1, 1, 1, 0, 0, *ends)
+        zero = graph.tensor(op.inputs[1]).zero_point
+        return Geometry(1, rows, in_c, 1, rows, out_c, 1, 1, 1, 1, 1, 1, 0, 0, *ends, zero)
     kernel = _kernel(graph, op)
     stride = op.options["strideH"], op.options["strideW"]
     dilation = op.options.get("dilationHFactor", 1), op.options.get("dilationWFactor", 1)
@@ -91,7 +94,17 @@ def _geometry(graph: Graph, op: Operator) -> Geometry:
         for i in (0, 1)
     )
     words = (*x.shape[1:], *y.shape[1:], *kernel, *stride, *dilation, *pads, *ends)
-    return Geometry(*words)
+    zero, groups = _weights_of(graph, op)
+    return replace(Geometry(*words), w_zero=zero, groups=groups)
+
+
+def _weights_of(graph: Graph, op: Operator) -> tuple[int, int]:
+    """(zero point of the weights, groups). An average of what was uint8 rounds as uint8 does."""
+    if op.kind not in TRAINABLE:
+        was_uint8 = op.kind == "AVERAGE_POOL_2D" and op.outputs[0] in graph.shifted
+        return 128 if was_uint8 else 0, 1
+    x, w = graph.tensor(op.inputs[0]), graph.tensor(op.inputs[1])
+    return w.zero_point, x.shape[3] // w.shape[3] if op.kind == "CONV_2D" else 1
 
 
 def _kernel(graph: Graph, op: Operator) -> tuple[int, int]:

@@ -55,7 +55,8 @@ class Operator:
 @dataclass(frozen=True)
 class Graph:
     """A whole model with one input and one output. digest: sha256 of the file. loss: the name of
-    the loss to train with (task.py), empty for what the model suggests."""
+    the loss to train with (task.py), empty for what the model suggests. shifted: tensors that are
+    uint8 in the file, 128 more than here."""
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
@@ -63,9 +64,14 @@ class Graph:
     output: int
     digest: bytes
     loss: str = ""
+    shifted: frozenset[int] = frozenset()
 
     def tensor(self, index: int) -> Tensor:
         return self.tensors[index]
+
+    def shift(self, tensor: int) -> int:
+        """What the file's numbers of a tensor are more than ours."""
+        return 128 if tensor in self.shifted else 0
 
     def operator(self, index: int) -> Operator:
         """The operator with that number in the file; simplify.py may have taken others out."""

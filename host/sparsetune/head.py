@@ -70,7 +70,8 @@ def _energy(graph: Graph, model: bytes, tensor: int, x: Array | None) -> float:
     if x is None:
         return float(t.size * (TYPICAL * 255 * t.scale) ** 2)
     values = [v[0] for v in activations(model, x[:SAMPLES], [tensor])]
-    real = (np.stack(values).astype(np.float64) - t.zero_point) * t.scale
+    stored = np.stack(values).astype(np.float64) - graph.shift(tensor)
+    real = (stored - t.zero_point) * t.scale
     return max(float((real.reshape(len(real), -1) ** 2).sum(axis=1).mean()), 1e-9)
 
 

@@ -43,11 +43,11 @@ def judge(model: bytes, data: Dataset, graph: Graph) -> Score:
     targets = x.reshape(len(x), -1) if task.loss == "autoencoder" else data.y
     wanted = np.asarray(targets, np.float64).reshape(real.shape)
     if task.loss == "autoencoder":
-        wanted = _real(graph, graph.input, wanted)
+        wanted = _real(graph, graph.input, wanted + graph.shift(graph.input))
     return Score("mean squared error", float(np.mean((real - wanted) ** 2)))
 
 
 def _real(graph: Graph, tensor: int, stored: Array) -> Array:
     t = graph.tensor(tensor)
-    real: Array = (stored.astype(np.float64) - t.zero_point) * t.scale
+    real: Array = (stored.astype(np.float64) - t.zero_point - graph.shift(tensor)) * t.scale
     return real

@@ -37,7 +37,7 @@ def predict(model: Model, x: Array) -> Array:
     """
     interpreter = open_interpreter(model)
     source, sink = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    _check_samples(x, source)
+    x = _fed(x, source)
     outputs = np.empty((len(x), *sink["shape"][1:]), sink["dtype"])
     for i, sample in enumerate(x):
         interpreter.set_tensor(source["index"], sample.reshape(source["shape"]))
@@ -53,7 +53,7 @@ def activations(model: Model, x: Array, tensors: list[int]) -> Iterator[list[Arr
     """
     interpreter = open_interpreter(model, preserve=True)
     source = interpreter.get_input_details()[0]
-    _check_samples(x, source)
+    x = _fed(x, source)
     for sample in x:
         interpreter.set_tensor(source["index"], sample.reshape(source["shape"]))
         interpreter.invoke()
@@ -111,13 +111,17 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return found
 
 
-def _check_samples(x: Array, source: dict[str, Any]) -> None:
+def _fed(x: Array, source: dict[str, Any]) -> Array:
+    """The samples as the file's input takes them: sparsetune holds uint8 as int8, 128 less."""
+    if x.dtype == np.int8 and source["dtype"] == np.uint8:
+        x = (x.astype(np.int16) + 128).astype(np.uint8)
     wanted = tuple(int(n) for n in source["shape"])
     if x.dtype != source["dtype"]:
         kind = np.dtype(source["dtype"]).name
         raise LiteRTError(f"samples are {x.dtype}, but the model's input is {kind}: convert them")
     if x[:1].size not in (0, int(np.prod(wanted))):
         raise LiteRTError(f"a sample is {x.shape[1:]}, but the model's input is {wanted[1:]}")
+    return x
 
 
 def _one_line(error: Exception) -> str:

@@ -43,7 +43,8 @@ def _measured(graph: Graph, ops: list[Operator], model: bytes, x: Array) -> list
     for values in activations(model, x[:SAMPLES], inputs):
         for i, (tensor, value) in enumerate(zip(inputs, values, strict=True)):
             t = graph.tensor(tensor)
-            sums[i] += float((((value.astype(np.float64) - t.zero_point) * t.scale) ** 2).sum())
+            stored = value.astype(np.float64) - graph.shift(tensor)
+            sums[i] += float((((stored - t.zero_point) * t.scale) ** 2).sum())
         count += 1
     return [float(s) for s in sums / max(1, count)]
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from .graph import Graph, Operator, Tensor
 
 EXPLICIT_PADDING = "explicitPadding"  # option: ((rows above, below), (columns left, right))
@@ -17,6 +19,18 @@ def simplify(graph: Graph) -> Graph:
     for rewrite in PASSES:
         graph = rewrite(graph)
     return graph
+
+
+def from_uint8(graph: Graph) -> Graph:
+    """Models of TensorFlow 1 hold uint8: 128 less of value and zero point is the same in int8."""
+    tensors = tuple(_int8(t) if t.dtype == "uint8" else t for t in graph.tensors)
+    shifted = frozenset(t.index for t in graph.tensors if t.dtype == "uint8")
+    return replace(graph, tensors=tensors, shifted=shifted)
+
+
+def _int8(t: Tensor) -> Tensor:
+    data = None if t.data is None else (t.data.astype(np.int16) - 128).astype(np.int8)
+    return replace(t, dtype="int8", data=data, zero_point=t.zero_point - 128)
 
 
 def rename(graph: Graph) -> Graph:
@@ -85,4 +99,4 @@ def _same_numbers(a: Tensor, b: Tensor) -> bool:
     return (a.dtype, a.scale, a.zero_point) == (b.dtype, b.scale, b.zero_point)
 
 
-PASSES: tuple[Callable[[Graph], Graph], ...] = (rename, fold_pad)
+PASSES: tuple[Callable[[Graph], Graph], ...] = (from_uint8, rename, fold_pad)

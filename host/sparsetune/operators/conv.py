@@ -49,7 +49,8 @@ class Weighted(Kind):
 
     def _grad_input(self, back: Backward, op: Operator, layer: Layer, dy: Error) -> None:
         addends, row = self.sums(layer)
-        dy.data.bound(INT32_ROOM // (addends * 128))
+        largest = 255 if layer.geometry.w_zero else 128
+        dy.data.bound(INT32_ROOM // (addends * largest))
         out, flags = back.error_out(op.inputs[0], dy, layer.weight_exponent, row)
         words = (layer.geometry_const, dy.data, layer.weights, layer.scale_q15)
         back.emit(self.grad_code, op, *words, *out, flags=flags)
@@ -57,7 +58,7 @@ class Weighted(Kind):
     def sums(self, layer: Layer) -> tuple[int, int]:
         """(addends of an element of the input's gradient, int32 elements of scratch)."""
         g = layer.geometry
-        return g.kernel_h * g.kernel_w * g.out_c, g.in_c
+        return g.kernel_h * g.kernel_w * g.out_c // g.groups, g.in_c
 
     def _update(self, back: Backward, op: Operator, layer: Layer, dy: Error) -> None:
         assert layer.plan is not None
@@ -82,8 +83,12 @@ class Conv2D(Weighted):
     def check(self, graph: Graph, op: Operator) -> None:
         channels = _check_map(graph, op)
         x, w = graph.tensor(op.inputs[0]), graph.tensor(op.inputs[1])
-        if w.shape[3] != x.shape[3] or w.shape[0] != channels:
-            raise refuse(op, f"has groups or wrong shapes ({x.shape}, {w.shape}): not supported")
+        inputs = w.shape[3]
+        if not inputs or x.shape[3] % inputs or channels % (x.shape[3] // inputs):
+            raise refuse(op, f"has {x.shape[3]} channels in, {channels} out, which its filters of "
+                             f"{inputs} cannot share")
+        if w.shape[0] != channels:
+            raise refuse(op, f"has wrong shapes ({x.shape}, {w.shape})")
 
 
 class DepthwiseConv2D(Weighted):
@@ -127,8 +132,10 @@ KINDS: dict[str, Kind] = {
 
 def _check_weights(graph: Graph, op: Operator) -> None:
     w, bias = graph.tensor(op.inputs[1]), graph.bias_of(op)
-    if w.data is None or w.dtype != "int8" or w.zero_point != 0:
-        raise refuse(op, "needs constant symmetric int8 weights")
+    if w.data is None or w.dtype != "int8" or not -128 <= w.zero_point <= 127:
+        raise refuse(op, "needs constant int8 weights")
+    if w.zero_point and len(w.scales) > 1:
+        raise refuse(op, "has scales by channel and a zero point: symmetric weights only")
     if not (np.isfinite(w.scales) & (w.scales > 0)).all():
         raise refuse(op, "has weight scales that are no positive numbers: convert it again")
     if bias is not None and (bias.data is None or bias.dtype != "int32"):
@@ -201,7 +208,7 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
         layer.kept = x
         layer.channels = Const(np.arange(channels, dtype="<u2").tobytes())
         return
-    positions = layer.geometry.in_positions
+    positions = layer.geometry.in_positions * layer.geometry.groups
     layer.kept = Buffer(f"kept{op.index}", positions * chosen)
     layer.channels = Slot(2 * chosen, 2, np.arange(chosen, dtype="<u2").tobytes())
     words = (x, layer.channels, layer.kept, positions, chosen, channels)

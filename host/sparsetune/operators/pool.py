@@ -12,7 +12,7 @@ from ..lowering import Lowering
 from ..program import Buffer, Code
 from .kind import Kind, check_fused, check_window, refuse
 
-AVG_POOL_MAX_WINDOW = 4080  # ulab_kernels/avg_pool.h
+AVG_POOL_MAX_WINDOW, AVG_POOL_MAX_SHIFTED = 4080, 2880  # ulab_kernels/avg_pool.h
 MAX_POOL_MAX_TAPS = 256  # ulab_kernels/max_pool.h
 
 
@@ -36,10 +36,11 @@ class Pool2D(Kind):
 class AveragePool2D(Pool2D):
     def lower(self, low: Lowering, op: Operator) -> None:
         geometry = conv_geometry(low.graph, op)
-        if geometry.kernel_h * geometry.kernel_w > AVG_POOL_MAX_WINDOW:
+        largest = AVG_POOL_MAX_SHIFTED if geometry.w_zero else AVG_POOL_MAX_WINDOW
+        if geometry.kernel_h * geometry.kernel_w > largest:
             raise SparsetuneError(
                 f"AVERAGE_POOL_2D (operator {op.index}) has a window of {geometry.kernel_h}x"
-                f"{geometry.kernel_w}: at most {AVG_POOL_MAX_WINDOW} elements are supported"
+                f"{geometry.kernel_w}: at most {largest} elements are supported"
             )
         const = geometry.const()
         low.notes[op.index] = geometry, const
