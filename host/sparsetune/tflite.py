@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,10 +89,33 @@ def _damaged(name: str) -> SparsetuneError:
 def _unpack(data: bytes, name: str) -> Any:
     if data[4:8] != b"TFL3":
         raise SparsetuneError(f"{name} is not a .tflite model: give the file your converter wrote")
+    schema = _schema()
     try:
-        return _schema().ModelT.InitFromPackedBuf(data, 0)
+        with _bounded_vectors(len(data)):
+            return schema.ModelT.InitFromPackedBuf(data, 0)
     except _PARSE_ERRORS as error:
         raise _damaged(name) from error
+
+
+@contextmanager
+def _bounded_vectors(size: int) -> Iterator[None]:
+    """Within this context a file of `size` bytes cannot make the reader count to four billion: it
+    believes every length that it finds. flatbuffers has no verifier in Python, hence this one."""
+    table = importlib.import_module("flatbuffers.table").Table
+    original, left = table.VectorLen, [64 * size + (1 << 16)]
+
+    def vector_len(self: Any, offset: int) -> int:
+        length = int(original(self, offset))
+        left[0] -= length
+        if length > size or left[0] < 0:
+            raise ValueError("a vector is longer than the file")
+        return length
+
+    table.VectorLen = vector_len
+    try:
+        yield
+    finally:
+        table.VectorLen = original
 
 
 def _graph(model: Any, digest: bytes) -> Graph:
