@@ -14,6 +14,7 @@ from sparsetune.compile import compile_image
 from sparsetune.data import Dataset, sample_file
 from sparsetune.digits import changed_sets
 from sparsetune.graph import Graph
+from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.image import Image, parse_image
 from sparsetune.plan import UpdatePlan, default_plan
 from sparsetune.push import push_file, push_rom
@@ -84,6 +85,30 @@ def cifar_task(shared: Path, steps: int = 20, seed: int = 1) -> Task:
     sets = shared_tasks.cifar_task(shared)
     cut = {**sets, "x_train": sets["x_train"][:100], "y_train": sets["y_train"][:100]}
     return make_task(model, cut, lambda g: default_plan(g, 4), **options)
+
+
+def vww_task(shared: Path, steps: int = 5) -> Task:
+    """Visual wake words on the photos of its golden file; the labels are made up."""
+    model = shared / "models" / "mlcommons" / "vww_96_int8.tflite"
+    x = np.load(shared / "golden" / "litert_ref__mlcommons__vww_96_int8.npz")["x"]
+    y = np.arange(len(x)) % 2
+    sets = {"x_train": x, "y_train": y, "x_test": x[:2], "y_test": y[:2]}
+    options = {"steps": steps, "rate": "0.005", "seed": 1, "policy": "cyclic"}
+    return make_task(model, sets, lambda g: default_plan(g, 6), **options)
+
+
+def mobilenet_v2_task(shared: Path, folder: Path, steps: int = 5) -> Task:
+    """MobileNetV2-w0.35 at 128 x 128 with a new head of ten classes, on the clothes of its golden
+    file. folder: for the model with that head."""
+    name = "mobilenet_v2_w0.35_128_int8"
+    source = shared / "models" / "tiny_training" / f"{name}.tflite"
+    x = np.load(shared / "golden" / f"litert_ref__tiny_training__{name}.npz")["x"]
+    model = folder / "clothes.tflite"
+    model.write_bytes(with_new_head(source.read_bytes(), HeadRequest(10, x=x)))
+    y = np.arange(len(x)) % 10
+    sets = {"x_train": x, "y_train": y, "x_test": x[:2], "y_test": y[:2]}
+    options = {"steps": steps, "rate": "0.005", "seed": 1, "policy": "cyclic"}
+    return make_task(model, sets, lambda g: default_plan(g, 6), **options)
 
 
 def losses(lines: list[str]) -> list[str]:

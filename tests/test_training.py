@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import runs
 import shared_tasks
@@ -101,6 +103,21 @@ def test_resnet8_20_steps_on_the_emulated_pico(emulated_pico) -> None:
     assert SHARED
     with Board.connect(emulated_pico.port) as board:
         check_board_against_twin(board, runs.cifar_task(SHARED, steps=20))
+
+
+@needs_shared
+def test_vww_on_the_emulated_pico(emulated_pico) -> None:
+    assert SHARED
+    with Board.connect(emulated_pico.port) as board:
+        check_board_against_twin(board, runs.vww_task(SHARED, steps=6))
+
+
+@needs_shared
+def test_mobilenet_v2_on_the_emulated_pico(emulated_pico, tmp_path: Path) -> None:
+    """Six of its layers, one of them a new head, the front by strips."""
+    assert SHARED
+    with Board.connect(emulated_pico.port) as board:
+        check_board_against_twin(board, runs.mobilenet_v2_task(SHARED, tmp_path, steps=6))
 
 
 def test_resuming_equals_an_unbroken_run() -> None:
