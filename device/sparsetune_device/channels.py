@@ -18,6 +18,7 @@ class _Walk:
         self.layer = layer
         self.windows = (layer.in_channels + layer.chosen - 1) // layer.chosen
         self.order = bytearray(2 * layer.in_channels)
+        self.view = memoryview(self.order)  # whose slices are no copies
         self.natural()
 
     def natural(self):
@@ -37,7 +38,7 @@ class _Walk:
         layer = self.layer
         begin = 2 * min(window * layer.chosen, layer.in_channels - layer.chosen)
         size = 2 * layer.chosen
-        state[layer.channels_at : layer.channels_at + size] = self.order[begin : begin + size]
+        state[layer.channels_at : layer.channels_at + size] = self.view[begin : begin + size]
 
 
 class Static:

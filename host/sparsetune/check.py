@@ -8,6 +8,19 @@ from .operators import KINDS
 from .operators.kind import check_activation, refuse
 
 
+def check_indices(graph: Graph) -> None:
+    """Raises SparsetuneError where an operator names a tensor that is not there. Everything that
+    looks at a graph relies on it."""
+    count = len(graph.tensors)
+    if not (0 <= graph.input < count and 0 <= graph.output < count):
+        raise SparsetuneError("the model's input or output is no tensor of it: convert it again")
+    for op in graph.operators:
+        if not all(-1 <= i < count for i in op.inputs) or not all(
+            0 <= i < count for i in op.outputs
+        ):
+            raise refuse(op, "has missing inputs or outputs: convert the model again")
+
+
 def check_graph(graph: Graph, name: str) -> None:
     """Raises SparsetuneError when a model cannot be run; `name` is for the message."""
     if not graph.operators:
@@ -31,7 +44,7 @@ def _check_operator(graph: Graph, op: Operator, defined: set[int]) -> None:
     kind = KINDS.get(op.kind)
     if kind is None:
         raise refuse(op, f"is not supported; supported are {', '.join(KINDS)}")
-    if len(op.outputs) < kind.outputs or not _indices_ok(graph, op, kind.inputs):
+    if len(op.outputs) < kind.outputs or not _indices_ok(op, kind.inputs):
         raise refuse(op, "has missing inputs or outputs: convert the model again")
     moving = kind.activations(graph, op)
     if not set(moving) <= defined:
@@ -44,6 +57,5 @@ def _check_operator(graph: Graph, op: Operator, defined: set[int]) -> None:
         raise refuse(op, f"lacks its option {error}: convert the model again") from error
 
 
-def _indices_ok(graph: Graph, op: Operator, needed: int) -> bool:
-    within = all(-1 <= i < len(graph.tensors) for i in (*op.inputs, *op.outputs))
-    return within and len(op.inputs) >= needed and min(*op.inputs[:needed], *op.outputs) >= 0
+def _indices_ok(op: Operator, needed: int) -> bool:
+    return len(op.inputs) >= needed and min(op.inputs[:needed]) >= 0

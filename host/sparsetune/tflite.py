@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .check import check_graph
+from .check import check_graph, check_indices
 from .errors import SparsetuneError
 from .graph import Array, Graph, Operator, Tensor
 from .simplify import simplify
@@ -41,6 +41,7 @@ def parse_tflite(data: bytes, name: str = "model") -> Graph:
         graph = _graph(model, hashlib.sha256(data).digest())
     except _PARSE_ERRORS as error:
         raise _damaged(name) from error
+    check_indices(graph)
     graph = simplify(graph)
     check_graph(graph, name)
     return graph
