@@ -16,7 +16,7 @@ from sparsetune.digits import changed_sets
 from sparsetune.graph import Graph
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.image import Image, parse_image
-from sparsetune.plan import UpdatePlan, default_plan
+from sparsetune.plan import UpdatePlan, default_plan, leave_in_flash
 from sparsetune.push import push_file, push_rom
 from sparsetune.rate import suggest_rate
 from sparsetune.tflite import read_tflite
@@ -76,6 +76,16 @@ def kws_task(shared: Path, steps: int = 200, seed: int = 1) -> Task:
     rate = suggest_rate(graph, default_plan(graph, 6), model.read_bytes(), sets["x_train"])
     options = {"steps": steps, "rate": rate, "seed": seed, "policy": "cyclic"}
     return make_task(model, sets, lambda g: default_plan(g, 6), **options)
+
+
+def kws_in_flash_task(shared: Path, steps: int = 20) -> Task:
+    """The same with its large layers left in flash."""
+    task = kws_task(shared, steps)
+    sets = {"x_train": task.train.x, "y_train": task.train.y}
+    sets |= {"x_test": task.test.x, "y_test": task.test.y}
+    plan = leave_in_flash(task.graph, default_plan(task.graph, 6))
+    assert any(layer.slots for layer in plan.layers)
+    return make_task(task.model, sets, lambda g: plan, **task.options)
 
 
 def cifar_task(shared: Path, steps: int = 20, seed: int = 1) -> Task:

@@ -73,6 +73,23 @@ def with_strips() -> tuple[Machine, Array, Array]:
     return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 3
 
 
+def with_columns() -> tuple[Machine, Array, Array]:
+    """Layers that stay in flash; the columns that the device would bring are brought here."""
+    net = wide_front()
+    graph = parse_tflite(net.to_bytes())
+    layers = [
+        LayerPlan(op.index, 2, True, 0 if op.kind == "DEPTHWISE_CONV_2D" else 3)
+        for op in graph.trainable
+    ]
+    machine = Machine(graph, UpdatePlan(tuple(layers)))
+    for layer in machine.program.layers:
+        if layer.columns:
+            table = machine.slot(layer.columns.table, np.uint32)
+            for i in range(layer.columns.slots):
+                table[i] = 1 << 29 | layer.columns.pool.offset + i * layer.columns.size
+    return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 3
+
+
 def recording(machine: Machine, x: Array, y: Array) -> bytes:
     """The file that tests/c/replay.c reads."""
     image = machine.image
@@ -83,7 +100,7 @@ def recording(machine: Machine, x: Array, y: Array) -> bytes:
         struct.pack("<iIiI", label, *rate(0.05), 100 + i) + sample
         for i, (label, sample) in enumerate(zip(y.tolist(), samples, strict=True))
     ]
-    return head + image.data + bytes(image.initial_state()) + b"".join(steps)
+    return head + image.data + bytes(machine.state) + b"".join(steps)
 
 
 def run(program: Path, *arguments: object) -> list[str]:
@@ -97,6 +114,7 @@ def test_training_steps_are_clean_and_equal_those_of_the_twin(replay: Path, tmp_
     machine, x, y = all_operators()
     check_replay(replay, tmp_path / "small.rec", machine, x, y)
     check_replay(replay, tmp_path / "strips.rec", *with_strips())
+    check_replay(replay, tmp_path / "columns.rec", *with_columns())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,7 +143,7 @@ def checksum_of(state: bytes) -> int:
     return total
 
 
-@pytest.mark.parametrize("name", ["small", "strips", "digits", "kws"])
+@pytest.mark.parametrize("name", ["small", "strips", "columns", "digits", "kws"])
 def test_damaged_images_never_leave_their_buffers(
     replay_wrapping: Path, tmp_path: Path, name: str
 ) -> None:
@@ -134,6 +152,8 @@ def test_damaged_images_never_leave_their_buffers(
         machine, x, y = all_operators()
     elif name == "strips":
         machine, x, y = with_strips()
+    elif name == "columns":
+        machine, x, y = with_columns()
     else:
         task = real_model(name, 1)
         machine, x, y = sparse_machine(task.model, 9, True), task.x, task.y

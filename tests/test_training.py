@@ -99,6 +99,13 @@ def test_kws_200_steps_on_the_emulated_pico(emulated_pico) -> None:
 
 
 @needs_shared
+def test_layers_left_in_flash_on_the_emulated_pico(emulated_pico) -> None:
+    assert SHARED
+    with Board.connect(emulated_pico.port) as board:
+        check_board_against_twin(board, runs.kws_in_flash_task(SHARED))
+
+
+@needs_shared
 def test_resnet8_20_steps_on_the_emulated_pico(emulated_pico) -> None:
     assert SHARED
     with Board.connect(emulated_pico.port) as board:

@@ -65,6 +65,57 @@ void conv2d_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int
     }
 }
 
+// The filter of one output channel, as it came but for the trained columns.
+static void gather_filter(const st_conv_geometry_t *g, const st_conv_params_t *p, int32_t oc,
+                          int8_t *filter) {
+    const int32_t taps = g->kernel_h * g->kernel_w, size = taps * g->in_c;
+    __builtin_memcpy(filter, p->weights + oc * size, (uint32_t)size);
+    for (int32_t ic = 0; ic < g->in_c; ic++) {
+        const int8_t *column = st_column(p->columns, ic);
+        for (int32_t tap = 0; column && tap < taps; tap++)
+            filter[tap * g->in_c + ic] = column[tap * g->out_c + oc];
+    }
+}
+
+// One output channel at all positions.
+static void filter_outputs(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
+                           const int8_t *filter, int8_t *y) {
+    const int32_t bias = *p->bias;
+    for (int32_t oy = 0; oy < g->out_h; oy++) {
+        for (int32_t ox = 0; ox < g->out_w; ox++, y += g->out_c) {
+            const st_window_t w = {st_taps_h(g, oy), st_taps_w(g, ox), 0, g->in_c};
+            const int32_t less = g->w_zero ? g->w_zero * window_total(g, x, &w) : 0;
+            const int32_t sum = bias + window_sum(g, x, filter, &w) - less;
+            const int32_t v = p->columns->rounds_once ? st_requantize_once(sum, *p->requant)
+                                                      : st_requantize(sum, *p->requant);
+            *y = (int8_t)st_clamp(v + g->y_zero, g->act_min, g->act_max);
+        }
+    }
+}
+
+void conv2d_columns_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
+                       int8_t *filter, int8_t *y) {
+    for (int32_t oc = 0; oc < g->out_c; oc++) {
+        st_conv_params_t one = *p;
+        one.bias += oc;
+        one.requant += oc;
+        gather_filter(g, p, oc, filter);
+        filter_outputs(g, &one, x, filter, y + oc);
+    }
+}
+
+// What the trained columns change of add_tap's sums, for one channel.
+static int32_t column_change(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                             const int16_t *dy, const int8_t *base, const int8_t *column) {
+    const int32_t filter_size = g->kernel_h * g->kernel_w * g->in_c;
+    int32_t sum = 0;
+    for (int32_t oc = 0; oc < g->out_c; oc++, base += filter_size) {
+        const int32_t d = (dy[oc] * (int32_t)p->scale_q15[oc] + (1 << 14)) >> 15;
+        sum += d * (column[oc] - *base);
+    }
+    return sum;
+}
+
 // row[in_c] += sum over out channels of dy * w_scale * w, for one output position and tap. The
 // tap's weights of output channel oc start at tap_weights + oc * filter_size.
 static void add_tap(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
@@ -95,8 +146,15 @@ static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *
             int32_t ox = st_output_of(at[1], kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
             if (ox < 0)
                 continue;
-            const int8_t *w = p->weights + (ky * g->kernel_w + kx) * channels;
-            add_tap(g, p, dy + (oy * g->out_w + ox) * g->out_c, w, row);
+            const int32_t tap = ky * g->kernel_w + kx;
+            const int8_t *w = p->weights + tap * channels;
+            const int16_t *d = dy + (oy * g->out_w + ox) * g->out_c;
+            add_tap(g, p, d, w, row);
+            for (int32_t ic = 0; p->columns && ic < g->in_c; ic++) {
+                const int8_t *column = st_column(p->columns, ic);
+                if (column)
+                    row[ic] += column_change(g, p, d, w + ic, column + tap * g->out_c);
+            }
         }
     }
 }
@@ -138,6 +196,11 @@ static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_u
         row[i] -= dy_sum * g->x_zero;
 }
 
+// Of a chosen channel: it was brought into the state before the step.
+static int8_t *chosen_column(const st_update_t *u, int32_t i) {
+    return u->columns->state + (u->columns->table[u->channels[i]] & 0x1fffffffu);
+}
+
 static void update_filter(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                           int32_t oc, int32_t *row) {
     const st_step_t step = st_weight_step(u, oc);
@@ -150,9 +213,16 @@ static void update_filter(const st_conv_geometry_t *g, const int16_t *dy, const 
             for (int32_t i = 0; i < u->n_channels; i++)
                 row[i] = 0;
             correlate(g, dy + oc, u, tap, row);
-            for (int32_t i = 0; i < u->n_channels; i++)
-                if (row[i])
+            const int32_t in_column = (ky * g->kernel_w + kx) * g->out_c + oc;
+            for (int32_t i = 0; i < u->n_channels; i++) {
+                if (!row[i])
+                    continue;
+                if (u->columns)
+                    st_update_in_column(u, step, base + u->channels[i], row[i],
+                                        chosen_column(u, i) + in_column);
+                else
                     st_update_weight(u, step, base + u->channels[i], row[i]);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 #ifndef ST_CONV2D_H
 #define ST_CONV2D_H
 
+#include "columns.h"
 #include "conv_geometry.h"
 #include "error_tensor.h"
 #include "fixedpoint.h"
@@ -17,11 +18,16 @@ typedef struct {
     const int32_t *bias;
     const st_requant_t *requant;
     const uint16_t *scale_q15;
+    const st_columns_t *columns; // NULL, or where trained channels lie (one group only)
 } st_conv_params_t;
 
 // y[out_h, out_w, out_c] int8 = conv(x[in_h, in_w, in_c] int8). Equal to TFLite's reference
 // kernel bit for bit. No scratch.
 void conv2d_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x, int8_t *y);
+
+// The same with p->columns; also FULLY_CONNECTED. filter: scratch int8 [kernel_h, kernel_w, in_c].
+void conv2d_columns_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
+                       int8_t *filter, int8_t *y);
 
 // dx = transposed convolution of dy[out_h, out_w, out_c] with the weights, both in real units.
 // Incoming exponent of dx's sums: exponent(dy) + k. row: scratch int32 [in_c].

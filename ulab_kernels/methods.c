@@ -40,6 +40,23 @@ void st_method_run(const st_arg_t *arg, st_result_t *result) {
     result->error_length = (size_t)(to - result->error);
 }
 
+void st_method_gather(const st_arg_t *arg, st_result_t *result) {
+    const st_arg_t to = arg[0], from = arg[2];
+    const uint32_t to_at = arg[1].value, from_at = arg[3].value;
+    const uint32_t step = arg[4].value, count = arg[5].value;
+    const uint64_t last = from_at + (uint64_t)step * (count ? count - 1 : 0);
+    if (count > to.size || to_at > to.size - count || (count && last >= from.size)) {
+        const char *end = result->error + ST_ERROR_TEXT - 1;
+        result->error_length =
+            (size_t)(append(result->error, end, "gather reaches outside") - result->error);
+        return;
+    }
+    uint8_t *into = (uint8_t *)to.data + to_at;
+    const uint8_t *source = (const uint8_t *)from.data + from_at;
+    for (uint32_t i = 0; i < count; i++)
+        into[i] = source[i * (size_t)step];
+}
+
 void st_method_random(const st_arg_t *arg, st_result_t *result) {
     result->value = (int32_t)(st_random(arg[0].value, arg[1].value) >> 2);
 }

@@ -7,6 +7,8 @@
 // run(image, state, arena, cold, store, begin, end, training): runs operators [begin, end) of the
 // program.
 ST_METHOD(run, MP_QSTR_run, "rwwwriii")
+// gather(to, to_at, from, from_at, step, count): to[to_at + i] = from[from_at + i * step], bytes.
+ST_METHOD(gather, MP_QSTR_gather, "wiriii")
 // random(seed, counter) -> int in [0, 2^30): a pure function of its arguments.
 ST_METHOD(random, MP_QSTR_random, "ii")
 // abi() -> int: the version of the image format that this module runs.

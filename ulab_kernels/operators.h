@@ -23,6 +23,8 @@ enum {
     OP_KEEP_CHANNELS = 17,
     OP_STRIP = 18,
     OP_FILL = 19,
+    OP_CONV2D_COLUMNS = 20,
+    OP_FULLY_CONNECTED_COLUMNS = 21,
     OP_LOSS = 32,
     OP_APPLY_MASK = 33,
     OP_ERROR_ADD = 34,
@@ -36,6 +38,8 @@ enum {
     OP_MAX_POOL_GRAD_INPUT = 44,
     OP_CONV2D_UPDATE = 48,
     OP_DEPTHWISE_CONV2D_UPDATE = 49,
+    OP_CONV2D_COLUMNS_GRAD_INPUT = 47,
+    OP_CONV2D_COLUMNS_UPDATE = 52,
     OP_MSE = 50,
     OP_BCE = 51,
 };
@@ -56,6 +60,12 @@ typedef struct {
     st_op_head_t head;
     st_ref_t geometry, x, weights, bias, requant, y;
 } st_op_conv_t;
+
+// table: in the state, see columns.h.
+typedef struct {
+    st_op_head_t head;
+    st_ref_t geometry, x, weights, bias, requant, table, filter, y;
+} st_op_conv_columns_t;
 
 typedef struct {
     st_op_head_t head;
@@ -162,6 +172,21 @@ typedef struct {
 
 typedef struct {
     st_op_head_t head;
+    st_ref_t geometry, dy, weights, scale_q15, table;
+    st_error_out_t out;
+} st_op_conv_columns_grad_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t geometry, dy, dy_exponent_at;
+    st_ref_t kept, channels;
+    int32_t chosen;
+    st_ref_t table, bias, weight_rate, bias_rate, row;
+    int32_t layer;
+} st_op_columns_update_t;
+
+typedef struct {
+    st_op_head_t head;
     st_ref_t geometry, dy;
     int32_t count_log2;
     st_error_out_t out;
@@ -221,6 +246,13 @@ int st_error_exponent(st_context_t *c, st_ref_t at);
 st_emit_t st_open_error(st_context_t *c, const st_error_out_t *out, const st_op_head_t *h,
                         int64_t count);
 
+/// Convolutions (run_conv.c) ///
+
+const st_requant_t *st_requant_table(st_context_t *c, st_ref_t ref, int32_t n);
+
+// Whether two places do not overlap: writing weights must not change the list that says where.
+int st_are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size);
+
 /// Forward ///
 
 // A convolution or pooling whose operands were checked, ready to be run, whole or by rows.
@@ -272,6 +304,9 @@ void st_run_copy_grad_input(st_context_t *c, const st_op_copy_grad_t *op);
 void st_run_reduce_grad_input(st_context_t *c, const st_op_reduce_grad_t *op);
 void st_run_max_pool_grad_input(st_context_t *c, const st_op_max_pool_grad_t *op);
 void st_run_lookup_grad_input(st_context_t *c, const st_op_lookup_grad_t *op);
+void st_run_conv_columns(st_context_t *c, const st_op_conv_columns_t *op);
+void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_grad_t *op);
+void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op);
 void st_run_update(st_context_t *c, const st_op_update_t *op);
 
 #endif

@@ -33,6 +33,11 @@ static void run_one(st_context_t *c, const st_op_head_t *op, int32_t index) {
         CASE(OP_CLAMP_MASK, st_op_clamp_mask_t, st_run_clamp_mask)
         CASE(OP_KEEP_CHANNELS, st_op_keep_t, st_run_keep_channels)
         CASE(OP_LOSS, st_op_loss_t, st_run_loss)
+        CASE(OP_CONV2D_COLUMNS, st_op_conv_columns_t, st_run_conv_columns)
+        CASE(OP_FULLY_CONNECTED_COLUMNS, st_op_conv_columns_t, st_run_conv_columns)
+        CASE(OP_CONV2D_COLUMNS_GRAD_INPUT, st_op_conv_columns_grad_t,
+             st_run_conv_columns_grad_input)
+        CASE(OP_CONV2D_COLUMNS_UPDATE, st_op_columns_update_t, st_run_columns_update)
         CASE(OP_MSE, st_op_target_loss_t, st_run_mse)
         CASE(OP_BCE, st_op_target_loss_t, st_run_bce)
         CASE(OP_APPLY_MASK, st_op_apply_mask_t, st_run_apply_mask)

@@ -29,7 +29,7 @@ static int shape_ok(st_context_t *c, const st_conv_geometry_t *g, const st_op_he
     return c->status == ST_OK;
 }
 
-static const st_requant_t *requant_table(st_context_t *c, st_ref_t ref, int32_t n) {
+const st_requant_t *st_requant_table(st_context_t *c, st_ref_t ref, int32_t n) {
     const st_requant_t *table = (const st_requant_t *)PLACE_FIXED(int32_t, ref, 2 * (int64_t)n);
     for (int32_t i = 0; table && i < n; i++)
         if (!st_in_range(table[i].shift, -31, 30))
@@ -45,7 +45,7 @@ st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t r
     w.g = *g;
     w.p.weights = PLACE(int8_t, op->weights, weight_count(g, &op->head));
     w.p.bias = PLACE(int32_t, op->bias, g->out_c);
-    w.p.requant = requant_table(c, op->requant, g->out_c);
+    w.p.requant = st_requant_table(c, op->requant, g->out_c);
     w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
     w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
     return w;
@@ -78,8 +78,7 @@ void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
     st_emit_end(&e);
 }
 
-// Writing the weights must not change the list of channels that says where to write.
-static int are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size) {
+int st_are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size) {
     const uintptr_t a_at = (uintptr_t)a, b_at = (uintptr_t)b;
     return a_at + (size_t)a_size <= b_at || b_at + (size_t)b_size <= a_at;
 }
@@ -94,8 +93,8 @@ static void place_weights(st_context_t *c, const st_op_update_t *op, const st_co
     u->residual = st_is_nowhere(op->residual) ? NULL : PLACE_OUT(int8_t, op->residual, n);
     u->weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, 2 * (int64_t)g->out_c);
     const int64_t list = (int64_t)op->chosen * 2;
-    if (c->status == ST_OK && !(are_apart(u->channels, list, u->weights, n) &&
-                                are_apart(u->channels, list, u->residual, u->residual ? n : 0)))
+    if (c->status == ST_OK && !(st_are_apart(u->channels, list, u->weights, n) &&
+                                st_are_apart(u->channels, list, u->residual, u->residual ? n : 0)))
         c->status = ST_BAD_REF;
 }
 

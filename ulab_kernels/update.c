@@ -55,6 +55,12 @@ void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32
     u->residual[index] = (int8_t)(fine - coarse * 256);
 }
 
+void st_update_in_column(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
+                         int8_t *weight) {
+    const int32_t delta = stochastic_step(sum, step, st_random(u->seed, (uint32_t)index));
+    *weight = (int8_t)subtract_sat(*weight, delta, 127);
+}
+
 static void update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {
     st_step_t step = step_of(u, u->bias_rate[out_channel]);
     int32_t delta = stochastic_step(sum, step, st_random(~u->seed, (uint32_t)out_channel));

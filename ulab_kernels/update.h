@@ -5,6 +5,7 @@
 #define ST_UPDATE_H
 
 #include <stdint.h>
+#include "columns.h"
 
 // A positive real factor mantissa * 2^exponent; mantissa in [2^15, 2^16), or 0.
 typedef struct {
@@ -16,7 +17,8 @@ typedef struct {
     const int8_t *kept;       // activations of the chosen channels
     const uint16_t *channels; // the chosen input channels, ascending, n_channels of them
     int32_t n_channels;       // 0: only the bias is updated
-    int8_t *weights;
+    int8_t *weights;          // NULL where columns are given
+    const st_columns_t *columns;
     int8_t *residual;             // NULL, or the weights' fraction in 1/256 of a quantisation step
     int32_t *bias;                // NULL: the bias is frozen
     const st_rate_t *weight_rate; // [out_c] x_scale / w_scale[c] (times 256 with a residual)
@@ -36,6 +38,10 @@ st_step_t st_weight_step(const st_update_t *u, int32_t out_channel);
 
 // Subtracts sum * step from weight `index`; stochastic rounding, saturating at [-127, 127].
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum);
+
+// The same for a weight that lies in a column; index is the number that it has in its layer.
+void st_update_in_column(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
+                         int8_t *weight);
 
 // Subtracts the bias step of every output channel, where the bias is trained.
 // dy: int16 [positions, out_c].

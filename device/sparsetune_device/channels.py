@@ -16,27 +16,29 @@ class _Walk:
 
     def __init__(self, layer):
         self.layer = layer
-        self.windows = (layer.in_channels + layer.chosen - 1) // layer.chosen
-        self.order = bytearray(2 * layer.in_channels)
+        # Of a layer that stays in flash as many channels learn as there is room for in RAM.
+        self.count = layer.slots if layer.has_columns else layer.in_channels
+        self.windows = (self.count + layer.chosen - 1) // layer.chosen
+        self.order = bytearray(2 * self.count)
         self.view = memoryview(self.order)  # whose slices are no copies
         self.natural()
 
     def natural(self):
-        for i in range(self.layer.in_channels):
+        for i in range(self.count):
             struct.pack_into("<H", self.order, 2 * i, i)
 
     def shuffle(self, seed):
         """A permutation that depends on nothing but the seed."""
         self.natural()
         order = self.order
-        for i in range(self.layer.in_channels - 1, 0, -1):
+        for i in range(self.count - 1, 0, -1):
             a, b = 2 * i, 2 * (kernels.random(seed, i) % (i + 1))
             order[a], order[b] = order[b], order[a]
             order[a + 1], order[b + 1] = order[b + 1], order[a + 1]
 
     def write(self, window, state):
         layer = self.layer
-        begin = 2 * min(window * layer.chosen, layer.in_channels - layer.chosen)
+        begin = 2 * min(window * layer.chosen, self.count - layer.chosen)
         size = 2 * layer.chosen
         state[layer.channels_at : layer.channels_at + size] = self.view[begin : begin + size]
 

@@ -9,7 +9,7 @@ MAGIC = b"STIM"
 CRC_FROM = 16
 LOSSES = ("softmax", "bce", "mse", "autoencoder")
 ABSENT = 0xFFFFFFFF
-LAYER_BYTES = 48
+LAYER_BYTES = 64
 
 
 class Layer:
@@ -18,6 +18,12 @@ class Layer:
     def __init__(self, words):
         self.operator, self.in_channels, self.out_channels, self.chosen = words[:4]
         self.channels_at = words[4]
+        self.table_at, self.pool_at, self.slots, self.base_at, self.column_bytes = words[9:14]
+
+    @property
+    def has_columns(self):
+        """Whether it stays in flash but for the columns of some channels."""
+        return self.table_at != ABSENT
 
     @property
     def is_sparse(self):
@@ -51,7 +57,7 @@ class Image:
         self.input_at, self.input_bytes, self.output_at, self.output_bytes = words[7:11]
         self.outputs = words[11]
         self.layers = [
-            Layer(struct.unpack_from("<12I", self.data, words[12] + LAYER_BYTES * i))
+            Layer(struct.unpack_from("<16I", self.data, words[12] + LAYER_BYTES * i))
             for i in range(words[13])
         ]
 

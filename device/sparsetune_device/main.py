@@ -10,6 +10,7 @@ import sparsetune_kernels as kernels
 from .channels import make_policy
 from .checkpoint import Keeper, load
 from .clock import now_us, since_us
+from .columns import Columns
 from .data import Order, Samples
 from .engine import Engine
 from .image import open_image
@@ -124,6 +125,11 @@ class Run:
         steps, warmup = settings["steps"], settings["warmup"]
         self.rates = Schedule(settings["schedule"], rate, steps, warmup)
         self.order = Order(samples.count, seed)
+        self.columns = [
+            Columns(layer, engine.image, engine.state)
+            for layer in engine.image.layers
+            if layer.has_columns
+        ]
         self.accuracy = Accuracy()
         self.counts_right = engine.image.loss in COUNTS_RIGHT
         # A policy that is a class has no text that could be written down.
@@ -163,6 +169,8 @@ class Run:
             self.order.shuffle(epoch)
         label = self.samples.load(self.order.order[at], engine.sample, engine.target)
         self.policy.choose(self.step, engine.state)
+        for columns in self.columns:
+            columns.bring()
         seed = kernels.random(self.seed, self.step)
         loss, answer = engine.step(label, self.rates.rate(self.step), seed)
         self.step += 1

@@ -126,6 +126,7 @@ def describe_plan(
         op = graph.operator(layer.operator)
         channels = input_channels(graph, op)
         bias = "and bias" if layer.bias else "no bias"
+        bias += f", in flash but for {layer.slots} channels" if layer.slots else ""
         lines.append(
             f"trains operator {op.index:>2} {op.kind:<18} "
             f"{layer.channels}/{channels} input channels a step, {bias}"

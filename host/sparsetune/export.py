@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import SparsetuneError
-from .graph import Graph
-from .image import ABSENT, Image
+from .graph import Graph, Operator
+from .image import ABSENT, Image, LayerRecord
 from .tflite import parse_tflite, patch_tflite
 
 _HEADER = "<4s6I4x"  # device/sparsetune_device/checkpoint.py
@@ -55,7 +55,23 @@ def trained_tensors(graph: Graph, image: Image, state: bytes) -> dict[int, bytes
             end = layer.weights_at + layer.weights_bytes
             weights = np.frombuffer(state[layer.weights_at : end], np.int8).astype(np.int16)
             values[op.inputs[1]] = (weights + graph.shift(op.inputs[1])).astype(np.uint8).tobytes()
+        if layer.table_at != ABSENT:
+            values[op.inputs[1]] = _with_columns(graph, layer, op, state)
         if layer.bias_at != ABSENT:
             end = layer.bias_at + 4 * layer.out_channels
             values[op.inputs[2]] = state[layer.bias_at : end]
     return values
+
+
+def _with_columns(graph: Graph, layer: LayerRecord, op: Operator, state: bytes) -> bytes:
+    """Weights of a layer that stayed in flash, with its trained columns."""
+    tensor = graph.tensor(op.inputs[1])
+    assert tensor.data is not None
+    weights = tensor.data.astype(np.int16).reshape(layer.out_channels, -1, layer.in_channels)
+    table = struct.unpack_from(f"<{layer.in_channels}I", state, layer.table_at)
+    for channel, ref in enumerate(table):
+        if ref >> 29 == 1:
+            at = ref & 0x1FFFFFFF
+            column = np.frombuffer(state[at : at + layer.column_bytes], np.int8)
+            weights[:, :, channel] = column.reshape(-1, layer.out_channels).T
+    return (weights + graph.shift(tensor.index)).astype(np.uint8).tobytes()

@@ -19,7 +19,7 @@ CONTROL_BYTES = 32  # st_control_t
 CRC_FROM = 16  # the checksum covers everything behind itself
 IN_STATE, IN_ARENA, IN_COLD, NOWHERE = 1 << 29, 2 << 29, 3 << 29, 7 << 29
 ABSENT = 0xFFFFFFFF
-LAYER_WORDS = 12
+LAYER_WORDS = 16
 LOSS_CODES = (Code.LOSS, Code.MSE, Code.BCE)
 
 
@@ -36,6 +36,11 @@ class LayerRecord:
     weights_bytes: int
     residual_at: int
     bias_at: int
+    table_at: int
+    pool_at: int
+    slots: int
+    base_at: int
+    column_bytes: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ def _state_slots(program: Program) -> list[Slot]:
     slots = dict.fromkeys(
         word for op in program.ops for word in op.words if isinstance(word, Slot)
     )
+    # Only the device names these: operators find columns through their table.
+    slots.update(dict.fromkeys(layer.columns.pool for layer in program.layers if layer.columns))
     return sorted(slots, key=lambda slot: (not slot.init, slot.align != 4))
 
 
@@ -206,6 +213,8 @@ def _layer_record(layer: TrainedLayer) -> bytes:
         *(layer.operator, layer.in_channels, layer.out_channels, layer.chosen),
         *(at(layer.channels), at(layer.weights), size, at(layer.residual), at(layer.bias)),
     ]
+    c = layer.columns
+    words += [c.table.offset, c.pool.offset, c.slots, c.base.offset, c.size] if c else [ABSENT] * 5
     return struct.pack(f"<{LAYER_WORDS}I", *words, *[0] * (LAYER_WORDS - len(words)))
 
 
@@ -244,7 +253,7 @@ def parse_image(data: bytes, name: str = "image") -> Image:
         raise SparsetuneError(f"{name} is damaged (size or checksum): build it again")
     w = struct.unpack_from("<14I", data, CRC_FROM)
     records = [
-        LayerRecord(*struct.unpack_from("<9I", data, w[12] + 4 * LAYER_WORDS * i))
+        LayerRecord(*struct.unpack_from("<14I", data, w[12] + 4 * LAYER_WORDS * i))
         for i in range(w[13])
     ]
     shape = tuple(n for n in struct.unpack_from("<4I", data, 112) if n)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from .geometry import Geometry
 from .graph import Graph, Operator
 from .plan import LayerPlan, UpdatePlan
-from .program import Buffer, Code, Const, Flag, Op, Place, Program, Slot, Word
+from .program import Buffer, Code, Columns, Const, Flag, Op, Place, Program, Slot, Word
 
 
 @dataclass(eq=False)
@@ -24,6 +24,7 @@ class Layer:
     weight_exponent: int
     plan: LayerPlan | None
     residual: Slot | None = None
+    columns: Columns | None = None
     channels: Place = None
     kept: Buffer | None = None
 

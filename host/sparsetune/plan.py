@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .errors import SparsetuneError
 from .graph import Graph, Operator, input_channels
 
+LARGE_LAYER = 4096  # weights: smaller ones are worth their place in RAM
+
 
 @dataclass(frozen=True)
 class LayerPlan:
     """One trained layer. operator: its index in the model. channels: input channels whose weights
-    a step updates (0: only the bias). bias: whether the bias is trained."""
+    a step updates (0: only the bias). bias: whether the bias is trained. slots: 0 for all of its
+    weights in RAM; else the layer stays in flash, and RAM holds those of so many channels."""
 
     operator: int
     channels: int
     bias: bool = True
+    slots: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,18 +88,54 @@ def _check_layer(graph: Graph, op: Operator, layer: LayerPlan) -> None:
             f"the plan updates {layer.channels} input channels of operator {op.index}, "
             f"which has {channels}: choose 0 to {channels}"
         )
+    if layer.slots and (op.kind == "DEPTHWISE_CONV_2D" or not _is_one_group(graph, op)):
+        raise SparsetuneError(
+            f"operator {op.index} ({op.kind}) cannot stay in flash: give it no slots"
+        )
+    if layer.slots and not 0 < layer.channels <= layer.slots <= channels:
+        raise SparsetuneError(
+            f"the plan gives operator {op.index} {layer.slots} slots for {layer.channels} channels "
+            f"a step: choose {max(1, layer.channels)} to {channels}"
+        )
     if layer.bias and graph.bias_of(op) is None:
         raise SparsetuneError(
             f"the plan trains the bias of operator {op.index}, which has none: set bias to false"
         )
 
 
+def leave_in_flash(graph: Graph, plan: UpdatePlan) -> UpdatePlan:
+    """The plan with its large layers in flash, and RAM for the channels of one step alone; those
+    are the ones that learn. Of a fully connected layer an eighth, as it has no ratio."""
+    layers = []
+    for layer in plan.layers:
+        op = graph.operator(layer.operator)
+        large = graph.tensor(op.inputs[1]).size >= LARGE_LAYER
+        if large and op.kind != "DEPTHWISE_CONV_2D" and _is_one_group(graph, op):
+            whole = layer.channels == input_channels(graph, op)
+            slots = max(1, layer.channels // 8 if whole else layer.channels)
+            layer = replace(layer, channels=slots, slots=slots)
+        layers.append(layer)
+    return replace(plan, layers=tuple(layers))
+
+
+def _is_one_group(graph: Graph, op: Operator) -> bool:
+    if op.kind == "FULLY_CONNECTED":
+        return True
+    return graph.tensor(op.inputs[0]).shape[-1] == input_channels(graph, op)
+
+
 def plan_within(graph: Graph, fits: Callable[[UpdatePlan], bool]) -> UpdatePlan:
-    """The default plan, cut back until it fits: first fewer channels, then fewer layers. The
-    smallest is returned as it is, for the caller to say by how much it does not fit."""
-    candidates = [
-        default_plan(graph, last, ratio) for last in (6, 4, 2, 1) for ratio in (0.5, 0.25, 0.125)
+    """The default plan, cut back until it fits: first fewer channels, then fewer layers, then with
+    layers that stay in flash. The smallest is returned as it is, for the caller to say by how much
+    it does not fit."""
+    ratios = (0.5, 0.25, 0.125)
+    in_ram = [default_plan(graph, last, ratio) for last in (6, 4, 2) for ratio in ratios]
+    in_flash = [
+        leave_in_flash(graph, default_plan(graph, last, ratio))
+        for last in (6, 4, 2, 1)
+        for ratio in ratios
     ]
+    candidates = [*in_ram, *in_flash[:9], default_plan(graph, 1), *in_flash[9:]]
     return next((plan for plan in candidates if fits(plan)), candidates[-1])
 
 
@@ -117,7 +157,10 @@ def load_plan(path: Path) -> UpdatePlan:
 
 def _from_json(data: dict[str, Any]) -> UpdatePlan:
     layers = tuple(
-        LayerPlan(int(p["operator"]), int(p["channels"]), bool(p["bias"])) for p in data["layers"]
+        LayerPlan(
+            int(p["operator"]), int(p["channels"]), bool(p["bias"]), int(p.get("slots", 0))
+        )
+        for p in data["layers"]
     )
     layers = tuple(sorted(layers, key=lambda p: p.operator))
     strips, loss = bool(data.get("strips", True)), str(data.get("loss", ""))

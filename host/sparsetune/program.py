@@ -25,6 +25,8 @@ class Code(IntEnum):
     KEEP_CHANNELS = 17
     STRIP = 18
     FILL = 19
+    CONV2D_COLUMNS = 20
+    FULLY_CONNECTED_COLUMNS = 21
     LOSS = 32
     APPLY_MASK = 33
     ERROR_ADD = 34
@@ -36,10 +38,12 @@ class Code(IntEnum):
     REDUCE_GRAD_INPUT = 40
     LOOKUP_GRAD_INPUT = 43
     MAX_POOL_GRAD_INPUT = 44
+    CONV2D_COLUMNS_GRAD_INPUT = 47
     CONV2D_UPDATE = 48
     DEPTHWISE_CONV2D_UPDATE = 49
     MSE = 50
     BCE = 51
+    CONV2D_COLUMNS_UPDATE = 52
 
 
 class Flag(IntFlag):
@@ -112,6 +116,18 @@ class Op:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Of a layer that stays in flash (ulab_kernels/columns.h): where its trained channels are, room
+    for `slots` columns of `size` bytes in the state, and its weights as they came."""
+
+    table: Slot
+    pool: Slot
+    slots: int
+    size: int
+    base: Const
+
+
+@dataclass(frozen=True)
 class TrainedLayer:
     """What the device and the exporter know of one trained layer."""
 
@@ -123,6 +139,7 @@ class TrainedLayer:
     weights: Slot | None
     residual: Slot | None
     bias: Slot | None
+    columns: Columns | None = None
 
 
 @dataclass

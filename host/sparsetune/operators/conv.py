@@ -12,7 +12,7 @@ from ..graph import Graph, Operator, input_channels, output_channels, per_channe
 from ..lowering import Layer, Lowering
 from ..numerics import channel_scale_q15, quantize_multiplier, rate
 from ..plan import UpdatePlan
-from ..program import Buffer, Code, Const, Flag, Place, Slot, TrainedLayer
+from ..program import Buffer, Code, Columns, Const, Flag, Place, Slot, TrainedLayer
 from .kind import Kind, check_fused, check_window, refuse
 
 
@@ -21,12 +21,13 @@ class Weighted(Kind):
 
     inputs = 2
     code: Code
+    columns_code = Code.CONV2D_COLUMNS
     grad_code = Code.CONV2D_GRAD_INPUT
     update_code = Code.CONV2D_UPDATE
 
     def holds(self, graph: Graph, op: Operator, plan: UpdatePlan) -> set[int]:
         layer = plan.layer(op.index)
-        whole = layer is not None and layer.channels == input_channels(graph, op)
+        whole = layer and layer.channels == input_channels(graph, op) and not layer.slots
         return {op.inputs[0]} if whole else set()
 
     def clamps(self, graph: Graph, op: Operator) -> bool:
@@ -37,7 +38,13 @@ class Weighted(Kind):
         x = low.values[op.inputs[0]]
         _keep_input(low, op, layer, x)
         words = (layer.geometry_const, x, layer.weights, layer.bias, _requants(low.graph, op))
-        low.emit(self.code, op, *words, low.new_value(op.outputs[0]))
+        y = low.new_value(op.outputs[0])
+        if layer.columns:
+            filters = layer.geometry.kernel_h * layer.geometry.kernel_w * layer.geometry.in_c
+            scratch = Buffer(f"filter{op.index}", filters)
+            low.emit(self.columns_code, op, *words, layer.columns.table, scratch, y)
+        else:
+            low.emit(self.code, op, *words, y)
         _record(low, op, layer)
 
     def differentiate(self, back: Backward, op: Operator) -> None:
@@ -53,7 +60,11 @@ class Weighted(Kind):
         dy.data.bound(INT32_ROOM // (addends * largest))
         out, flags = back.error_out(op.inputs[0], dy, layer.weight_exponent, row)
         words = (layer.geometry_const, dy.data, layer.weights, layer.scale_q15)
-        back.emit(self.grad_code, op, *words, *out, flags=flags)
+        if layer.columns:
+            code, table = Code.CONV2D_COLUMNS_GRAD_INPUT, layer.columns.table
+            back.emit(code, op, *words, table, *out, flags=flags)
+        else:
+            back.emit(self.grad_code, op, *words, *out, flags=flags)
 
     def sums(self, layer: Layer) -> tuple[int, int]:
         """(addends of an element of the input's gradient, int32 elements of scratch)."""
@@ -66,13 +77,23 @@ class Weighted(Kind):
         chosen = layer.plan.channels
         row = Buffer(f"urow{op.index}", 4 * chosen) if chosen else None
         weight_rate, bias_rate = _rates(back.graph, op, layer)
+        bias = layer.bias if layer.plan.bias else None
+        if layer.columns:
+            back.emit(
+                Code.CONV2D_COLUMNS_UPDATE,
+                op,
+                *(layer.geometry_const, dy.data, dy.exponent),
+                *(layer.kept, layer.channels, chosen, layer.columns.table),
+                *(bias, weight_rate, bias_rate, row, op.index),
+            )
+            return
         back.emit(
             self.update_code,
             op,
             *(layer.geometry_const, dy.data, dy.exponent),
             *(layer.kept, layer.channels, chosen),
             *(layer.weights if chosen else None, layer.residual),
-            layer.bias if layer.plan.bias else None,
+            bias,
             *(weight_rate, bias_rate, row, op.index),
         )
 
@@ -109,6 +130,7 @@ class DepthwiseConv2D(Weighted):
 
 class FullyConnected(Weighted):
     code = Code.FULLY_CONNECTED
+    columns_code = Code.FULLY_CONNECTED_COLUMNS
 
     def check(self, graph: Graph, op: Operator) -> None:
         _check_weights(graph, op)
@@ -168,7 +190,7 @@ def _layer(low: Lowering, op: Operator) -> Layer:
     layer = Layer(
         geometry,
         geometry.const(),
-        _home(weights, planned is not None and planned.channels > 0),
+        _home(weights, planned is not None and planned.channels > 0 and not planned.slots),
         _home(bias, planned is not None and planned.bias),
         Const(q15.astype("<u2").tobytes()),
         exponent,
@@ -176,8 +198,20 @@ def _layer(low: Lowering, op: Operator) -> Layer:
     )
     if planned and planned.channels and low.plan.residual:
         layer.residual = Slot(len(weights), 4)
+    if planned and planned.slots:
+        layer.columns = _columns(low.graph, op, layer, planned.slots)
     low.layers[op.index] = layer
     return layer
+
+
+def _columns(graph: Graph, op: Operator, layer: Layer, slots: int) -> Columns:
+    """Room for the channels that are trained while the layer stays in flash."""
+    assert isinstance(layer.weights, Const)
+    channels, g = input_channels(graph, op), layer.geometry
+    nowhere = np.full(channels, 7 << 29, "<u4").tobytes()
+    size = g.kernel_h * g.kernel_w * g.out_c
+    pool = Slot(slots * size, 4)
+    return Columns(Slot(4 * channels, 4, nowhere), pool, slots, size, layer.weights)
 
 
 def _home(data: bytes, trained: bool) -> Place:
@@ -204,7 +238,7 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
     if layer.plan is None or not layer.plan.channels:
         return
     channels, chosen = input_channels(low.graph, op), layer.plan.channels
-    if chosen == channels:
+    if chosen == channels and not layer.columns:
         layer.kept = x
         layer.channels = Const(np.arange(channels, dtype="<u2").tobytes())
         return
@@ -252,6 +286,7 @@ def _record(low: Lowering, op: Operator, layer: Layer) -> None:
             _slot(layer.weights),
             layer.residual,
             _slot(layer.bias),
+            layer.columns,
         )
     )
 
