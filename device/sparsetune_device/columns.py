@@ -10,7 +10,8 @@ from array import array
 
 import sparsetune_kernels as kernels
 
-IN_STATE, NOWHERE = 1 << 29, 7 << 29
+IN_STATE = 1 << 29
+NOWHERE = 7  # upper three bits of a reference
 FREE = 0xFFFF
 
 
@@ -68,8 +69,8 @@ class Columns:
         self._set_ref(channel, self.store.put(self.layer.operator, channel, column))
 
     def _fill(self, slot, channel):
-        layer, at, ref = self.layer, self._at(slot), self._ref(channel)
-        if ref == NOWHERE:
+        layer, at = self.layer, self._at(slot)
+        if self.table[4 * channel + 3] >> 5 == NOWHERE:
             for tap in range(self.taps):
                 begin = layer.base_at + tap * layer.in_channels + channel
                 kernels.gather(
@@ -77,7 +78,8 @@ class Columns:
                     self.image.data, begin, self.taps * layer.in_channels, layer.out_channels,
                 )
         else:
-            self.view[at : at + layer.column_bytes] = self.store.get(ref, layer.column_bytes)
+            column = self.store.get(self._ref(channel), layer.column_bytes)
+            self.view[at : at + layer.column_bytes] = column
         self.owner[slot] = channel
         self._set_ref(channel, IN_STATE | at)
 
