@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,17 @@ def default_plan(
         raise SparsetuneError("the model has no layer to train: it needs weights of its own")
     layers = [_layer(graph, op, ratio) for op in graph.trainable[-last:]]
     return UpdatePlan(tuple(layers), residual)
+
+
+def with_biases(graph: Graph, plan: UpdatePlan, last: int) -> UpdatePlan:
+    """The plan, and the biases of the last layers beside (2007.11622): for them next to nothing is
+    kept for backward."""
+    biases = [
+        LayerPlan(op.index, 0)
+        for op in graph.trainable[-last:]
+        if graph.bias_of(op) and not plan.layer(op.index)
+    ]
+    return replace(plan, layers=(*biases, *plan.layers))
 
 
 def _layer(graph: Graph, op: Operator, ratio: float) -> LayerPlan:
