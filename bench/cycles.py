@@ -33,6 +33,7 @@ from sparsetune.tflite import parse_tflite
 from sparsetune_tools.emulated_pico import EmulatedPico
 
 HERTZ = 125_000_000
+SOURCE = "emulated Pico, flash cache not modelled"
 LABEL, RATE, SEED = 1, rate(0.01), 7
 LARGE = 10_000  # cycles
 UNMEASURED = Cost(0.0, 0.0, 100.0)  # of operators that no model here has
@@ -281,11 +282,12 @@ def main() -> None:
         found["strip"] = measure_strips(bench)
         costs["strip"] = fit(found["strip"])
         costs[OTHER] = UNMEASURED
-        print(f"[cycles]\nhertz = {HERTZ}\nstep = {python_cycles(bench)}\n\n[cycles.operators]")
+        print(f'[cycles]\nsource = "{SOURCE}"\nhertz = {HERTZ}\nstep = {python_cycles(bench)}\n')
+        print("[cycles.operators]")
         for code, rows in found.items():
             show(code, costs[code], rows)
         show(OTHER, UNMEASURED, [])
-        clock = Clock(HERTZ, 0, costs)
+        clock = Clock(SOURCE, HERTZ, 0, costs)
         check(bench, "digits", digits_task(), clock)
         shared = shared_folder()
         if shared:

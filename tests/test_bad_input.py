@@ -3,6 +3,7 @@ half-written, no traceback."""
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -191,9 +192,30 @@ def test_bad_plan(
     assert message in refused(capsys, "build", runs.DIGITS, "--plan", path)
 
 
-def test_plan_beyond_the_ram(capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, "plan", runs.DIGITS, "--ram", "10K")
-    assert "training needs" in line and "10,240 are there" in line and "--last" in line
+@pytest.mark.parametrize("command", ["plan", "build"])
+def test_model_beyond_the_ram(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, command, runs.DIGITS, "--ram", "10K")
+    assert "training needs" in line and "10,240 are there" in line
+    assert "the forward pass alone needs" in line and "smaller model" in line
+
+
+def test_plan_beyond_the_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line names operator and tensor at the peak; three more are ways out that really fit,
+    with the RAM that they really take, those that train most first."""
+    limit = "30K"
+    args = ["plan", str(runs.DIGITS), "--last", "6", "--ratio", "1", "--ram"]
+    assert cli.main([*args, limit]) == 1
+    line, *ways = capsys.readouterr().err.strip().splitlines()
+    assert re.search(r"30,720 are there: the arena's peak is operators? \d+", line)
+    assert re.search(r"largest tensor [td]\d+ \(.* bytes, .*\); the cheapest ways out:$", line)
+    assert len(ways) == 3
+    shares = [float(re.search(r"trains ([\d.]+) %", way)[1]) for way in ways]
+    assert shares == sorted(shares, reverse=True)
+    for way in ways:
+        options, ram = re.match(r"  (--.*?) +([\d,]+) bytes", way).groups()
+        found = cli.main([*args[:2], *options.split(), "--ram", limit])
+        assert found == 0
+        assert re.search(rf"RAM +{ram} of 30,720 bytes", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +319,7 @@ def test_samples_of_another_model_on_the_board(
         push_rom(board, {"model.img": task.image.data})
         push_file(board, "/sparsetune/train.dat", wrong)
     line = train_refused(capsys, emulated_pico.port)
-    assert "samples of 9 bytes" in line and "takes 256" in line
+    assert "samples of 9 bytes" in line and "the model takes 256" in line
 
 
 def test_arena_that_the_board_has_no_room_for(

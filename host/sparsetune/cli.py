@@ -79,6 +79,8 @@ def _report(error: Exception) -> int:
             " set SPARSETUNE_DEBUG=1 for details and report them"
         )
     print(f"sparsetune: error: {text}", file=sys.stderr)
+    for line in error.more if isinstance(error, SparsetuneError) else ():
+        print(f"  {line}", file=sys.stderr)
     return 1
 
 
@@ -323,6 +325,9 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loss", choices=LOSSES, help="what is learnt (by the model's end)")
     parser.add_argument("--last", type=_count, help="train the last N layers that have weights")
     parser.add_argument("--ratio", type=float, help="share of input channels a step trains (0.5)")
+    parser.add_argument(
+        "--biases", type=_count, metavar="N", help="train the biases of the last N layers too"
+    )
 
 
 def _add_samples(parser: argparse.ArgumentParser) -> None:
@@ -369,6 +374,9 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help=".tflite file")
     _add_budget(parser)
     _add_samples(parser)
+    parser.add_argument(
+        "--picture", type=Path, metavar="PNG", help="draw the arena's buffers over time"
+    )
     _add_output(parser, "write the plan here (JSON)")
 
 
@@ -506,7 +514,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
     ),
     "plan": (
         "choose what to train within the memory of a board",
-        "plan model.tflite --ram 120K -o plan.json",
+        "plan model.tflite --ram 120K --picture arena.png -o plan.json",
         _plan_arguments,
         _model_command("plan"),
     ),

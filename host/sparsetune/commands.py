@@ -16,13 +16,25 @@ from .geometry import conv_geometry
 from .graph import TRAINABLE, Graph, Operator, input_channels
 from .head import HeadRequest, with_new_head
 from .image import Image, Layout, parse_image, read_image
-from .memory import RamUse, check_fits, predict
-from .plan import UpdatePlan, check_plan, default_plan, load_plan, plan_within, save_plan
+from .memory import RamUse, predict
+from .picture import draw
+from .plan import (
+    UpdatePlan,
+    check_plan,
+    default_plan,
+    load_plan,
+    plan_within,
+    save_plan,
+    with_biases,
+)
+from .plan_text import describe_layers, describe_memory
 from .task import task_of
 from .tflite import read_tflite
 from .trial import choose_rate
+from .ways_out import Wanted, does_not_fit
 
 SAMPLES_ASSUMED = 1000  # where the number of samples is not known yet
+DEFAULT_LAST, DEFAULT_RATIO = 6, 0.5
 
 
 def inspect(args: argparse.Namespace) -> None:
@@ -67,13 +79,21 @@ def read_model(args: argparse.Namespace) -> Graph:
 
 
 def plan(args: argparse.Namespace) -> None:
-    """Chooses what to train; prints what it costs; writes the plan where asked."""
+    """Chooses what to train; prints what it costs; writes plan and picture where asked."""
     graph = read_model(args)
     spec = load_spec(args.board)
     data = _samples(args, graph)
     chosen = choose_plan(graph, args, spec, data)
-    for line in describe_plan(graph, chosen, spec, data):
+    use = _use(chosen.layout, spec, data)
+    for line in (
+        *describe_layers(graph, chosen.plan, chosen.layout, spec),
+        *describe_memory(graph, chosen.layout, use, _limit(args, spec), spec),
+        _describe_rate(chosen, data),
+    ):
         print(line)
+    if args.picture:
+        draw(chosen.layout, graph, args.picture)
+        print(f"picture: {args.picture}")
     if args.output:
         write_whole(args.output, save_plan(chosen.plan))
         print(f"plan: {args.output}")
@@ -93,34 +113,48 @@ def choose_plan(
 ) -> Chosen:
     """The plan that the arguments ask for. data: the samples, if they are known already. Raises
     SparsetuneError when it does not fit the board, or --ram."""
-    samples = SAMPLES_ASSUMED if data is None else len(data)
+    limit = _limit(args, spec)
 
     def fits(candidate: UpdatePlan) -> bool:
-        return _use(graph, candidate, spec, samples).used <= (args.ram or spec.heap_bytes)
+        return _use(compile_image(graph, candidate), spec, data).used <= limit
 
-    if getattr(args, "plan", None):
-        chosen = load_plan(args.plan)
-    elif args.last is not None or args.ratio is not None:
-        ratio = 0.5 if args.ratio is None else args.ratio
-        chosen = default_plan(graph, args.last or 6, ratio)
-    else:
-        chosen = plan_within(graph, fits)
+    chosen = _asked_for(graph, args) or plan_within(graph, fits)
     chosen = replace(chosen, loss=graph.loss)
     check_plan(graph, chosen)
     rate = choose_rate(graph, chosen, read_file(args.model), data)
     layout = compile_image(graph, chosen, rate)
-    check_fits(predict(parse_image(layout.image), samples, spec), args.ram)
+    if _use(layout, spec, data).used > limit:
+        raise does_not_fit(Wanted(graph, chosen, _count(data), spec, limit), layout)
     return Chosen(chosen, rate, layout)
 
 
-def _use(graph: Graph, candidate: UpdatePlan, spec: BoardSpec, samples: int) -> RamUse:
-    return predict(parse_image(compile_image(graph, candidate).image), samples, spec)
+def _asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
+    """The plan that the options spell out, if they do."""
+    if getattr(args, "plan", None):
+        return load_plan(args.plan)
+    if args.last is None and args.ratio is None:
+        return with_biases(graph, UpdatePlan(()), args.biases) if args.biases else None
+    ratio = DEFAULT_RATIO if args.ratio is None else args.ratio
+    plan = default_plan(graph, args.last or DEFAULT_LAST, ratio)
+    return with_biases(graph, plan, args.biases) if args.biases else plan
+
+
+def _limit(args: argparse.Namespace, spec: BoardSpec) -> int:
+    return spec.heap_bytes if args.ram is None else min(args.ram, spec.heap_bytes)
+
+
+def _use(layout: Layout, spec: BoardSpec, data: Dataset | None) -> RamUse:
+    return predict(parse_image(layout.image), _count(data), spec)
+
+
+def _count(data: Dataset | None) -> int:
+    return SAMPLES_ASSUMED if data is None else len(data)
 
 
 def describe_plan(
     graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset | None
 ) -> list[str]:
-    """What trains, what it takes, and at which rate."""
+    """What trains, what it takes, and at which rate, in few lines."""
     lines = []
     for layer in chosen.plan.layers:
         op = graph.operator(layer.operator)
@@ -131,17 +165,19 @@ def describe_plan(
             f"trains operator {op.index:>2} {op.kind:<18} "
             f"{layer.channels}/{channels} input channels a step, {bias}"
         )
-    samples = SAMPLES_ASSUMED if data is None else len(data)
-    use = predict(parse_image(chosen.layout.image), samples, spec)
+    use = _use(chosen.layout, spec, data)
     lines.append(
         f"RAM {use.used:,} of {use.heap:,} bytes: arena {use.arena:,} (no order of buffers can "
         f"need less than {chosen.layout.arena_lower_bound:,}), trained weights and state "
-        f"{use.state:,}, order of {samples} samples {use.data:,}, program {use.package:,}; "
+        f"{use.state:,}, order of {_count(data)} samples {use.data:,}, program {use.package:,}; "
         f"flash {len(chosen.layout.image):,} bytes"
     )
+    return [*lines, _describe_rate(chosen, data)]
+
+
+def _describe_rate(chosen: Chosen, data: Dataset | None) -> str:
     guess = "guessed from the model's ranges, --data measures it" if data is None else "measured"
-    lines.append(f"learning rate {chosen.rate} ({guess})")
-    return lines
+    return f"learning rate {chosen.rate} ({guess})"
 
 
 def build(args: argparse.Namespace) -> None:

@@ -49,9 +49,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Clock:
-    """A board's speed. hertz: cycles a second. step: cycles of a step beside the kernels. costs: by
-    the code's name in lower case, and OTHER."""
+    """A board's speed. source: where the figures are from. hertz: cycles a second. step: cycles of
+    a step beside the kernels. costs: by the code's name in lower case, and OTHER."""
 
+    source: str
     hertz: int
     step: int
     costs: Mapping[str, Cost]

@@ -2,7 +2,12 @@
 
 
 class SparsetuneError(Exception):
-    """What is wrong and what to do about it, in one line.
+    """What is wrong and what to do about it, in one line. more: where there are several things to
+    do, a line for each.
 
     The command line prints it as `sparsetune: error: <message>` and exits with status 1.
     """
+
+    def __init__(self, message: str, *more: str) -> None:
+        super().__init__(message)
+        self.more = more

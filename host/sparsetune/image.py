@@ -67,6 +67,11 @@ class Image:
     def crc(self) -> int:
         return int(struct.unpack_from("<I", self.data, 12)[0])
 
+    @property
+    def initial_bytes(self) -> int:
+        """What the image holds of the state; the rest of it starts as zeros."""
+        return int(struct.unpack_from("<I", self.data, 40)[0])
+
     def initial_state(self) -> bytes:
         at, size = struct.unpack_from("<2I", self.data, 36)
         return self.data[at : at + size] + bytes(self.state_bytes - size)
@@ -74,12 +79,14 @@ class Image:
 
 @dataclass(frozen=True)
 class Layout:
-    """Result of laying out a program: the image, and the figures of its arena."""
+    """Result of laying out a program: the image, the figures of its arena, and the program, whose
+    buffers know their places now."""
 
     image: bytes
     arena_bytes: int
     arena_lower_bound: int
-    cold_bytes: int = 0
+    cold_bytes: int
+    program: Program
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ def lay_out(program: Program, source: Source, fast_bytes: int | None = None) -> 
     for op in program.ops:
         writer.add_op(op)
     data = writer.finish(program, _initial(slots), (arena_bytes, state_bytes, cold_bytes), source)
-    return Layout(data, arena_bytes, lower_bound(lives), cold_bytes)
+    return Layout(data, arena_bytes, lower_bound(lives), cold_bytes, program)
 
 
 def _state_slots(program: Program) -> list[Slot]:

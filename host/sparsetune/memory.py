@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .boardspec import BoardSpec
-from .errors import SparsetuneError
 from .image import ABSENT, Image, LayerRecord
 
 
@@ -40,14 +39,3 @@ def predict(image: Image, samples: int, spec: BoardSpec) -> RamUse:
 
 def _order_bytes(layer: LayerRecord) -> int:
     return 2 * layer.in_channels if layer.channels_at != ABSENT else 0
-
-
-def check_fits(use: RamUse, budget: int | None = None) -> None:
-    """Raises SparsetuneError when the run needs more than the heap, or than `budget` bytes."""
-    limit = use.heap if budget is None else budget
-    if use.used > limit:
-        raise SparsetuneError(
-            f"training needs {use.used:,} bytes of RAM (arena {use.arena:,}, trained weights "
-            f"{use.state:,}, samples {use.data:,}, program {use.package:,}), {limit:,} are there: "
-            "train fewer layers (--last) or fewer channels (--ratio)"
-        )

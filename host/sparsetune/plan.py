@@ -60,6 +60,17 @@ def default_plan(
     return UpdatePlan(tuple(layers), residual)
 
 
+def with_biases(graph: Graph, plan: UpdatePlan, last: int) -> UpdatePlan:
+    """The plan, and the biases of the last layers beside (2007.11622): for them next to nothing is
+    kept for backward."""
+    biases = [
+        LayerPlan(op.index, 0)
+        for op in graph.trainable[-last:]
+        if graph.bias_of(op) and not plan.layer(op.index)
+    ]
+    return replace(plan, layers=(*biases, *plan.layers))
+
+
 def _layer(graph: Graph, op: Operator, ratio: float) -> LayerPlan:
     channels = input_channels(graph, op)
     chosen = channels if op.kind != "CONV_2D" else max(1, round(channels * ratio))

@@ -1,0 +1,77 @@
+"""Arena, lower bound, RAM and planning time of every shared int8 model. Run: python bench/memory.py
+
+Three plans each: inference alone, the plan that `sparsetune plan` chooses for a Pico, all layers.
+Models that cannot be imported are listed with the reason.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from shared_tasks import shared_folder
+from sparsetune.boardspec import load_spec
+from sparsetune.commands import SAMPLES_ASSUMED
+from sparsetune.compile import build_program, compile_image, source_of
+from sparsetune.errors import SparsetuneError
+from sparsetune.graph import Graph
+from sparsetune.image import Layout, lay_out, parse_image
+from sparsetune.memory import predict
+from sparsetune.plan import UpdatePlan, default_plan, plan_within
+from sparsetune.tflite import read_tflite
+
+PICO = load_spec("pico")
+
+
+def ram(layout: Layout) -> int:
+    return predict(parse_image(layout.image), SAMPLES_ASSUMED, PICO).used
+
+
+def row(title: str, graph: Graph, plan: UpdatePlan, begin: float) -> None:
+    """begin: when planning began (time.perf_counter)."""
+    try:
+        layout = lay_out(build_program(graph, plan), source_of(graph))
+    except SparsetuneError as error:
+        print(f"  {title:<18} {error}")
+        return
+    seconds, least = time.perf_counter() - begin, layout.arena_lower_bound
+    print(
+        f"  {title:<18} arena {layout.arena_bytes:>9,}  lower bound {least:>9,}  "
+        f"ratio {layout.arena_bytes / least:.4f}  RAM {ram(layout):>9,}  {seconds:5.2f} s"
+    )
+
+
+def chosen(graph: Graph) -> UpdatePlan:
+    return plan_within(
+        graph, lambda plan: ram(compile_image(graph, plan)) <= PICO.heap_bytes
+    )
+
+
+def show(path: Path) -> None:
+    print(f"{path.parent.name}/{path.name}")
+    try:
+        begin = time.perf_counter()
+        graph = read_tflite(path)
+        row("inference", graph, UpdatePlan(()), begin)
+        begin = time.perf_counter()
+        row("planned for a Pico", graph, chosen(graph), begin)
+        begin = time.perf_counter()
+        row("all layers", graph, default_plan(graph, len(graph.trainable) or 1, 1.0), begin)
+    except SparsetuneError as error:
+        print(f"  refused: {error}".replace(str(path), path.name))
+
+
+def main() -> None:
+    shared = shared_folder()
+    if shared is None:
+        print("SKIP: there is no ../shared")
+        return
+    for path in sorted((shared / "models").glob("*/*.tflite")):
+        show(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What `sparsetune plan` shows of a plan's cost, as lines of text."""
+
+from __future__ import annotations
+
+from .boardspec import BoardSpec
+from .budget import (
+    LayerTime,
+    Partition,
+    StepTime,
+    all_weights,
+    flash_use,
+    partition,
+    state_use,
+    step_time,
+    trained_weights,
+)
+from .graph import Graph, Operator, input_channels
+from .image import Layout, parse_image
+from .memory import RamUse
+from .peak import Tenant, find_peak, short_name
+from .plan import UpdatePlan
+
+
+def describe_layers(
+    graph: Graph, plan: UpdatePlan, layout: Layout, spec: BoardSpec
+) -> list[str]:
+    """A line for each operator of the model: frozen or trained, and the time it takes."""
+    parts = partition(graph, plan, layout.program)
+    time = step_time(layout.program, graph, spec.clock) if spec.clock else None
+    head = f"{'op':>3} {'kind':<18} {'output':<13} {'':<34}"
+    lines = [f"{head} {'forward':>8} {'gradient':>8} {'update':>8}  ms" if time else head.rstrip()]
+    for op in graph.operators:
+        shape = _shape(graph.tensor(op.outputs[0]).shape[1:])
+        text = f"{op.index:>3} {op.kind:<18} {shape:<13} {_role(graph, plan, parts, op):<34}"
+        lines.append((text + (_times(time.layers[op.index]) if time else "")).rstrip())
+    lines.append(_summary(graph, plan, parts))
+    if time and spec.clock:
+        lines.append(_time_summary(time, spec.clock.source))
+    return lines
+
+
+def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator) -> str:
+    if op.index in parts.frozen:
+        return "frozen, row by row" if parts.is_in_strip(op.index) else "frozen"
+    layer = plan.layer(op.index)
+    if layer is None:
+        return "gradient passes"
+    bias = ["bias"] if layer.bias else []
+    share = f"{layer.channels}/{input_channels(graph, op)} input channels"
+    return "trains " + ", ".join([share, *bias] if layer.channels else bias)
+
+
+def _times(time: LayerTime) -> str:
+    values = (time.forward, time.gradient, time.update)
+    return "".join(f" {1000 * value:>8.2f}" if value else f" {'':>8}" for value in values)
+
+
+def _summary(graph: Graph, plan: UpdatePlan, parts: Partition) -> str:
+    frozen = f"operators {_ranges(graph, parts.frozen)}" if parts.frozen else "none"
+    share = 100 * trained_weights(graph, plan) / all_weights(graph)
+    return (
+        f"frozen prefix: {frozen}; trainable tail: operators {_ranges(graph, parts.tail)}; "
+        f"a step trains {share:.3g} % of the weights and biases"
+    )
+
+
+def _time_summary(time: StepTime, source: str) -> str:
+    each = time.kernels
+    return (
+        f"time: about {1000 * time.total:.0f} ms a step (forward {1000 * each.forward:.0f}, "
+        f"gradients {1000 * each.gradient:.0f}, updates {1000 * each.update:.0f}, Python "
+        f"{1000 * time.python:.0f}); estimated from cycles of the {source}"
+    )
+
+
+def _ranges(graph: Graph, numbers: tuple[int, ...]) -> str:
+    """1-4, 6, 8-9; numbers that no operator has are no gaps."""
+    runs: list[list[int]] = [[]]
+    for op in graph.operators:
+        if op.index in numbers:
+            runs[-1].append(op.index)
+        elif runs[-1]:
+            runs.append([])
+    texts = (f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs if run)
+    return ", ".join(texts)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in shape) or "1"
+
+
+def describe_memory(
+    graph: Graph, layout: Layout, use: RamUse, limit: int, spec: BoardSpec
+) -> list[str]:
+    """What lies in flash, what in RAM, and what makes the arena's peak."""
+    program, image = layout.program, parse_image(layout.image)
+    flash, state = flash_use(program, image), state_use(program, image)
+    lines = [
+        f"flash {len(image.data):>9,} of {spec.romfs_bytes:,} bytes: weights that stay "
+        f"{flash.frozen:,}, first values of those that train {flash.initial:,}, program and "
+        f"tables {flash.tables:,}",
+        f"RAM   {use.used:>9,} of {limit:,} bytes: arena {use.arena:,}, trained weights "
+        f"{state.weights:,} and biases {state.biases:,}, other state {state.rest:,}, samples "
+        f"{use.data:,}, device package {use.package:,}",
+    ]
+    if layout.cold_bytes:
+        lines.append(f"slower memory: {layout.cold_bytes:,} bytes of buffers that are rarely used")
+    return lines + _describe_peak(graph, layout)
+
+
+def _describe_peak(graph: Graph, layout: Layout) -> list[str]:
+    peak = find_peak(layout.program, graph)
+    above = layout.arena_bytes - peak.bytes
+    gap = f" ({above:,} bytes of the arena are gaps)" if above else ""
+    head = f"peak of the arena: {peak.bytes:,} bytes alive at {peak.where}{gap}"
+    return [head, *(_tenant_line(tenant) for tenant in peak.tenants)]
+
+
+def _tenant_line(tenant: Tenant) -> str:
+    name = short_name(tenant.tensor) if tenant.tensor else ""
+    shape = f"{_shape(tenant.shape)} {tenant.kind.dtype}"
+    return (
+        f"  {tenant.bytes:>9,}  {tenant.buffer.name:<9} {shape:<17} {tenant.kind.what}, "
+        f"{tenant.why}  {name}"
+    ).rstrip()

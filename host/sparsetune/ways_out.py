@@ -1,0 +1,162 @@
+"""When a plan does not fit: what makes it so large, and what would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from .boardspec import BoardSpec
+from .budget import all_weights, trained_weights
+from .compile import build_program, compile_image, source_of
+from .errors import SparsetuneError
+from .graph import Graph
+from .image import Layout, lay_out, parse_image
+from .memory import RamUse, predict
+from .peak import Tenant, find_peak, short_name
+from .plan import UpdatePlan, default_plan, with_biases
+
+SHOWN = 3
+RATIOS = (1.0, 0.5, 0.25, 0.125)
+FEWEST_SAMPLES = 100  # fewer are no way out
+
+Family: TypeAlias = Callable[[int], UpdatePlan]  # how many layers -> their plan
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for: a plan for a model, its samples, a board, and the bytes of RAM it may
+    take there."""
+
+    graph: Graph
+    plan: UpdatePlan
+    samples: int
+    spec: BoardSpec
+    limit: int
+
+    def use(self, layout: Layout) -> RamUse:
+        return predict(parse_image(layout.image), self.samples, self.spec)
+
+
+@dataclass(frozen=True)
+class WayOut:
+    """What to change, the RAM it then takes, and the share of the model's weights and biases that
+    a step trains."""
+
+    change: str
+    ram: int
+    share: float
+    plan: UpdatePlan
+
+    def __str__(self) -> str:
+        return (
+            f"{self.change:<34} {self.ram:>9,} bytes, trains {100 * self.share:.3g} % of the "
+            "weights a step"
+        )
+
+
+def does_not_fit(wanted: Wanted, layout: Layout) -> SparsetuneError:
+    """The error for a layout that takes more than wanted.limit."""
+    use, peak = wanted.use(layout), find_peak(layout.program, wanted.graph)
+    tensors = [tenant for tenant in peak.tenants if tenant.tensor]
+    text = (
+        f"training needs {use.used:,} bytes of RAM (arena {use.arena:,}, trained weights and state "
+        f"{use.state:,}, samples {use.data:,}, program {use.package:,}), {wanted.limit:,} are "
+        f"there: the arena's peak is {peak.where}, its largest tensor {_name(tensors[0])}"
+    )
+    ways = ways_out(wanted)
+    if not ways:
+        return SparsetuneError(f"{text}; {_hopeless(wanted)}")
+    return SparsetuneError(f"{text}; the cheapest ways out:", *(str(way) for way in ways))
+
+
+def _name(tenant: Tenant) -> str:
+    shape = "x".join(str(n) for n in tenant.shape)
+    name = short_name(tenant.tensor) if tenant.tensor else tenant.buffer.name
+    return (
+        f"{tenant.buffer.name} ({tenant.kind.what} of {name!r}, {shape} {tenant.kind.dtype}, "
+        f"{tenant.bytes:,} bytes, {tenant.why})"
+    )
+
+
+def _hopeless(wanted: Wanted) -> str:
+    graph = wanted.graph
+    layout = lay_out(build_program(graph, UpdatePlan(())), source_of(graph))
+    use = wanted.use(layout)
+    if use.used > wanted.limit:
+        return f"the forward pass alone needs {use.used:,} bytes: take a smaller model or input"
+    return "no plan fits, though the forward pass alone does: take a smaller model"
+
+
+def ways_out(wanted: Wanted) -> list[WayOut]:
+    """At most SHOWN that fit, all of them compiled; those first that give up the least training. Of
+    each kind (a ratio of channels, with or without biases) there is the one with the most layers.
+    A way that trains fewer weights in no more layers than another is only named for want of
+    better ones."""
+    ways: dict[UpdatePlan, WayOut] = {}
+    for way in (*_fewer_samples(wanted), *_fewer_weights(wanted)):
+        ways.setdefault(way.plan, way)
+    ranked = sorted(ways.values(), key=lambda way: (-way.share, way.ram))
+    good: list[WayOut] = []
+    rest: list[WayOut] = []
+    for way in ranked:
+        is_worse = any(len(way.plan.layers) <= len(other.plan.layers) for other in good)
+        (rest if is_worse else good).append(way)
+    return sorted((good + rest)[:SHOWN], key=lambda way: (-way.share, way.ram))
+
+
+def _fewer_samples(wanted: Wanted) -> Iterator[WayOut]:
+    """Each sample takes a few bytes, for its label and its place in the order."""
+    image = parse_image(compile_image(wanted.graph, wanted.plan).image)
+    fixed, one = (predict(image, samples, wanted.spec).used for samples in (0, 1))
+    samples = (wanted.limit - fixed) // (one - fixed)
+    if samples >= FEWEST_SAMPLES:
+        ram = fixed + samples * (one - fixed)
+        yield _way(wanted, f"at most {samples:,} samples", wanted.plan, ram)
+
+
+def _fewer_weights(wanted: Wanted) -> Iterator[WayOut]:
+    graph, most = wanted.graph, len(wanted.plan.layers)
+    for ratio in RATIOS:
+        weights = partial(default_plan, graph, ratio=ratio)
+        yield from _most_layers(wanted, f"--last {{}} --ratio {ratio:g}", weights)
+        yield from _most_layers(
+            wanted, f"--last {{}} --ratio {ratio:g} --biases {most}", _both(graph, weights, most)
+        )
+    yield from _most_layers(wanted, "--biases {}", partial(with_biases, graph, UpdatePlan(())))
+
+
+def _both(graph: Graph, weights: Family, most: int) -> Family:
+    """Weights of some layers, and biases of as many as were asked for."""
+    return lambda last: with_biases(graph, weights(last), most)
+
+
+def _most_layers(wanted: Wanted, change: str, family: Family) -> Iterator[WayOut]:
+    """The plan of a family that trains the most layers and fits; found by halving, as fewer layers
+    hardly ever take more."""
+    low, high = 0, len(wanted.plan.layers)
+    best: WayOut | None = None
+    while low < high:
+        last = (low + high + 1) // 2
+        plan = family(last)
+        ram = _ram(wanted, plan)
+        if ram is not None and ram <= wanted.limit:
+            low, best = last, _way(wanted, change.format(last), plan, ram)
+        else:
+            high = last - 1
+    if best:
+        yield best
+
+
+def _ram(wanted: Wanted, plan: UpdatePlan) -> int | None:
+    """None where the plan cannot be compiled."""
+    try:
+        return wanted.use(compile_image(wanted.graph, plan)).used
+    except SparsetuneError:
+        return None
+
+
+def _way(wanted: Wanted, change: str, plan: UpdatePlan, ram: int) -> WayOut:
+    share = trained_weights(wanted.graph, plan) / all_weights(wanted.graph)
+    return WayOut(change, ram, share, plan)
