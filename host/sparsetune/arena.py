@@ -103,10 +103,12 @@ def place_in_two(
     fixed = {program.input, program.output, program.target}
     while True:
         hot = [life for life in lives if not life.buffer.is_cold]
-        fast = place(hot)
         movable = [life for life in hot if life.buffer not in fixed and life.buffer.size > 0]
-        if fast_bytes is None or fast <= fast_bytes or not movable:
-            return fast, place([life for life in lives if life.buffer.is_cold])
+        is_last = fast_bytes is None or not movable
+        if is_last or lower_bound(hot) <= (fast_bytes or 0):  # else packing is not worth its time
+            fast = place(hot)
+            if is_last or fast <= (fast_bytes or 0):
+                return fast, place([life for life in lives if life.buffer.is_cold])
         at_peak = _alive_at_peak(hot, movable) or [life.buffer for life in movable]
         coldest = min(at_peak, key=lambda b: (touched[b] / b.size, -b.size))
         coldest.is_cold = True
