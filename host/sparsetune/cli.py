@@ -369,6 +369,24 @@ def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help=".tflite file")
 
 
+def _quantize_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="float32 .tflite file")
+    parser.add_argument(
+        "--samples", type=Path, required=True, help=".npz: x as the float model takes it, and y"
+    )
+    parser.add_argument(
+        "--range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="what the lowest and highest integer stand for, where x is uint8 or int8",
+    )
+    parser.add_argument(
+        "--data-out", type=Path, help="write the samples as the int8 model takes them (.npz)"
+    )
+    _add_output(parser, "the int8 .tflite file (MODEL_int8.tflite)")
+
+
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     _add_board(parser)
     parser.add_argument("model", type=Path, help=".tflite file")
@@ -511,6 +529,12 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
         "inspect model.tflite",
         _inspect_arguments,
         _model_command("inspect"),
+    ),
+    "quantize": (
+        "make an int8 model of a float one",
+        "quantize model.tflite --samples calibration.npz -o model_int8.tflite",
+        _quantize_arguments,
+        _model_command("quantize"),
     ),
     "plan": (
         "choose what to train within the memory of a board",

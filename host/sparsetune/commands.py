@@ -1,4 +1,4 @@
-"""The subcommands that work on models: inspect, plan, build, export."""
+"""The subcommands that work on models: inspect, plan, build, export; quantize, tune elsewhere."""
 
 from __future__ import annotations
 
@@ -237,3 +237,10 @@ def tune(args: argparse.Namespace) -> None:
     from .tune import tune as whole_chain
 
     whole_chain(args)
+
+
+def quantize(args: argparse.Namespace) -> None:
+    """Float to int8; in a file of its own."""
+    from .quantize import quantize as make_int8
+
+    make_int8(args)

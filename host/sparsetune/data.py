@@ -73,7 +73,7 @@ def check_dataset(data: Dataset, shape: tuple[int, ...], task: Task) -> None:
             f"samples are {data.x.dtype}: give int8 as the model's input takes it "
             "(for most image models uint8 pixels - 128)"
         )
-    if data.x[0].size != int(np.prod(shape)) or not _same_but_ones(data.x.shape[1:], shape):
+    if data.x[0].size != int(np.prod(shape)) or not same_but_ones(data.x.shape[1:], shape):
         raise SparsetuneError(
             f"samples have shape {list(data.x.shape[1:])}, the model takes {list(shape[1:])}"
         )
@@ -88,7 +88,8 @@ def check_dataset(data: Dataset, shape: tuple[int, ...], task: Task) -> None:
         _check_targets(data.y, task)
 
 
-def _same_but_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+def same_but_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether two shapes are the same but for axes of size 1."""
     return [n for n in a if n != 1] == [n for n in b if n != 1]
 
 

@@ -1,13 +1,15 @@
 """Runs .tflite models with LiteRT: the judge of every accuracy that sparsetune prints.
 
 Only this file runs LiteRT. It uses the reference kernels, because those are the arithmetic that
-the board reproduces bit for bit; LiteRT's default (XNNPACK) differs by up to two steps.
+the board reproduces bit for bit; LiteRT's default (XNNPACK) differs by up to two steps. Where only
+statistics are wanted, `fast` takes LiteRT's optimised kernels instead.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,14 +30,14 @@ class LiteRTError(SparsetuneError):
     """LiteRT is missing, refuses the model, or the samples do not fit it (one-line message)."""
 
 
-def predict(model: Model, x: Array) -> Array:
+def predict(model: Model, x: Array, fast: bool = False) -> Array:
     """Raw outputs of `model` for samples `x`, one by one, in the model's own output dtype.
 
     x: [N, ...] in the model's input dtype (int8 for int8 models); each sample must hold as many
     values as the model's input. Returns [N, ...output shape without the batch axis]. Raises
     LiteRTError.
     """
-    interpreter = open_interpreter(model)
+    interpreter = open_interpreter(model, fast=fast)
     source, sink = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     x = _fed(x, source)
     outputs = np.empty((len(x), *sink["shape"][1:]), sink["dtype"])
@@ -46,12 +48,14 @@ def predict(model: Model, x: Array) -> Array:
     return outputs
 
 
-def activations(model: Model, x: Array, tensors: list[int]) -> Iterator[list[Array]]:
+def activations(
+    model: Model, x: Array, tensors: list[int], fast: bool = False
+) -> Iterator[list[Array]]:
     """For each sample the values of some tensors (their indices in the file), as stored.
 
     x: as for predict. Raises LiteRTError.
     """
-    interpreter = open_interpreter(model, preserve=True)
+    interpreter = open_interpreter(model, preserve=True, fast=fast)
     source = interpreter.get_input_details()[0]
     x = _fed(x, source)
     for sample in x:
@@ -68,27 +72,32 @@ def litert_accuracy(model: Model, x: Array, y: Array) -> float:
     return float(np.mean(scores.argmax(axis=1) == y))
 
 
-def open_interpreter(model: Model, preserve: bool = False) -> Any:
+def open_interpreter(model: Model, preserve: bool = False, fast: bool = False) -> Any:
     """A LiteRT interpreter with reference kernels, one thread, tensors allocated. preserve: keep
-    the values between the operators, too."""
+    the values between the operators, too. fast: optimised kernels, good for statistics."""
     data = model if isinstance(model, (bytes, bytearray)) else _existing(model).read_bytes()
     try:
-        return _open(bytes(data), preserve)
+        return _open(bytes(data), preserve, fast)
     except LiteRTError as error:
         if "quantized_dimension" not in str(error):
             raise
-        return _open(repair_quantisation(bytes(data)), preserve)
+        return _open(repair_quantisation(bytes(data)), preserve, fast)
 
 
-def _open(data: bytes, preserve: bool) -> Any:
+def _open(data: bytes, preserve: bool, fast: bool) -> Any:
     runtime = _runtime()
+    kernels = runtime.OpResolverType
     try:
-        interpreter = runtime.Interpreter(
-            model_content=data,
-            num_threads=1,
-            experimental_preserve_all_tensors=preserve,
-            experimental_op_resolver_type=runtime.OpResolverType.BUILTIN_REF,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it tells what `preserve` costs
+            interpreter = runtime.Interpreter(
+                model_content=data,
+                num_threads=1,
+                experimental_preserve_all_tensors=preserve,
+                experimental_op_resolver_type=(
+                    kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES if fast else kernels.BUILTIN_REF
+                ),
+            )
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise LiteRTError(f"LiteRT refuses the model: {_one_line(error)}") from error

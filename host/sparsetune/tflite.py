@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import struct
@@ -36,11 +37,7 @@ def read_tflite(path: Path) -> Graph:
 
 def parse_tflite(data: bytes, name: str = "model") -> Graph:
     """The model in `data`; `name` is for messages."""
-    model = _unpack(data, name)
-    try:
-        graph = _graph(model, hashlib.sha256(data).digest())
-    except _PARSE_ERRORS as error:
-        raise _damaged(name) from error
+    graph = parse_as_stored(data, name)
     check_indices(graph)
     graph = simplify(graph)
     check_graph(graph, name)
@@ -62,7 +59,7 @@ def patch_tflite(data: bytes, values: dict[int, bytes]) -> bytes:
             model.buffers.append(schema.BufferT())
             tensor.buffer = len(model.buffers) - 1
         model.buffers[tensor.buffer].data = np.frombuffer(content, dtype=np.uint8)
-    return _pack(model, len(data))
+    return _pack(model)
 
 
 def repair_quantisation(data: bytes) -> bytes:
@@ -73,7 +70,104 @@ def repair_quantisation(data: bytes) -> bytes:
         rank = 0 if tensor.shape is None else len(tensor.shape)
         if tensor.quantization is not None and tensor.quantization.quantizedDimension >= rank:
             tensor.quantization.quantizedDimension = 0
-    return _pack(model, len(data))
+    return _pack(model)
+
+
+def parse_as_stored(data: bytes, name: str = "model") -> Graph:
+    """The model as it is in the file, float or not, neither simplified nor checked."""
+    model = _unpack(data, name)
+    try:
+        return _graph(model, hashlib.sha256(data).digest())
+    except _PARSE_ERRORS as error:
+        raise _damaged(name) from error
+
+
+def store_graph(data: bytes, graph: Graph) -> bytes:
+    """The model in `data` with the operators, constants, names and ends of `graph`.
+
+    graph: from parse_as_stored(data), with operators changed or left out and tensors added behind
+    its own. An operator made a RESHAPE takes the shape of its output. Metadata and signatures,
+    which name what may be gone, are dropped.
+    """
+    schema, model = _schema(), _unpack(data, "model")
+    sub = model.subgraphs[0]
+    model.buffers, model.metadata, model.signatureDefs = [schema.BufferT()], None, None
+    stored = [*sub.tensors, *(schema.TensorT() for _ in graph.tensors[len(sub.tensors) :])]
+    for tensor, target in zip(graph.tensors, stored, strict=True):
+        _store_tensor(model, tensor, target)
+    kinds = sorted({op.kind for op in graph.operators})
+    versions = _versions(model)
+    model.operatorCodes = [_operator_code(kind, versions.get(kind, 1)) for kind in kinds]
+    sub.operators = [_stored_operator(sub, graph, op, kinds) for op in graph.operators]
+    sub.tensors, sub.inputs, sub.outputs = stored, [graph.input], [graph.output]
+    return _pack(model)
+
+
+def _store_tensor(model: Any, tensor: Tensor, target: Any) -> None:
+    schema = _schema()
+    types = {name: number for number, name in _DTYPES.items()}
+    target.name, target.shape, target.shapeSignature = tensor.name, list(tensor.shape), None
+    target.type, target.buffer = types.get(tensor.dtype, target.type), 0
+    if tensor.data is not None:
+        target.buffer = len(model.buffers)
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(tensor.data).tobytes(), np.uint8)
+        model.buffers.append(buffer)
+
+
+def _stored_operator(sub: Any, graph: Graph, op: Operator, kinds: list[str]) -> Any:
+    stored = sub.operators[op.index]
+    stored.opcodeIndex = kinds.index(op.kind)
+    stored.inputs, stored.outputs = list(op.inputs), list(op.outputs)
+    if op.kind == "RESHAPE" and len(op.inputs) == 1:
+        schema = _schema()
+        stored.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
+        stored.builtinOptions = schema.ReshapeOptionsT()
+        stored.builtinOptions.newShape = list(graph.tensor(op.outputs[0]).shape)
+    elif "fusedActivationFunction" in op.options:
+        stored.builtinOptions.fusedActivationFunction = op.options["fusedActivationFunction"]
+    return stored
+
+
+def _versions(model: Any) -> dict[str, int]:
+    """The newest version of each kind of operator that the file has."""
+    found: dict[str, int] = {}
+    for code in model.operatorCodes:
+        kind = _kind(code)
+        found[kind] = max(found.get(kind, 1), int(code.version))
+    return found
+
+
+def _operator_code(kind: str, version: int) -> Any:
+    schema = _schema()
+    code = schema.OperatorCodeT()
+    number = getattr(schema.BuiltinOperator, kind)
+    # Tools read one field or the other: files older than 2020 have only the byte.
+    code.builtinCode, code.deprecatedBuiltinCode = number, min(number, 127)
+    code.version = version
+    return code
+
+
+def _pack(model: Any) -> bytes:
+    """The bytes of a model; each buffer starts at a multiple of 16, as the schema asks."""
+    flatbuffers = importlib.import_module("flatbuffers")
+    for buffer in model.buffers:
+        buffer.Pack = functools.partial(_pack_buffer, buffer)  # the schema's Python does not align
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _pack_buffer(buffer: Any, builder: Any) -> int:
+    schema = _schema()
+    content = b"" if buffer.data is None else np.asarray(buffer.data, np.uint8).tobytes()
+    if content:
+        builder.Prep(16, len(content))
+        data = builder.CreateByteVector(content)
+    schema.BufferStart(builder)
+    if content:
+        schema.BufferAddData(builder, data)
+    return int(schema.BufferEnd(builder))
 
 
 def _schema() -> Any:
@@ -93,7 +187,9 @@ def _unpack(data: bytes, name: str) -> Any:
     schema = _schema()
     try:
         with _bounded_vectors(len(data)):
-            return schema.ModelT.InitFromPackedBuf(data, 0)
+            model = schema.ModelT.InitFromPackedBuf(data, 0)
+        _take_in(model, data)
+        return model
     except _PARSE_ERRORS as error:
         raise _damaged(name) from error
 
@@ -117,6 +213,17 @@ def _bounded_vectors(size: int) -> Iterator[None]:
         yield
     finally:
         table.VectorLen = original
+
+
+def _take_in(model: Any, data: bytes) -> None:
+    """Makes contents that lie behind the flatbuffer part of it; some writers put them there."""
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # 0 and 1 are none
+            content = data[buffer.offset : buffer.offset + buffer.size]
+            if len(content) != buffer.size:
+                raise ValueError("a buffer ends behind the file")
+            buffer.data = np.frombuffer(content, np.uint8)
+            buffer.offset = buffer.size = 0
 
 
 def _graph(model: Any, digest: bytes) -> Graph:
@@ -155,20 +262,18 @@ def _constant(model: Any, t: Any, dtype: str, shape: tuple[int, ...]) -> Array |
     return values.reshape(shape)
 
 
-def _kind(model: Any, o: Any) -> str:
-    """The operator's name in the schema."""
-    code = model.operatorCodes[o.opcodeIndex]
-    number = max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
-    names = {v: k for k, v in vars(_schema().BuiltinOperator).items() if isinstance(v, int)}
-    return str(names.get(number, f"operator code {number}"))
-
-
 def _operator(model: Any, index: int, o: Any) -> Operator:
-    kind = _kind(model, o)
+    kind = _kind(model.operatorCodes[o.opcodeIndex])
     options = {} if o.builtinOptions is None else dict(vars(o.builtinOptions))
     inputs = () if o.inputs is None else tuple(int(i) for i in o.inputs)
     outputs = () if o.outputs is None else tuple(int(i) for i in o.outputs)
     return Operator(index, kind, inputs, outputs, options)
+
+
+def _kind(code: Any) -> str:
+    number = max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
+    names = {v: k for k, v in vars(_schema().BuiltinOperator).items() if isinstance(v, int)}
+    return str(names.get(number, f"operator code {number}"))
 
 
 # A new head -----------------------------------------------------------------------------------
@@ -204,7 +309,7 @@ def replace_head(data: bytes, operator: int, head: NewHead) -> bytes:
         _set_scale(bias, [head.scale * x_scale] * head.classes, 0)
     _set_scale(y, [head.logit_scale], 0)
     _follow(model, operator, old, head)
-    return _pack(model, len(data))
+    return _pack(model)
 
 
 def _follow(model: Any, operator: int, old: int, head: NewHead) -> None:
@@ -218,7 +323,7 @@ def _follow(model: Any, operator: int, old: int, head: NewHead) -> None:
         y = graph.tensors[op.outputs[0]]
         _resize(y, old, head.classes)
         reached.add(int(op.outputs[0]))
-        if _kind(model, op) == "RESHAPE":
+        if _kind(model.operatorCodes[op.opcodeIndex]) == "RESHAPE":
             _set_scale(y, [head.logit_scale], 0)
             _resize_target(model, op, old, head.classes)
 
@@ -260,7 +365,7 @@ def append_head(data: bytes, head: NewHead) -> bytes:
     for signature in model.signatureDefs or []:
         for output in signature.outputs or []:
             output.tensorIndex = scores
-    return _pack(model, len(data))
+    return _pack(model)
 
 
 def _new_tensor(
@@ -312,10 +417,3 @@ def _set_scale(tensor: Any, scales: list[float], zero: int) -> None:
     q.scale, q.zeroPoint = [float(s) for s in scales], [zero] * len(scales)
     q.min = q.max = None
     q.quantizedDimension = 0
-
-
-def _pack(model: Any, size: int) -> bytes:
-    flatbuffers = importlib.import_module("flatbuffers")
-    builder = flatbuffers.Builder(size + 1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())

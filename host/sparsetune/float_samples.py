@@ -1,0 +1,65 @@
+"""Samples in real numbers, as a float model takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .data import Dataset, load_npz, same_but_ones
+from .errors import SparsetuneError
+from .graph import Array, Graph
+
+HELD_OUT = 0.2
+Spread = tuple[float, float]
+
+
+def load_samples(path: Path, spread: Spread | None) -> tuple[Dataset, Dataset]:
+    """(samples to calibrate with, held-out samples) as float32, from an .npz.
+
+    Arrays as load_npz takes them, y optional; a fifth is held out where there is no x_test.
+    spread: the real values of the lowest and the highest integer, for arrays of integers.
+    """
+    train, test = load_npz(path)
+    train = Dataset(real_values(train.x, spread), train.y)
+    if test is not None:
+        return train, Dataset(real_values(test.x, spread), test.y)
+    if len(train) < 2:
+        raise SparsetuneError("one sample is not enough: give at least two")
+    order = np.random.default_rng(0).permutation(len(train))
+    cut = max(1, round(len(train) * HELD_OUT))
+    return train.part(order[cut:]), train.part(order[:cut])
+
+
+def real_values(x: Array, spread: Spread | None) -> Array:
+    """Samples as float32. Integers need to be told what they stand for."""
+    if x.dtype.kind == "f":
+        if not np.isfinite(x).all():
+            raise SparsetuneError("some samples are not finite numbers: leave those out")
+        return x.astype(np.float32)
+    if x.dtype not in (np.uint8, np.int8):
+        raise SparsetuneError(f"samples are {x.dtype}: give float32 as the float model takes them")
+    if spread is None:
+        raise SparsetuneError(
+            f"samples are {x.dtype}, which does not tell the range that the float model takes: "
+            "name it with --range LOW HIGH (0 1, -1 1 and 0 255 are usual), or give float32"
+        )
+    low, high = spread
+    steps: Array = x.astype(np.float32) - np.iinfo(x.dtype).min
+    real: Array = low + steps * ((high - low) / 255)
+    return real.astype(np.float32)
+
+
+def shaped(x: Array, graph: Graph) -> Array:
+    """Samples in the shape of the model's input. Raises SparsetuneError when they do not fit."""
+    shape = graph.tensor(graph.input).shape[1:]
+    if not len(x) or x.ndim < 2 or not same_but_ones(x.shape[1:], shape):
+        given = f"{len(x)} samples of shape {list(x.shape[1:])}"
+        raise SparsetuneError(f"the .npz has {given}, the model takes {list(shape)}")
+    shaped: Array = x.reshape(len(x), *shape)
+    return shaped
+
+
+def few(x: Array, most: int) -> Array:
+    """At most that many samples, evenly spaced."""
+    return x[np.linspace(0, len(x) - 1, min(most, len(x))).astype(int)]

@@ -1,0 +1,92 @@
+"""The subcommand quantize: float .tflite and samples in, int8 .tflite and what it costs out."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from typing import Any
+
+import numpy as np
+
+from .compare import Judgement, LayerError, judge, layer_errors
+from .data import Dataset
+from .errors import SparsetuneError
+from .files import read_file, write_whole
+from .float_samples import few, load_samples, shaped
+from .quantizer import RANGE_SAMPLES, float_model, load_library, quantize_model
+from .stored import Stored
+from .tflite import parse_tflite
+
+JUDGED_SAMPLES, LAYER_SAMPLES = 500, 20
+WORST = 5  # layers that are named
+
+
+def quantize(args: argparse.Namespace) -> None:
+    """Makes the int8 model, says what it costs, writes it."""
+    data, name = read_file(args.model), str(args.model)
+    load_library()
+    real = float_model(data, name)
+    train, test = load_samples(args.samples, tuple(args.range) if args.range else None)
+    for part in (train, test):
+        _check(part, real)
+    print(f"calibrating with {min(len(train), RANGE_SAMPLES)} samples", flush=True)
+    small = Stored.of(quantize_model(real, train.x))
+    for line in report(real, small, test):
+        print(line)
+    parse_tflite(small.data, f"the int8 model of {name}")  # refuses what sparsetune cannot run
+    output = args.output or args.model.with_name(args.model.stem + "_int8.tflite")
+    write_whole(output, small.data)
+    print(f"{output}: {len(small.data):,} bytes (float {len(data):,})")
+    if args.data_out:
+        write_whole(args.data_out, int8_samples(small, train, test))
+        print(f"{args.data_out}: {len(train)} int8 samples to train on, {len(test)} held out")
+
+
+def _check(data: Dataset, real: Stored) -> None:
+    shaped(data.x, real.graph)
+    if data.y is not None and len(np.atleast_1d(data.y)) != len(data):
+        raise SparsetuneError(f"{len(data)} samples and {np.size(data.y)} labels: give one each")
+
+
+def report(real: Stored, small: Stored, held_out: Dataset) -> list[str]:
+    """What was lost, where it is worst, and how to make samples for the int8 model."""
+    x = small.graph.tensor(small.graph.input)
+    lines = _summary(judge(real, small, held_out.part(slice(JUDGED_SAMPLES))))
+    lines.append("signal to error at the outputs of the worst layers, and what each loses:")
+    errors = layer_errors(real, small, few(held_out.x, LAYER_SAMPLES))
+    lines += [_layer_line(layer) for layer in errors[:WORST]]
+    lines.append(
+        f"input: scale {x.scale:.9g}, zero point {x.zero_point}: "
+        "int8 = round(real / scale) + zero point, clipped to -128..127"
+    )
+    return lines
+
+
+def _layer_line(layer: LayerError) -> str:
+    shape = "x".join(str(n) for n in layer.shape)
+    place = f"{layer.operator:>3} {layer.kind:<18} {shape:<16}"
+    return f"{place} {layer.decibels:5.1f} dB ({layer.lost:+.1f} dB lost)"
+
+
+def _summary(result: Judgement) -> list[str]:
+    lines = []
+    held_out = f"{result.samples} held-out samples"
+    if result.accuracies is not None:
+        before, after = result.accuracies
+        lines.append(f"accuracy on {held_out} (LiteRT): {before:.1%} float, {after:.1%} int8")
+    if result.agreement is not None:
+        lines.append(f"the same largest output on {result.agreement:.1%} of {held_out}")
+    lines.append(f"error of the outputs {result.error:.2%} of their size (RMS)")
+    return lines
+
+
+def int8_samples(small: Stored, train: Dataset, test: Dataset) -> bytes:
+    """An .npz of the samples as the int8 model takes them, for `sparsetune tune`."""
+    arrays: dict[str, Any] = {}
+    for name, data in (("train", train), ("test", test)):
+        arrays[f"x_{name}"] = small.stored_input(shaped(data.x, small.graph))
+        if data.y is not None:
+            arrays[f"y_{name}"] = data.y
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
