@@ -56,8 +56,7 @@ def shaped(x: Array, graph: Graph) -> Array:
     if not len(x) or x.ndim < 2 or not same_but_ones(x.shape[1:], shape):
         given = f"{len(x)} samples of shape {list(x.shape[1:])}"
         raise SparsetuneError(f"the .npz has {given}, the model takes {list(shape)}")
-    shaped: Array = x.reshape(len(x), *shape)
-    return shaped
+    return np.asarray(x.reshape(len(x), *shape))
 
 
 def few(x: Array, most: int) -> Array:
