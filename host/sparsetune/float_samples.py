@@ -56,9 +56,10 @@ def shaped(x: Array, graph: Graph) -> Array:
     if not len(x) or x.ndim < 2 or not same_but_ones(x.shape[1:], shape):
         given = f"{len(x)} samples of shape {list(x.shape[1:])}"
         raise SparsetuneError(f"the .npz has {given}, the model takes {list(shape)}")
-    return np.asarray(x.reshape(len(x), *shape))
+    return x.reshape(len(x), *shape)
 
 
 def few(x: Array, most: int) -> Array:
     """At most that many samples, evenly spaced."""
-    return x[np.linspace(0, len(x) - 1, min(most, len(x))).astype(int)]
+    chosen: Array = x[np.linspace(0, len(x) - 1, min(most, len(x))).astype(int)]
+    return chosen
