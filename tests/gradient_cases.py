@@ -19,6 +19,7 @@ from sparsetune.tflite import parse_tflite
 SIZES = (1, 3, 7, 8, 12, 17)
 ZEROS = (-128, 0, 17, 127)
 ACTIVATIONS = (NONE, RELU, RELU6, RELU_N1_TO_1)
+RESIZINGS = ((False, False), (True, False), (False, True))  # align corners, half pixel centres
 KERNELS = (1, 2, 3, 5, (1, 3), (5, 2))
 STRIDES: tuple[Any, ...] = (1, 2, (2, 1), (1, 2))
 DILATIONS: tuple[Any, ...] = (1, 1, 2, (2, 1))
@@ -183,6 +184,14 @@ def max_pool_case(rng: Any) -> Net:
     return _finish(net)
 
 
+def resize_case(rng: Any) -> Net:
+    net = random_map(rng)
+    net.conv(int(rng.choice(SIZES)), 1, zero=int(rng.choice(ZEROS)))
+    kind = ("BILINEAR", "NEAREST_NEIGHBOR")[int(rng.integers(2))]
+    net.resize(kind, tuple(int(n) for n in rng.choice(SIZES, 2)), *RESIZINGS[rng.integers(3)])
+    return _finish(net)
+
+
 def lookup_case(rng: Any) -> Net:
     """A function of one value behind a convolution, whose output may have a second reader."""
     net = random_map(rng)
@@ -283,6 +292,7 @@ CASES: dict[str, Callable[[Any], Net]] = {
     "SOFTMAX": softmax_case,
     "TRANSPOSE": moved_case,
     "MAX_POOL_2D": max_pool_case,
+    "RESIZE": resize_case,
     "LOOKUP": lookup_case,
     "MUL": elementwise_case,
     "MEAN": mean_case,

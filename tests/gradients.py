@@ -12,6 +12,7 @@ from sparsetune.graph import Graph, Operator, Tensor
 from sparsetune.numerics import rate
 from sparsetune.program import Op, Slot
 
+RESIZES = ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 CURVES = ("LOGISTIC", "TANH", "LEAKY_RELU", "HARD_SWISH")
 WEIGHT_STEPS, BIAS_STEPS = 100, 1_000_000  # the largest step that a measurement provokes
 
@@ -137,7 +138,7 @@ class Reference:
         alone = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
         activation = op.options.get("fusedActivationFunction", alone.get(op.kind, 0))
         limits = clamp_limits(tensor, activation)
-        inside = ("RESHAPE", "SOFTMAX", "AVERAGE_POOL_2D", "MAX_POOL_2D", *CURVES)
+        inside = ("RESHAPE", "SOFTMAX", "AVERAGE_POOL_2D", "MAX_POOL_2D", *RESIZES, *CURVES)
         if op.kind == "MEAN":
             x = self.graph.tensor(op.inputs[0])
             inside += ("MEAN",) * ((x.scale, x.zero_point) == (tensor.scale, tensor.zero_point))
@@ -198,6 +199,14 @@ class Reference:
         window = self._window(op, (op.options["filterHeight"], op.options["filterWidth"]))
         x = self.values[op.inputs[0]][0].astype(np.float64)
         return [(op.inputs[0], ref.max_pool_backward(dy[0], x, window)[None])]
+
+    def _resize(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
+        x, y = self.graph.tensor(op.inputs[0]).shape, self.graph.tensor(op.outputs[0]).shape
+        nearest = op.kind == "RESIZE_NEAREST_NEIGHBOR"
+        rows, columns = (ref.resize_matrix(x[i], y[i], op.options, nearest) for i in (1, 2))
+        return [(op.inputs[0], np.einsum("or,zopc,px->zrxc", rows, dy, columns))]
+
+    _resize_bilinear = _resize_nearest_neighbor = _resize
 
     def _identity(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
         return [(op.inputs[0], dy)]

@@ -130,6 +130,7 @@ DY_AT = {
     Code.REDUCE_GRAD_INPUT: (1, 6),
     Code.LOOKUP_GRAD_INPUT: (3, 7),
     Code.MAX_POOL_GRAD_INPUT: (2, 6),
+    Code.RESIZE_GRAD_INPUT: (3, 7),
     Code.CONV2D_UPDATE: (1, 2),
     Code.DEPTHWISE_CONV2D_UPDATE: (1, 2),
 }

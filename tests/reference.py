@@ -182,6 +182,17 @@ def max_pool_backward(dy: Array, x: Array, w: Window) -> Array:
     return _unpadded(d_frame, w, x.shape)
 
 
+def resize_matrix(size: int, out: int, options: dict[str, Any], nearest: bool) -> Array:
+    """[out, size]: the share of each input row in each output row, in exact real numbers."""
+    align, half = options.get("alignCorners"), options.get("halfPixelCenters")
+    scale = (size - 1) / (out - 1) if align and out > 1 else size / out
+    at = (np.arange(out) + 0.5) * scale if half else np.arange(out) * scale
+    if nearest:
+        return np.eye(size)[(np.floor(at + 0.5) if align else np.floor(at)).astype(int)]
+    at = (at - 0.5 if half else at).clip(0, size - 1)
+    return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(size)))
+
+
 def unbroadcast(dy: Array, shape: tuple[int, ...]) -> Array:
     """dy summed over the axes along which a tensor of `shape` was broadcast."""
     full = (1,) * (dy.ndim - len(shape)) + shape

@@ -19,7 +19,7 @@ SPREAD = 50.0  # standard deviation of outputs, in steps, where no scale is aske
 tflite_writer.OPERATOR_VERSIONS.update(
     FULLY_CONNECTED=5, PAD=2, TRANSPOSE=2, CONCATENATION=2, SPLIT=2, STRIDED_SLICE=2, SLICE=2,
     LOGISTIC=2, TANH=2, RELU=2, RELU6=2, HARD_SWISH=1, LEAKY_RELU=2, QUANTIZE=2, RELU_N1_TO_1=1,
-    MAX_POOL_2D=2, SUB=2, MUL=2, MEAN=2,
+    MAX_POOL_2D=2, SUB=2, MUL=2, MEAN=2, RESIZE_BILINEAR=3, RESIZE_NEAREST_NEIGHBOR=3,
 )
 
 
@@ -82,6 +82,19 @@ class Net:
         options.padding, options.fusedActivationFunction = int(not same), activation
         out = (1, *window.out, shape[3])
         return self._operator(f"{kind}_POOL_2D", [self.at], out, self.q[self.at], options)
+
+    def resize(
+        self, kind: str, size: tuple[int, int], align: bool = False, half: bool = False
+    ) -> int:
+        """kind: BILINEAR or NEAREST_NEIGHBOR. size: rows and columns of the output."""
+        name = "ResizeBilinear" if kind == "BILINEAR" else "ResizeNearestNeighbor"
+        options = getattr(schema, f"{name}OptionsT")()
+        options.alignCorners, options.halfPixelCenters = align, half
+        constant = self.writer.add_constant(f"size{self.operators}", np.array(size, np.int32))
+        shape = (1, *size, self.shapes[self.at][3])
+        return self._operator(
+            f"RESIZE_{kind}", [self.at, constant], shape, self.q[self.at], options
+        )
 
     def add(self, other: int, activation: int = NONE, zero: int = 0, scale: float = 0.0) -> int:
         options = schema.AddOptionsT()

@@ -19,6 +19,7 @@ enum {
     OP_MEAN = 10,
     OP_LOOKUP = 11,
     OP_MAX_POOL = 12,
+    OP_RESIZE = 13,
     OP_CLAMP_MASK = 16,
     OP_KEEP_CHANNELS = 17,
     OP_STRIP = 18,
@@ -36,6 +37,7 @@ enum {
     OP_REDUCE_GRAD_INPUT = 40,
     OP_LOOKUP_GRAD_INPUT = 43,
     OP_MAX_POOL_GRAD_INPUT = 44,
+    OP_RESIZE_GRAD_INPUT = 45,
     OP_CONV2D_UPDATE = 48,
     OP_DEPTHWISE_CONV2D_UPDATE = 49,
     OP_CONV2D_COLUMNS_GRAD_INPUT = 47,
@@ -77,6 +79,17 @@ typedef struct {
     st_op_head_t head;
     st_ref_t geometry, x, winner, y;
 } st_op_max_pool_t;
+
+// params: the first five of st_resize_t; rows, columns: its tables.
+typedef struct {
+    st_ref_t params, rows, columns;
+} st_resize_refs_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_resize_refs_t refs;
+    st_ref_t x, y;
+} st_op_resize_t;
 
 typedef struct {
     st_op_head_t head;
@@ -213,6 +226,13 @@ typedef struct {
 
 typedef struct {
     st_op_head_t head;
+    st_resize_refs_t refs;
+    st_ref_t dy;
+    st_error_out_t out;
+} st_op_resize_grad_t;
+
+typedef struct {
+    st_op_head_t head;
     st_ref_t slope, x;
     int32_t count;
     st_ref_t dy;
@@ -286,6 +306,7 @@ void st_run_softmax(st_context_t *c, const st_op_softmax_t *op);
 void st_run_copy(st_context_t *c, const st_op_copy_t *op);
 void st_run_fill(st_context_t *c, const st_op_fill_t *op);
 void st_run_max_pool(st_context_t *c, const st_op_max_pool_t *op);
+void st_run_resize(st_context_t *c, const st_op_resize_t *op);
 void st_run_lookup(st_context_t *c, const st_op_lookup_t *op);
 void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op);
 void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op);
@@ -303,6 +324,7 @@ void st_run_softmax_grad_input(st_context_t *c, const st_op_softmax_grad_t *op);
 void st_run_copy_grad_input(st_context_t *c, const st_op_copy_grad_t *op);
 void st_run_reduce_grad_input(st_context_t *c, const st_op_reduce_grad_t *op);
 void st_run_max_pool_grad_input(st_context_t *c, const st_op_max_pool_grad_t *op);
+void st_run_resize_grad_input(st_context_t *c, const st_op_resize_grad_t *op);
 void st_run_lookup_grad_input(st_context_t *c, const st_op_lookup_grad_t *op);
 void st_run_conv_columns(st_context_t *c, const st_op_conv_columns_t *op);
 void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_grad_t *op);

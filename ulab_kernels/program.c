@@ -25,6 +25,8 @@ static void run_one(st_context_t *c, const st_op_head_t *op, int32_t index) {
         CASE(OP_SOFTMAX, st_op_softmax_t, st_run_softmax)
         CASE(OP_LOOKUP, st_op_lookup_t, st_run_lookup)
         CASE(OP_MAX_POOL, st_op_max_pool_t, st_run_max_pool)
+        CASE(OP_RESIZE, st_op_resize_t, st_run_resize)
+        CASE(OP_RESIZE_GRAD_INPUT, st_op_resize_grad_t, st_run_resize_grad_input)
         CASE(OP_LOOKUP_GRAD_INPUT, st_op_lookup_grad_t, st_run_lookup_grad_input)
         CASE(OP_MAX_POOL_GRAD_INPUT, st_op_max_pool_grad_t, st_run_max_pool_grad_input)
         CASE(OP_COPY, st_op_copy_t, st_run_copy)

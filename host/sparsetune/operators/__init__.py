@@ -1,6 +1,6 @@
 """The operators that can be run and trained through: one file for each family."""
 
-from . import conv, elementwise, lookup, pool, reshape, shape, softmax
+from . import conv, elementwise, lookup, pool, reshape, resize, shape, softmax
 from .kind import Kind
 
 KINDS: dict[str, Kind] = {
@@ -9,6 +9,7 @@ KINDS: dict[str, Kind] = {
     **lookup.KINDS,
     **elementwise.KINDS,
     **reshape.KINDS,
+    **resize.KINDS,
     **shape.KINDS,
     **softmax.KINDS,
 }
