@@ -150,7 +150,7 @@ BAD_SAMPLES = {
     "shape [12, 12, 1]": {"x": np.zeros((20, 12, 12, 1), np.int8)},
     "label 10 is out of range": {"y": np.full(20, 10)},
     "label -1 is out of range": {"y": np.full(20, -1)},
-    "samples are uint8": {"x": np.zeros((20, 16, 16, 1), np.uint8)},
+    "samples are int64": {"x": np.zeros((20, 16, 16, 1), np.int64)},
     "20 samples and 19 labels": {"y": np.zeros(19, np.uint8)},
     "labels are float32": {"y": np.zeros(20, np.float32)},
     "x is no list of samples": {"x": np.int8(3), "y": np.zeros(1, np.uint8)},

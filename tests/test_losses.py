@@ -13,11 +13,12 @@ from machine import Machine
 from shared_tasks import shared_folder
 from small_models import RELU, Array, Net
 from sparsetune.compile import compile_image
-from sparsetune.data import Dataset, check_dataset, sample_file
+from sparsetune.data import Dataset, fit_dataset, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.export import export_tflite, parse_checkpoint
 from sparsetune.graph import Graph
 from sparsetune.image import parse_image
+from sparsetune.inputs import Input, input_of
 from sparsetune.judge import judge
 from sparsetune.litert import predict
 from sparsetune.plan import default_plan
@@ -111,7 +112,7 @@ def test_the_model_suggests_its_loss() -> None:
 )
 def test_targets_that_do_not_fit_are_refused(y: Array | None, task: Task, message: str) -> None:
     with pytest.raises(SparsetuneError, match=message):
-        check_dataset(Dataset(np.zeros((5, 2), np.int8), y), (1, 2), task)
+        fit_dataset(Dataset(np.zeros((5, 2), np.int8), y), Input((1, 2), 1.0, 0), task)
 
 
 def test_a_loss_that_does_not_fit_the_model_is_refused() -> None:
@@ -129,7 +130,7 @@ def train_on_twin(
     model: bytes, graph: Graph, data: Dataset, layers: int, steps: int
 ) -> tuple[bytes, list[float]]:
     """(trained model, losses) of a run with the settings that are suggested."""
-    check_dataset(data, graph.tensor(graph.input).shape, task_of(graph))
+    fit_dataset(data, input_of(graph), task_of(graph))
     plan = default_plan(graph, layers)
     layout = compile_image(graph, plan, choose_rate(graph, plan, model, data))
     image = parse_image(layout.image)

@@ -24,7 +24,7 @@ from sparsetune_device.telemetry import parse
 
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
-from sparsetune.data import check_dataset, load_npz, sample_file
+from sparsetune.data import fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.files import read_file, write_whole
 from sparsetune.flash import Job, flash
@@ -230,7 +230,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     image = parse_image(read_file(args.image), str(args.image))
     train, test = load_npz(args.samples)
     data = test or train
-    check_dataset(data, image.input_shape, image.task)
+    data = fit_dataset(data, image.input, image.task)
     with Board.connect(args.port) as board:
         push_image(board, image.data)
         push_data(board, BOARD_TEST, sample_file(data, image.task))

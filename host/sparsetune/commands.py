@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .boardspec import BoardSpec, load_spec
 from .compile import compile_image
-from .data import Dataset, check_dataset, load_npz
+from .data import Dataset, fit_dataset, load_npz
 from .errors import SparsetuneError
 from .export import export_tflite, parse_checkpoint
 from .files import read_file, write_whole
@@ -16,6 +16,7 @@ from .geometry import conv_geometry
 from .graph import TRAINABLE, Graph, Operator, input_channels
 from .head import HeadRequest, with_new_head
 from .image import Image, Layout, parse_image, read_image
+from .inputs import input_of
 from .memory import RamUse, predict
 from .picture import draw
 from .plan import (
@@ -57,7 +58,10 @@ def describe(graph: Graph) -> list[str]:
     x = graph.tensor(graph.input)
     shape = "x".join(str(n) for n in x.shape)
     outputs, loss = graph.tensor(graph.logits).size, graph.loss_name
-    lines.append(f"input {shape} int8 (scale {x.scale:g}, zero point {x.zero_point}), ")
+    file_takes = " (float32 in the file)" if graph.entry >= 0 else ""
+    file_takes = " (uint8 in the file)" if graph.shift(graph.input) else file_takes
+    steps = f"scale {x.scale:g}, zero point {x.zero_point}"
+    lines.append(f"input {shape} int8{file_takes} ({steps}), ")
     lines[-1] += f"{outputs} {'classes' if loss == 'softmax' else 'outputs'}, "
     lines[-1] += f"loss {loss}, {total:,} MACs"
     return lines
@@ -195,8 +199,7 @@ def _samples(args: argparse.Namespace, graph: Graph) -> Dataset | None:
     if args.data is None:
         return None
     train, _ = load_npz(args.data)
-    check_dataset(train, graph.tensor(graph.input).shape, task_of(graph))
-    return train
+    return fit_dataset(train, input_of(graph), task_of(graph))
 
 
 def head(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from sparsetune_device.schedule import parse_rate
 from .backward import Backward
 from .graph import Graph, Operator
 from .image import Layout, Source, lay_out
+from .inputs import input_of
 from .loss import differentiate_loss, lower_target
 from .lowering import Lowering
 from .operators import KINDS
@@ -103,4 +104,4 @@ def source_of(graph: Graph, rate: str = "0.005") -> Source:
     """What the image says of its model."""
     y = graph.tensor(graph.logits)
     task = Task(graph.loss_name, y.size, y.scale, y.zero_point)
-    return Source(graph.digest, task, graph.tensor(graph.input).shape, parse_rate(rate))
+    return Source(graph.digest, task, input_of(graph), parse_rate(rate))

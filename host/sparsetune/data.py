@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import SparsetuneError
 from .graph import Array
+from .inputs import Input
 from .task import Task
 
 MAGIC = b"STDA"
@@ -21,8 +22,9 @@ MAX_SAMPLES = 65535
 
 @dataclass(frozen=True)
 class Dataset:
-    """x: int8 [N, ...] as the model's input takes it. y: class numbers [N], or targets [N, values]
-    in real numbers (mse) or 0 and 1 (bce), or None where a sample is its own target."""
+    """x: [N, ...], int8 once it was brought into a model's numbers. y: class numbers [N], or
+    targets [N, values] in real numbers (mse) or 0 and 1 (bce), or None where a sample is its own
+    target."""
 
     x: Array
     y: Array | None
@@ -61,24 +63,21 @@ def _pair(arrays: dict[str, Array], x: str, y: str) -> Dataset | None:
     return Dataset(np.atleast_1d(arrays[x]), arrays.get(y)) if x in arrays else None
 
 
-def check_dataset(data: Dataset, shape: tuple[int, ...], task: Task) -> None:
-    """Raises SparsetuneError when the samples do not fit a model with this input shape (batch
-    first) and task."""
+def fit_dataset(data: Dataset, source: Input, task: Task) -> Dataset:
+    """The samples in the numbers of a model's input (Input.stored). Raises SparsetuneError when
+    they do not fit the model."""
+    shape = source.shape
     if not 0 < len(data) <= MAX_SAMPLES:
         raise SparsetuneError(f"{len(data)} samples: give 1 to {MAX_SAMPLES}")
     if data.x.ndim < 2:
         raise SparsetuneError("x is no list of samples: give it as [N, height, width, channels]")
-    if data.x.dtype != np.int8:
-        raise SparsetuneError(
-            f"samples are {data.x.dtype}: give int8 as the model's input takes it "
-            "(for most image models uint8 pixels - 128)"
-        )
     if data.x[0].size != int(np.prod(shape)) or not same_but_ones(data.x.shape[1:], shape):
         raise SparsetuneError(
             f"samples have shape {list(data.x.shape[1:])}, the model takes {list(shape[1:])}"
         )
+    fitted = Dataset(source.stored(data.x), data.y)
     if task.loss == "autoencoder":
-        return
+        return fitted
     if data.y is None or len(np.atleast_1d(data.y)) != len(data):
         given = "no labels" if data.y is None else f"{len(np.atleast_1d(data.y))} labels"
         raise SparsetuneError(f"{len(data)} samples and {given}: give as many of one as the other")
@@ -86,6 +85,7 @@ def check_dataset(data: Dataset, shape: tuple[int, ...], task: Task) -> None:
         _check_labels(data.y, task.outputs)
     else:
         _check_targets(data.y, task)
+    return fitted
 
 
 def same_but_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

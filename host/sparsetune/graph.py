@@ -56,7 +56,8 @@ class Operator:
 class Graph:
     """A whole model with one input and one output. digest: sha256 of the file. loss: the name of
     the loss to train with (task.py), empty for what the model suggests. shifted: tensors that are
-    uint8 in the file, 128 more than here."""
+    uint8 in the file, 128 more than here. entry, exit: the file's own input and output where those
+    are real numbers, which simplify.py takes off; else -1."""
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
@@ -65,6 +66,8 @@ class Graph:
     digest: bytes
     loss: str = ""
     shifted: frozenset[int] = frozenset()
+    entry: int = -1
+    exit: int = -1
 
     def tensor(self, index: int) -> Tensor:
         return self.tensors[index]

@@ -8,6 +8,7 @@ import numpy as np
 
 from .errors import SparsetuneError
 from .graph import Array, Graph, Operator
+from .inputs import as_file_takes, input_of
 from .litert import activations
 from .tflite import NewHead, append_head, parse_tflite, replace_head
 
@@ -36,13 +37,23 @@ def with_new_head(model: bytes, request: HeadRequest) -> bytes:
     if not 2 <= request.classes <= 4095:
         raise SparsetuneError(f"--classes {request.classes}: a head has 2 to 4095 classes")
     graph = parse_tflite(model)
-    features = graph.tensor(graph.output if request.append else _head_of(graph).inputs[0])
+    features = graph.tensor(_end_of(graph) if request.append else _head_of(graph).inputs[0])
     energy = _energy(graph, model, features.index, request.x)
     size = features.size if request.append else graph.tensor(_head_of(graph).inputs[1]).shape[-1]
     head = _first_weights(request, size, energy)
     if request.append:
-        return append_head(model, head)
+        return append_head(model, features.index, head)
     return replace_head(model, _head_of(graph).index, head)
+
+
+def _end_of(graph: Graph) -> int:
+    """The int8 tensor that a head is appended to."""
+    maker, end = graph.producer(graph.output), graph.output
+    if end in graph.shifted and maker and maker.kind == "RESHAPE":  # a QUANTIZE to uint8
+        end = maker.inputs[0]
+    if end in graph.shifted:
+        raise SparsetuneError("the model is uint8: its head can be replaced, none appended")
+    return end
 
 
 def _head_of(graph: Graph) -> Operator:
@@ -69,7 +80,13 @@ def _energy(graph: Graph, model: bytes, tensor: int, x: Array | None) -> float:
     t = graph.tensor(tensor)
     if x is None:
         return float(t.size * (TYPICAL * 255 * t.scale) ** 2)
-    values = [v[0] for v in activations(model, x[:SAMPLES], [tensor])]
+    source = input_of(graph)
+    if x[:1].size != np.prod(source.shape):
+        raise SparsetuneError(
+            f"samples have shape {list(x.shape[1:])}, the model takes {list(source.shape[1:])}"
+        )
+    fed = as_file_takes(graph, source.stored(x[:SAMPLES]))
+    values = [v[0] for v in activations(model, fed, [tensor])]
     stored = np.stack(values).astype(np.float64) - graph.shift(tensor)
     real = (stored - t.zero_point) * t.scale
     return max(float((real.reshape(len(real), -1) ** 2).sum(axis=1).mean()), 1e-9)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .arena import lifetimes, lower_bound, place_in_two
 from .errors import SparsetuneError
+from .inputs import Input
 from .program import Buffer, Code, Const, LimitOf, Op, Program, Slot, TrainedLayer, Word
 from .task import LOSSES, Task
 
@@ -45,8 +46,7 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class Image:
-    """A parsed image. Sizes and offsets in bytes; digest: sha256 of the .tflite it came from;
-    input_shape: batch first."""
+    """A parsed image. Sizes and offsets in bytes; digest: sha256 of the .tflite it came from."""
 
     data: bytes
     forward_ops: int
@@ -59,7 +59,7 @@ class Image:
     output_bytes: int
     task: Task
     digest: bytes
-    input_shape: tuple[int, ...]
+    input: Input
     layers: tuple[LayerRecord, ...]
     cold_bytes: int
 
@@ -91,12 +91,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Source:
-    """What the image says of the model it was made from. input_shape: batch first, at most four
-    dimensions. rate: the learning rate to use where none is asked for, (mantissa, exponent)."""
+    """What the image says of the model it was made from. input: of at most four dimensions. rate:
+    the learning rate to use where none is asked for, (mantissa, exponent)."""
 
     digest: bytes
     task: Task
-    input_shape: tuple[int, ...]
+    input: Input
     rate: tuple[int, int]
 
 
@@ -231,10 +231,11 @@ def _with_header(
     """MAGIC, version, size, crc, the words, digest and input shape from word 20, more from 32."""
     size = HEADER_WORDS * 4 + len(body)
     head = struct.pack(f"<{len(words)}I", *words).ljust(64, b"\0") + source.digest
-    head += struct.pack(f"<{len(source.input_shape)}I", *source.input_shape)
+    head += struct.pack(f"<{len(source.input.shape)}I", *source.input.shape)
     head = head.ljust(32 * 4 - CRC_FROM, b"\0") + _task_words(program, source.task)
     head += struct.pack("<I", cold_bytes)
-    head += struct.pack("<fi", source.task.scale, source.task.zero_point)
+    for end in (source.task, source.input):
+        head += struct.pack("<fi", end.scale, end.zero_point)
     rest = head.ljust(HEADER_WORDS * 4 - CRC_FROM, b"\0") + body
     return MAGIC + struct.pack("<3I", VERSION, size, zlib.crc32(rest)) + rest
 
@@ -265,9 +266,9 @@ def parse_image(data: bytes, name: str = "image") -> Image:
     ]
     shape = tuple(n for n in struct.unpack_from("<4I", data, 112) if n)
     sizes = (w[2], w[1], w[3], w[4], w[7], w[8], w[9], w[10])
-    loss, _, _, _, cold_bytes, scale, zero = struct.unpack_from("<5Ifi", data, 128)
+    loss, _, _, _, cold_bytes, scale, zero, *steps = struct.unpack_from("<5Ififi", data, 128)
     task = Task(LOSSES[loss] if loss < len(LOSSES) else "", w[11], scale, zero)
-    return Image(data, *sizes, task, data[80:112], shape, tuple(records), cold_bytes)
+    return Image(data, *sizes, task, data[80:112], Input(shape, *steps), tuple(records), cold_bytes)
 
 
 def read_image(path: Path) -> Image:

@@ -8,6 +8,7 @@ import numpy as np
 
 from .data import Dataset
 from .graph import Array, Graph
+from .inputs import as_file_takes, as_graph_gives
 from .litert import predict
 from .task import task_of
 
@@ -29,8 +30,8 @@ class Score:
 def judge(model: bytes, data: Dataset, graph: Graph) -> Score:
     """The score of a model on samples. graph: that of the original, for shapes and task."""
     task = task_of(graph)
-    x = data.x.reshape(len(data), *graph.tensor(graph.input).shape[1:])
-    outputs = predict(model, x).reshape(len(data), -1)
+    x = as_file_takes(graph, data.x)
+    outputs = as_graph_gives(graph, predict(model, x)).reshape(len(data), -1)
     if task.loss == "softmax":
         assert data.y is not None
         return Score("accuracy", float(np.mean(outputs.argmax(axis=1) == data.y)))
@@ -40,7 +41,7 @@ def judge(model: bytes, data: Dataset, graph: Graph) -> Score:
         middle = 0.5 if graph.logits != graph.output else 0.0
         wanted = np.asarray(data.y).reshape(real.shape) != 0
         return Score("accuracy", float(np.mean(((real > middle) == wanted).all(axis=1))))
-    targets = x.reshape(len(x), -1) if task.loss == "autoencoder" else data.y
+    targets = data.x.reshape(len(x), -1) if task.loss == "autoencoder" else data.y
     wanted = np.asarray(targets, np.float64).reshape(real.shape)
     if task.loss == "autoencoder":
         wanted = _real(graph, graph.input, wanted + graph.shift(graph.input))

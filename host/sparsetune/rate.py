@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .graph import Array, Graph, Operator
+from .inputs import as_file_takes
 from .litert import activations
 from .plan import UpdatePlan
 
@@ -40,7 +41,7 @@ def _measured(graph: Graph, ops: list[Operator], model: bytes, x: Array) -> list
     inputs = [op.inputs[0] for op in ops]
     sums = np.zeros(len(ops))
     count = 0
-    for values in activations(model, x[:SAMPLES], inputs):
+    for values in activations(model, as_file_takes(graph, x[:SAMPLES]), inputs):
         for i, (tensor, value) in enumerate(zip(inputs, values, strict=True)):
             t = graph.tensor(tensor)
             stored = value.astype(np.float64) - graph.shift(tensor)

@@ -33,8 +33,32 @@ def _int8(t: Tensor) -> Tensor:
     return replace(t, dtype="int8", data=data, zero_point=t.zero_point - 128)
 
 
+def take_off_ends(graph: Graph) -> Graph:
+    """A QUANTIZE of real numbers at the input and a DEQUANTIZE at the output: samples come as
+    integers, and the loss knows the output's scale."""
+    first = [op for op in graph.operators if graph.input in op.inputs]
+    if len(first) == 1 and _changes_type(graph, first[0], "QUANTIZE", "float32", "int8"):
+        operators = tuple(op for op in graph.operators if op is not first[0])
+        graph = replace(
+            graph, operators=operators, entry=graph.input, input=first[0].outputs[0]
+        )
+    last = graph.producer(graph.output)
+    if last and _changes_type(graph, last, "DEQUANTIZE", "int8", "float32"):
+        operators = tuple(op for op in graph.operators if op is not last)
+        graph = replace(graph, operators=operators, exit=graph.output, output=last.inputs[0])
+    return graph
+
+
+def _changes_type(graph: Graph, op: Operator, kind: str, source: str, target: str) -> bool:
+    if op.kind != kind or len(op.inputs) != 1 or len(op.outputs) != 1 or min(op.inputs) < 0:
+        return False
+    x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
+    return (x.dtype, y.dtype, x.shape) == (source, target, y.shape)
+
+
 def rename(graph: Graph) -> Graph:
-    """What moves nothing is a RESHAPE: SQUEEZE, EXPAND_DIMS, a TRANSPOSE of axes of size 1."""
+    """What moves nothing is a RESHAPE: SQUEEZE, EXPAND_DIMS, a TRANSPOSE of axes of size 1, a
+    QUANTIZE from uint8 to int8."""
     operators = [
         replace(op, kind="RESHAPE", inputs=op.inputs[:1]) if _only_renames(graph, op) else op
         for op in graph.operators
@@ -43,6 +67,8 @@ def rename(graph: Graph) -> Graph:
 
 
 def _only_renames(graph: Graph, op: Operator) -> bool:
+    if op.kind == "QUANTIZE" and op.inputs and op.outputs and min(op.inputs) >= 0:
+        return _same_numbers(graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0]))
     if op.kind != "TRANSPOSE" or len(op.inputs) < 2 or min(op.inputs) < 0:
         return op.kind in ("SQUEEZE", "EXPAND_DIMS")
     order, shape = graph.tensor(op.inputs[1]).data, graph.tensor(op.inputs[0]).shape
@@ -99,4 +125,4 @@ def _same_numbers(a: Tensor, b: Tensor) -> bool:
     return (a.dtype, a.scale, a.zero_point) == (b.dtype, b.scale, b.zero_point)
 
 
-PASSES: tuple[Callable[[Graph], Graph], ...] = (from_uint8, rename, fold_pad)
+PASSES: tuple[Callable[[Graph], Graph], ...] = (from_uint8, take_off_ends, rename, fold_pad)

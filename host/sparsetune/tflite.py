@@ -323,7 +323,10 @@ def _follow(model: Any, operator: int, old: int, head: NewHead) -> None:
         y = graph.tensors[op.outputs[0]]
         _resize(y, old, head.classes)
         reached.add(int(op.outputs[0]))
-        if _kind(model.operatorCodes[op.opcodeIndex]) == "RESHAPE":
+        kind = _kind(model.operatorCodes[op.opcodeIndex])
+        if kind == "QUANTIZE":
+            _set_scale(y, [head.logit_scale], 128 if _DTYPES.get(y.type) == "uint8" else 0)
+        if kind == "RESHAPE":
             _set_scale(y, [head.logit_scale], 0)
             _resize_target(model, op, old, head.classes)
 
@@ -346,11 +349,14 @@ def _resize_target(model: Any, op: Any, old: int, new: int) -> None:
         _set_constant(model, tensor, target, [len(target)])
 
 
-def append_head(data: bytes, head: NewHead) -> bytes:
-    """The model with a FULLY_CONNECTED and a SOFTMAX behind its output."""
+def append_head(data: bytes, source: int, head: NewHead) -> bytes:
+    """The model with a FULLY_CONNECTED and a SOFTMAX behind a tensor, whose scores are the new
+    output."""
     schema, model = _schema(), _unpack(data, "model")
     graph = model.subgraphs[0]
-    source = int(graph.outputs[0])
+    old = int(graph.outputs[0])
+    if old != source:  # a change of type behind it
+        graph.operators = [op for op in graph.operators if old not in list(op.outputs)]
     x = graph.tensors[source]
     weights = _new_tensor(model, "head/weights", head.weights, [head.scale])
     bias = np.zeros(head.classes, np.int32)

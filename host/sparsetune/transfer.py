@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from sparsetune.board import Board
-from sparsetune.data import check_dataset, load_npz, sample_file
+from sparsetune.data import fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.files import read_file
 from sparsetune.image import parse_image
@@ -82,5 +82,4 @@ def sample_bytes(path: Path, image: bytes | None) -> bytes:
         raise SparsetuneError(f"to check {path} name the image too: push model.img --data {path}")
     model = parse_image(image)
     train, _ = load_npz(path)
-    check_dataset(train, model.input_shape, model.task)
-    return sample_file(train, model.task)
+    return sample_file(fit_dataset(train, model.input, model.task), model.task)

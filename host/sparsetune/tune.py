@@ -14,12 +14,13 @@ from sparsetune_device.telemetry import parse
 from .board import Board
 from .boardspec import load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model, refuse_same_file
-from .data import Dataset, check_dataset, load_npz, sample_file
+from .data import Dataset, fit_dataset, load_npz, sample_file
 from .errors import SparsetuneError
 from .files import read_file, write_whole
-from .graph import Array, Graph
+from .graph import Graph
 from .head import HeadRequest, with_new_head
 from .image import parse_image
+from .inputs import as_file_takes, as_graph_gives, input_of
 from .judge import Score, judge
 from .litert import predict
 from .monitor import Monitor, Options, plot_loss
@@ -201,7 +202,7 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
 def _new_head(args: argparse.Namespace, output: Path) -> Path:
     """Writes the model with its new head beside the output: what is trained and judged then."""
     train, _ = load_npz(args.samples)
-    request = HeadRequest(args.classes, x=train.x if train.x.dtype == np.int8 else None)
+    request = HeadRequest(args.classes, x=train.x)
     path = output.with_name(f"{args.model.stem}_{args.classes}_classes.tflite")
     write_whole(path, with_new_head(read_file(args.model), request))
     print(f"new head of {args.classes} classes: {path}")
@@ -216,22 +217,16 @@ def _options(args: argparse.Namespace, samples: int, rate: str) -> dict[str, Any
 def _datasets(path: Path, graph: Graph, seed: int) -> tuple[Dataset, Dataset]:
     """Samples to train on and samples held out; the latter are never trained on."""
     train, test = load_npz(path)
-    x, task = graph.tensor(graph.input), task_of(graph)
-    for data in (train, test):
-        if data is not None:
-            check_dataset(data, x.shape, task)
+    source, task = input_of(graph), task_of(graph)
+    train = fit_dataset(train, source, task)
     if test is not None:
-        return train, test
+        return train, fit_dataset(test, source, task)
     order = np.random.default_rng(seed).permutation(len(train))
     cut = max(1, round(len(train) * HELD_OUT))
     if cut == len(train):
         raise SparsetuneError("one sample is not enough: give at least two")
     held, kept = order[:cut], order[cut:]
     return train.part(kept), train.part(held)
-
-
-def _shaped(x: Array, graph: Graph) -> Array:
-    return x.reshape(len(x), *graph.tensor(graph.input).shape[1:])
 
 
 def _differing(target: Target, trained: bytes, test: Dataset, graph: Graph) -> int:
@@ -245,7 +240,8 @@ def _differing(target: Target, trained: bytes, test: Dataset, graph: Graph) -> i
             got.append(bytes.fromhex(event[1]["hex"][1:]))
 
     target.outputs(sample_file(few, task_of(graph)), on_line)
-    want = predict(trained, _shaped(few.x, graph)).astype(np.int8).tobytes()
+    outputs = as_graph_gives(graph, predict(trained, as_file_takes(graph, few.x)))
+    want = (outputs.astype(np.int16) - graph.shift(graph.output)).astype(np.int8).tobytes()
     ours = b"".join(got)
     if len(ours) != len(want):
         raise SparsetuneError(f"the board told {len(ours)} bytes of output, not {len(want)}")
