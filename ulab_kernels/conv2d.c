@@ -118,10 +118,10 @@ static int32_t column_change(const st_conv_geometry_t *g, const st_conv_params_t
 
 // row[in_c] += sum over out channels of dy * w_scale * w, for one output position and tap. The
 // tap's weights of output channel oc start at tap_weights + oc * filter_size.
-static void add_tap(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
-                    const int8_t *tap_weights, int32_t *row) {
+ST_HOT static void add_tap(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                           const int16_t *dy, const int8_t *tap_weights, int32_t *row) {
     const int32_t channels = st_group_inputs(g), outputs = st_group_outputs(g);
-    const int32_t filter_size = g->kernel_h * g->kernel_w * channels;
+    const int32_t filter_size = g->kernel_h * g->kernel_w * channels, zero = g->w_zero;
     int32_t oc = 0;
     for (int32_t *end = row + g->in_c; row < end; row += channels) {
         for (int32_t last = oc + outputs; oc < last; oc++, tap_weights += filter_size) {
@@ -129,7 +129,7 @@ static void add_tap(const st_conv_geometry_t *g, const st_conv_params_t *p, cons
                 continue;
             const int32_t d = (dy[oc] * (int32_t)p->scale_q15[oc] + (1 << 14)) >> 15;
             for (int32_t ic = 0; ic < channels; ic++)
-                row[ic] += d * (tap_weights[ic] - g->w_zero);
+                row[ic] += d * (tap_weights[ic] - zero);
         }
     }
 }
@@ -174,8 +174,8 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
 
 // row[n] += over all positions of one output channel and one tap (y, x, group): dy * (kept -
 // x_zero).
-static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                      const int32_t tap[3], int32_t *row) {
+ST_HOT static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                             const int32_t tap[3], int32_t *row) {
     int32_t dy_sum = 0;
     for (int32_t oy = 0; oy < g->out_h; oy++) {
         int32_t iy = oy * g->stride_h - g->pad_h + tap[0] * g->dilation_h;

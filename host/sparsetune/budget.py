@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .compile import active_operators
-from .cycles import Clock, step_cycles
+from .cycles import UPDATES, Clock, step_cycles
 from .graph import Graph, input_channels
 from .image import Image
 from .plan import LayerPlan, UpdatePlan
 from .program import Code, Const, Op, Program, Slot
 
-FORWARD_WEIGHTED = (Code.CONV2D, Code.DEPTHWISE_CONV2D, Code.FULLY_CONNECTED)
-UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE)
+FORWARD_WEIGHTED = (
+    *(Code.CONV2D, Code.DEPTHWISE_CONV2D, Code.FULLY_CONNECTED),
+    *(Code.CONV2D_COLUMNS, Code.FULLY_CONNECTED_COLUMNS),
+)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class StateUse:
 def state_use(program: Program, image: Image) -> StateUse:
     layers = program.layers
     weights = sum(_size(layer.weights) + _size(layer.residual) for layer in layers)
+    weights += sum(_size(layer.columns.pool) for layer in layers if layer.columns)
     biases = sum(_size(layer.bias) for layer in layers)
     return StateUse(weights, biases, image.state_bytes - weights - biases)
 

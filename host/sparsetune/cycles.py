@@ -13,14 +13,24 @@ from .program import Buffer, Code, Const, Flag, Op, Program
 
 BEHIND_RELU = 0.5  # share of the gradients that are not zero there, roughly
 # Those that do less where a gradient is zero; it is their second operand.
-SKIP_ZEROS = (Code.CONV2D_GRAD_INPUT, Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE)
-DENSE = (Code.CONV2D, Code.FULLY_CONNECTED, Code.CONV2D_GRAD_INPUT, Code.CONV2D_UPDATE)
+COLUMNS = (
+    *(Code.CONV2D_COLUMNS, Code.FULLY_CONNECTED_COLUMNS),
+    *(Code.CONV2D_COLUMNS_GRAD_INPUT, Code.CONV2D_COLUMNS_UPDATE),
+)
+SKIP_ZEROS = (
+    *(Code.CONV2D_GRAD_INPUT, Code.CONV2D_COLUMNS_GRAD_INPUT),
+    *(Code.CONV2D_UPDATE, Code.CONV2D_COLUMNS_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE),
+)
+DENSE = (
+    *(Code.CONV2D, Code.FULLY_CONNECTED, Code.CONV2D_GRAD_INPUT, Code.CONV2D_UPDATE, *COLUMNS),
+)
 WINDOWS = (
     *(Code.CONV2D, Code.FULLY_CONNECTED, Code.DEPTHWISE_CONV2D, Code.AVG_POOL, Code.MAX_POOL),
-    *(Code.CONV2D_GRAD_INPUT, Code.DEPTHWISE_CONV2D_GRAD_INPUT),
+    *(Code.CONV2D_GRAD_INPUT, Code.DEPTHWISE_CONV2D_GRAD_INPUT, *COLUMNS[:3]),
     *(Code.AVG_POOL_GRAD_INPUT, Code.MAX_POOL_GRAD_INPUT),
 )
-UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE)
+UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE, Code.CONV2D_COLUMNS_UPDATE)
+RESIZES = (Code.RESIZE, Code.RESIZE_GRAD_INPUT)
 OTHER = "other"  # of operators that nobody has measured
 
 
@@ -93,6 +103,8 @@ def work_of(op: Op, share: float = 1.0) -> Work:
         return Work(0, 0, _size(op.words[2]))
     if op.code == Code.COPY:
         return _copy_work(op)
+    if op.code in RESIZES:
+        return _resize_work(op)
     return Work(0, 0, max(_size(word) for word in op.words))
 
 
@@ -162,7 +174,8 @@ def _backward_work(op: Op, share: float) -> Work:
 def _update_work(op: Op, share: float) -> Work:
     """The innermost loop runs along the chosen channels; a weight whose sum is zero is not moved.
     The biases' sums are one addition for each output."""
-    g, chosen, bias = _window(op), op.words[5], op.words[8]
+    bias = op.words[7 if op.code == Code.CONV2D_COLUMNS_UPDATE else 8]
+    g, chosen = _window(op), op.words[5]
     assert isinstance(chosen, int)
     filters = g.out_c if op.code in DENSE else g.out_c // g.in_c
     sums = g.out_h * g.out_w * g.out_c if bias is not None else 0
@@ -178,6 +191,14 @@ def _copy_work(op: Op) -> Work:
     assert isinstance(params, Const)
     counts = struct.unpack_from("<4i", params.data)
     return Work(0, prod(counts[:3]), prod(counts))
+
+
+def _resize_work(op: Op) -> Work:
+    """Forward four inputs for each output; in the gradient each output is met about as often."""
+    params = op.words[0]
+    assert isinstance(params, Const)
+    in_h, in_w, channels, out_h, out_w = struct.unpack("<5i", params.data)
+    return Work(out_h * out_w * channels, out_h * out_w, in_h * in_w * channels)
 
 
 def _strip_work(ops: list[Op], at: int) -> Work:

@@ -37,6 +37,7 @@ KINDS = {
     "mask": Kind("clamp mask", "bit", "operator"),
     "winner": Kind("places of maxima", "uint8", "operator"),
     "kept": Kind("kept channels", "int8", "operator"),
+    "filter": Kind("one filter", "int8", ""),
     "target": Kind("target of the sample", "int8", ""),
 }
 WINDOW = Kind("rows of a map", "int8", "tensor")  # the few that a strip needs at a time

@@ -47,6 +47,8 @@ def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator) -> str
         return "gradient passes"
     bias = ["bias"] if layer.bias else []
     share = f"{layer.channels}/{input_channels(graph, op)} input channels"
+    if layer.slots:
+        share = f"{share} ({layer.slots} in RAM)"
     return "trains " + ", ".join([share, *bias] if layer.channels else bias)
 
 
