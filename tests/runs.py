@@ -20,12 +20,13 @@ from sparsetune.plan import UpdatePlan, default_plan, leave_in_flash
 from sparsetune.push import push_file, push_rom
 from sparsetune.rate import suggest_rate
 from sparsetune.tflite import read_tflite
-from sparsetune.twin import Twin
+from sparsetune.transfer import BOARD_TRAINED, pull_checkpoint
+from sparsetune.twin import STORE_BYTES, Twin
 from sparsetune_device.telemetry import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "host" / "sparsetune" / "models" / "digits_int8.tflite"
-CKPT = "/sparsetune/trained.ckpt"
+CKPT = BOARD_TRAINED
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,13 @@ def kws_task(shared: Path, steps: int = 200, seed: int = 1) -> Task:
 
 
 def kws_in_flash_task(shared: Path, steps: int = 20) -> Task:
-    """The same with its large layers left in flash."""
+    """The same with its large layers left in flash, and channels that take turns in RAM."""
     task = kws_task(shared, steps)
     sets = {"x_train": task.train.x, "y_train": task.train.y}
     sets |= {"x_test": task.test.x, "y_test": task.test.y}
-    plan = leave_in_flash(task.graph, default_plan(task.graph, 6))
-    assert any(layer.slots for layer in plan.layers)
-    return make_task(task.model, sets, lambda g: plan, **task.options)
+    plan = leave_in_flash(task.graph, default_plan(task.graph, 6, 0.25), STORE_BYTES)
+    assert any(layer.reach for layer in plan.layers)
+    return make_task(task.model, sets, lambda g: plan, **{**task.options, "hold": 1})
 
 
 def cifar_task(shared: Path, steps: int = 20, seed: int = 1) -> Task:
@@ -174,7 +175,7 @@ def board_train(board: Board, task: Task) -> tuple[list[str], bytes]:
     """(lines, checkpoint) of the run on a board."""
     push(board, task)
     lines = board_call(board, "train", "/sparsetune/train.dat", save_to=CKPT, **task.options)
-    return lines, board.read_file(CKPT)
+    return lines, pull_checkpoint(board)
 
 
 def board_outputs(board: Board, samples: bytes, checkpoint: str | None = None) -> bytes:

@@ -99,7 +99,8 @@ def test_descriptions_are_complete() -> None:
     assert "pico" in board_names()
     for name in board_names():
         spec = load_spec(name)
-        assert spec.firmware_bytes + spec.romfs_bytes + spec.filesystem_bytes == spec.flash_bytes
+        parts = spec.firmware_bytes, spec.romfs_bytes, spec.filesystem_bytes, spec.store_bytes
+        assert sum(parts) == spec.flash_bytes
 
 
 def test_pico_agrees_with_its_firmware(spec: BoardSpec) -> None:
@@ -111,7 +112,10 @@ def test_pico_agrees_with_its_firmware(spec: BoardSpec) -> None:
         return int(found[1]) * 1024
 
     assert spec.romfs_bytes == kilobytes("MICROPY_HW_ROMFS_BYTES")
-    assert spec.filesystem_bytes == kilobytes("MICROPY_HW_FLASH_STORAGE_BYTES")
+    storage = kilobytes("MICROPY_HW_FLASH_STORAGE_BYTES")
+    assert spec.filesystem_bytes + spec.store_bytes == storage
+    boot = (ROOT / "boards" / "SPARSETUNE_PICO" / "modules" / "_boot.py").read_text()
+    assert f"STORE = {spec.store_bytes // 1024} * 1024" in boot
 
 
 def test_unknown_board() -> None:

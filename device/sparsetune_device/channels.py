@@ -16,8 +16,7 @@ class _Walk:
 
     def __init__(self, layer):
         self.layer = layer
-        # Of a layer that stays in flash as many channels learn as there is room for in RAM.
-        self.count = layer.slots if layer.has_columns else layer.in_channels
+        self.count = layer.count  # of a layer that stays in flash not all may learn
         self.windows = (self.count + layer.chosen - 1) // layer.chosen
         self.order = bytearray(2 * self.count)
         self.view = memoryview(self.order)  # whose slices are no copies

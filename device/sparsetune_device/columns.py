@@ -11,15 +11,40 @@ from array import array
 import sparsetune_kernels as kernels
 
 IN_STATE = 1 << 29
-NOWHERE = 7  # upper three bits of a reference
+IN_STORE = 4  # upper three bits of a reference
+PAGE = 256
+OFFSET = 0x1FFFFFFF
+NOWHERE = 7
 FREE = 0xFFFF
+
+
+def open_columns(engine, flash=None, run=None):
+    """(the layers that stay in flash, the store where the plan needs one, else None). flash: an
+    object like rp2.Flash, or what the board has. run: that of a checkpoint, to go on with."""
+    image = engine.image
+    columns = [Columns(layer, image, engine.state) for layer in image.layers if layer.has_columns]
+    if not any(layer.layer.count > layer.layer.slots for layer in columns):
+        return columns, None
+    from .store import Store, find_flash  # RAM for its code only where it is needed
+
+    flash = flash or find_flash()
+    if flash is None:
+        raise ValueError("this firmware has no room in flash for trained channels: flash "
+                         "sparsetune's own, or plan again with --no-store")
+    store = Store(flash, {layer.layer.operator: layer for layer in columns}, run)
+    for layer in columns:
+        layer.store = store
+    engine.store = store.data
+    if run is not None:
+        store.recover()
+    return columns, store
 
 
 class Columns:
     """The slots of one layer. state: the engine's. store: None, or where columns go that must leave
-    their slot (an object with put(layer, channel, column) and get(ref))."""
+    their slot (store.Store)."""
 
-    def __init__(self, layer, image, state, store=None):
+    def __init__(self, layer, image, state):
         self.layer = layer
         self.image = image
         self.state = state
@@ -27,22 +52,27 @@ class Columns:
         at = layer.channels_at
         self.wanted = self.view[at : at + 2 * layer.chosen]  # the policy writes it
         self.table = self.view[layer.table_at : layer.table_at + 4 * layer.in_channels]
-        self.store = store
+        self.store = None
+        # Page of each channel's newest record in the store; 0, where a sector's head is, for none.
+        self.newest = array("H", [0] * layer.in_channels)
         self.taps = layer.column_bytes // layer.out_channels
         self.owner = array("H", [FREE] * layer.slots)  # channel in each slot
         self.next = 0  # slot that is given away next
         for channel in range(layer.in_channels):
-            ref = self._ref(channel)
+            ref = self.ref(channel)
             if ref >> 29 == 1:
                 self.owner[self._slot_of(ref)] = channel
 
     def bring(self):
-        """Makes room in RAM for the channels that the policy has chosen, and fills it."""
-        wanted, table = self.wanted, self.table
+        """Makes room in RAM for the channels that the policy has chosen, and fills it. Returns
+        whether any had to be brought."""
+        wanted, table, moved = self.wanted, self.table, False
         for i in range(self.layer.chosen):
             channel = wanted[2 * i] | wanted[2 * i + 1] << 8
             if table[4 * channel + 3] >> 5 != 1:  # the upper bits alone: no step allocates
                 self._fill(self._free_slot(), channel)
+                moved = True
+        return moved
 
     def _free_slot(self):
         """A slot that no chosen channel owns, emptied."""
@@ -78,7 +108,7 @@ class Columns:
                     self.image.data, begin, self.taps * layer.in_channels, layer.out_channels,
                 )
         else:
-            column = self.store.get(self._ref(channel), layer.column_bytes)
+            column = self.store.get(self.ref(channel), layer.column_bytes)
             self.view[at : at + layer.column_bytes] = column
         self.owner[slot] = channel
         self._set_ref(channel, IN_STATE | at)
@@ -87,9 +117,30 @@ class Columns:
         return self.layer.pool_at + slot * self.layer.column_bytes
 
     def _slot_of(self, ref):
-        return ((ref & 0x1FFFFFFF) - self.layer.pool_at) // self.layer.column_bytes
+        return ((ref & OFFSET) - self.layer.pool_at) // self.layer.column_bytes
 
-    def _ref(self, channel):
+    def found(self, channel, ref):
+        """The store has a record of a channel, newer than all before."""
+        self.newest[channel] = (ref & OFFSET) // PAGE
+        if self.ref(channel) >> 29 != 1:  # what is in RAM is newer still
+            self._set_ref(channel, ref)
+
+    def is_newest(self, channel, offset):
+        return self.newest[channel] == offset // PAGE
+
+    def in_store(self, channel):
+        """The column of a channel that lies in the store, else None."""
+        ref = self.ref(channel)
+        return self.store.get(ref, self.layer.column_bytes) if ref >> 29 == IN_STORE else None
+
+    def lost(self):
+        """Channels that should be in the store, and are not."""
+        newest = self.newest
+        return sum(
+            1 for i in range(len(newest)) if not newest[i] and self.ref(i) >> 29 == IN_STORE
+        )
+
+    def ref(self, channel):
         return struct.unpack_from("<I", self.state, self.layer.table_at + 4 * channel)[0]
 
     def _set_ref(self, channel, ref):

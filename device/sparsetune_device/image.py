@@ -19,6 +19,7 @@ class Layer:
         self.operator, self.in_channels, self.out_channels, self.chosen = words[:4]
         self.channels_at = words[4]
         self.table_at, self.pool_at, self.slots, self.base_at, self.column_bytes = words[9:14]
+        self.count = words[14]  # channels that learn in all
 
     @property
     def has_columns(self):

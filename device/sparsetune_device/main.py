@@ -10,7 +10,6 @@ import sparsetune_kernels as kernels
 from .channels import make_policy
 from .checkpoint import Keeper, load
 from .clock import now_us, since_us
-from .columns import Columns
 from .data import Order, Samples
 from .engine import Engine
 from .image import open_image
@@ -19,6 +18,7 @@ from .telemetry import event_line, parse, step_line
 
 WINDOW = 64  # steps over which the running accuracy is taken
 COLLECT_EVERY = 4  # steps between garbage collections
+HAS_HEAP = hasattr(gc, "mem_free")  # MicroPython; CPython looks after itself
 
 
 class Accuracy:
@@ -46,10 +46,10 @@ class Memory:
         self.free_min = None
 
     def look(self):
-        if hasattr(gc, "mem_free"):
+        if HAS_HEAP:
             free = gc.mem_free()
             self.free_min = free if self.free_min is None else min(self.free_min, free)
-        gc.collect()
+            gc.collect()
 
     def tell(self, engine, out):
         if self.free_min is None:
@@ -61,30 +61,33 @@ class Memory:
 
 COUNTS_RIGHT = ("softmax", "bce")  # losses for which an answer is right or wrong
 DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
-            "warmup": 0}
+            "warmup": 0, "hold": 0}
+HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
-          save_to=None, save_every=100, resume=False, out=print):
+          hold=None, save_to=None, save_every=100, resume=False, flash=None, out=print):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
     all that is random (1). policy: see channels.py (cyclic). schedule, warmup: see schedule.py
-    (cosine, 0). save_to: checkpoint path, written every save_every steps (0: at the end only), at
+    (cosine, 0). hold: steps for which the policy's channels stay (1; HOLD where trained channels
+    go to flash). save_to: checkpoint path, written every save_every steps (0: at the end only), at
     the end and when interrupted. resume: go on from that checkpoint, with its run's settings where
-    none are given; without it, the checkpoint of an earlier run is kept as PATH.old.
+    none are given; without it, the checkpoint of an earlier run is kept as PATH.old. flash: where
+    trained channels go that have no room in RAM, see store.py (what the board has).
     """
     gc.collect()
     memory = Memory()
     engine = Engine(open_image(image))
     first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
-             "warmup": warmup}
+             "warmup": warmup, "hold": hold}
     settings = merge(given, stored)
     steps = settings["steps"]
     if first >= steps:
         raise ValueError("all %d steps are done: ask for more steps" % steps)
-    run = Run(engine, Samples(data, engine.image), settings)
+    run = Run(engine, Samples(data, engine.image), settings, flash)
     run.step = first
     keeper = Keeper(save_to, resume) if save_to else None
     out(event_line("start", image=engine.image.crc, samples=run.samples.count, first=first,
@@ -101,6 +104,8 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
             out(event_line("saved", path=save_to, step=run.step))
     memory.look()
     memory.tell(engine, out)
+    if run.store:
+        run.store.tell(out)
     out(event_line("done", steps=run.step))
 
 
@@ -116,7 +121,7 @@ def merge(given, stored):
 class Run:
     """The state of a training run beside the engine's own."""
 
-    def __init__(self, engine, samples, settings):
+    def __init__(self, engine, samples, settings, flash=None):
         self.engine = engine
         self.samples = samples
         self.seed = seed = settings["seed"]
@@ -125,11 +130,8 @@ class Run:
         steps, warmup = settings["steps"], settings["warmup"]
         self.rates = Schedule(settings["schedule"], rate, steps, warmup)
         self.order = Order(samples.count, seed)
-        self.columns = [
-            Columns(layer, engine.image, engine.state)
-            for layer in engine.image.layers
-            if layer.has_columns
-        ]
+        self.columns, self.store = open_columns(engine, flash, settings.pop("store", None))
+        self.hold = settings["hold"] or (HOLD if self.store else 1)
         self.accuracy = Accuracy()
         self.counts_right = engine.image.loss in COUNTS_RIGHT
         # A policy that is a class has no text that could be written down.
@@ -156,9 +158,19 @@ class Run:
         if keeper.saved == self.step:
             return
         gc.collect()  # a file takes a few KB of buffers: not on top of garbage, and given back
-        settings = event_line("run", **self.settings)
+        # The number by which the columns in flash are known as this run's.
+        store = {"store": self.store.run} if self.store else {}
+        settings = event_line("run", **self.settings, **store)
         keeper.save(self.engine.image, self.engine.state, self.step, settings)
         gc.collect()
+
+    def bring(self):
+        """Columns of the chosen channels into RAM. That allocates: it happens between steps."""
+        moved = False
+        for columns in self.columns:
+            moved |= columns.bring()
+        if moved and HAS_HEAP:
+            gc.collect()
 
     def one_step(self):
         """Returns (loss in units of 1/65536, 1 if the answer was right else 0)."""
@@ -168,9 +180,8 @@ class Run:
             self.epoch = epoch
             self.order.shuffle(epoch)
         label = self.samples.load(self.order.order[at], engine.sample, engine.target)
-        self.policy.choose(self.step, engine.state)
-        for columns in self.columns:
-            columns.bring()
+        self.policy.choose(self.step // self.hold, engine.state)
+        self.bring()
         seed = kernels.random(self.seed, self.step)
         loss, answer = engine.step(label, self.rates.rate(self.step), seed)
         self.step += 1
@@ -182,15 +193,41 @@ def is_right(image, label, answer):
     return int(answer == (label if image.loss == "softmax" else 1))
 
 
-def evaluate(image, data, checkpoint=None, outputs=False, out=print):
+def tell_columns(image, checkpoint, flash=None, out=print):
+    """Tells every trained column that a checkpoint has in flash, as hexadecimal int8."""
+    engine = Engine(open_image(image))
+    for layer in load_trained(engine, checkpoint, flash):
+        for channel in range(layer.layer.in_channels):
+            column = layer.in_store(channel)
+            if column is not None:
+                hex = "x" + bytes(column).hex()
+                out(event_line("column", op=layer.layer.operator, channel=channel, hex=hex))
+
+
+def open_columns(engine, flash=None, run=None):
+    """See columns.py, whose code takes RAM only where a layer stays in flash."""
+    if not any(layer.has_columns for layer in engine.image.layers):
+        return (), None
+    from .columns import open_columns
+
+    return open_columns(engine, flash, run)
+
+
+def load_trained(engine, checkpoint, flash=None):
+    """Brings what was learnt into the engine; returns its layers that stay in flash."""
+    settings = (parse(load(checkpoint, engine.image, engine.state)[1]) or ("", {}))[1]
+    return open_columns(engine, flash, settings.get("store", 0))[0]
+
+
+def evaluate(image, data, checkpoint=None, outputs=False, flash=None, out=print):
     """Runs the model over all samples and tells the mean loss and how many it got right.
 
     checkpoint: path of what was learnt, else the model as it came. outputs: also tell the raw
-    output of every sample, as hexadecimal int8.
+    output of every sample, as hexadecimal int8. flash: as for train.
     """
     engine = Engine(open_image(image))
     if checkpoint:
-        load(checkpoint, engine.image, engine.state)
+        load_trained(engine, checkpoint, flash)
     samples = Samples(data, engine.image)
     correct, loss = 0, 0
     for i in range(samples.count):

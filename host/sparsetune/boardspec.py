@@ -37,6 +37,7 @@ class BoardSpec:
     firmware_bytes: int
     romfs_bytes: int
     filesystem_bytes: int
+    store_bytes: int
     usb_vendor: int
     usb_product: int
     flash_method: str
@@ -86,6 +87,7 @@ def _spec(table: dict[str, Any]) -> BoardSpec:
         firmware_bytes=flash["firmware"],
         romfs_bytes=flash["romfs"],
         filesystem_bytes=flash["filesystem"],
+        store_bytes=flash.get("store", 0),
         usb_vendor=usb["vendor"],
         usb_product=usb["product"],
         flash_method=boot["method"],

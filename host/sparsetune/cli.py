@@ -37,6 +37,7 @@ from sparsetune.transfer import (
     BOARD_IMAGE,
     BOARD_TEST,
     BOARD_TRAINED,
+    pull_checkpoint,
     push_data,
     push_image,
     push_policy,
@@ -266,7 +267,8 @@ def run_pull(args: argparse.Namespace) -> None:
     with Board.connect(args.port) as board:
         if args.remote == BOARD_TRAINED and not board.has_file(BOARD_TRAINED):
             raise SparsetuneError("the board holds no checkpoint: train first (sparsetune train)")
-        data = board.read_file(args.remote)
+        ours = args.remote == BOARD_TRAINED
+        data = pull_checkpoint(board) if ours else board.read_file(args.remote)
     local = args.output or Path(args.remote.rsplit("/", 1)[-1])
     write_whole(local, data)
     print(f"{local}: {len(data):,} bytes")
@@ -327,6 +329,9 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ratio", type=float, help="share of input channels a step trains (0.5)")
     parser.add_argument(
         "--biases", type=_count, metavar="N", help="train the biases of the last N layers too"
+    )
+    parser.add_argument(
+        "--no-store", action="store_true", help="keep no trained channels in flash (stock firmware)"
     )
 
 

@@ -22,6 +22,7 @@ from .picture import draw
 from .plan import (
     UpdatePlan,
     check_plan,
+    check_store,
     default_plan,
     load_plan,
     plan_within,
@@ -118,13 +119,15 @@ def choose_plan(
     """The plan that the arguments ask for. data: the samples, if they are known already. Raises
     SparsetuneError when it does not fit the board, or --ram."""
     limit = _limit(args, spec)
+    store = 0 if getattr(args, "no_store", False) else spec.store_bytes
 
     def fits(candidate: UpdatePlan) -> bool:
         return _use(compile_image(graph, candidate), spec, data).used <= limit
 
-    chosen = _asked_for(graph, args) or plan_within(graph, fits)
+    chosen = _asked_for(graph, args) or plan_within(graph, fits, store)
     chosen = replace(chosen, loss=graph.loss)
     check_plan(graph, chosen)
+    check_store(graph, chosen, store)
     rate = choose_rate(graph, chosen, read_file(args.model), data)
     layout = compile_image(graph, chosen, rate)
     if _use(layout, spec, data).used > limit:
@@ -165,6 +168,7 @@ def describe_plan(
         channels = input_channels(graph, op)
         bias = "and bias" if layer.bias else "no bias"
         bias += f", in flash but for {layer.slots} channels" if layer.slots else ""
+        bias += f", {layer.reach} take turns" if layer.reach else ""
         lines.append(
             f"trains operator {op.index:>2} {op.kind:<18} "
             f"{layer.channels}/{channels} input channels a step, {bias}"

@@ -26,7 +26,8 @@ LOSS_CODES = (Code.LOSS, Code.MSE, Code.BCE)
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """Where one trained layer lives in the state buffer; ABSENT where it has no such part."""
+    """Where one trained layer lives in the state buffer; ABSENT where it has no such part. count:
+    input channels that learn in all."""
 
     operator: int
     in_channels: int
@@ -42,6 +43,7 @@ class LayerRecord:
     slots: int
     base_at: int
     column_bytes: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,7 @@ def _layer_record(layer: TrainedLayer) -> bytes:
     ]
     c = layer.columns
     words += [c.table.offset, c.pool.offset, c.slots, c.base.offset, c.size] if c else [ABSENT] * 5
+    words.append(c.count if c else layer.in_channels)
     return struct.pack(f"<{LAYER_WORDS}I", *words, *[0] * (LAYER_WORDS - len(words)))
 
 
@@ -261,7 +264,7 @@ def parse_image(data: bytes, name: str = "image") -> Image:
         raise SparsetuneError(f"{name} is damaged (size or checksum): build it again")
     w = struct.unpack_from("<14I", data, CRC_FROM)
     records = [
-        LayerRecord(*struct.unpack_from("<14I", data, w[12] + 4 * LAYER_WORDS * i))
+        LayerRecord(*struct.unpack_from("<15I", data, w[12] + 4 * LAYER_WORDS * i))
         for i in range(w[13])
     ]
     shape = tuple(n for n in struct.unpack_from("<4I", data, 112) if n)

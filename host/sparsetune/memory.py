@@ -38,4 +38,7 @@ def predict(image: Image, samples: int, spec: BoardSpec) -> RamUse:
 
 
 def _order_bytes(layer: LayerRecord) -> int:
-    return 2 * layer.in_channels if layer.channels_at != ABSENT else 0
+    """Bytes of the policy's order of channels, and of what columns.py knows of a layer."""
+    order = 2 * layer.count if layer.channels_at != ABSENT else 0
+    known = 2 * (layer.in_channels + layer.slots) if layer.table_at != ABSENT else 0
+    return order + known

@@ -48,7 +48,7 @@ def _policy_name(policy: str) -> str:
 
 def _settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """`--set` arguments as keywords of the device's train(). Raises SparsetuneError for others."""
-    known = set(inspect.signature(train).parameters) - {"image", "data", "out"}
+    known = set(inspect.signature(train).parameters) - {"image", "data", "out", "flash"}
     for name, _ in pairs:
         if name not in known:
             choices = ", ".join(sorted(known))

@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sparsetune_device.store import PAGE
+
 from .errors import SparsetuneError
 from .graph import Graph, Operator, input_channels
+from .store_room import Kept, fits
 
 LARGE_LAYER = 4096  # weights: smaller ones are worth their place in RAM
 
@@ -18,12 +21,15 @@ LARGE_LAYER = 4096  # weights: smaller ones are worth their place in RAM
 class LayerPlan:
     """One trained layer. operator: its index in the model. channels: input channels whose weights
     a step updates (0: only the bias). bias: whether the bias is trained. slots: 0 for all of its
-    weights in RAM; else the layer stays in flash, and RAM holds those of so many channels."""
+    weights in RAM; else the layer stays in flash, and RAM holds those of so many channels. reach:
+    channels that learn in all, where that are more than slots: they take turns, and what has left
+    RAM is in the board's store in flash."""
 
     operator: int
     channels: int
     bias: bool = True
     slots: int = 0
+    reach: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,15 +114,21 @@ def _check_layer(graph: Graph, op: Operator, layer: LayerPlan) -> None:
             f"the plan gives operator {op.index} {layer.slots} slots for {layer.channels} channels "
             f"a step: choose {max(1, layer.channels)} to {channels}"
         )
+    if layer.reach and not 0 < layer.slots < layer.reach <= channels:
+        raise SparsetuneError(
+            f"the plan gives operator {op.index} a reach of {layer.reach} channels: choose more "
+            f"than its slots and at most {channels}, or 0"
+        )
     if layer.bias and graph.bias_of(op) is None:
         raise SparsetuneError(
             f"the plan trains the bias of operator {op.index}, which has none: set bias to false"
         )
 
 
-def leave_in_flash(graph: Graph, plan: UpdatePlan) -> UpdatePlan:
-    """The plan with its large layers in flash, and RAM for the channels of one step alone; those
-    are the ones that learn. Of a fully connected layer an eighth, as it has no ratio."""
+def leave_in_flash(graph: Graph, plan: UpdatePlan, store_bytes: int = 0) -> UpdatePlan:
+    """The plan with its large layers in flash, and RAM for the channels of one step alone. Of a
+    fully connected layer that is an eighth, as it has no ratio. Other channels learn too, the last
+    layers' first, as far as the board's store has room for them."""
     layers = []
     for layer in plan.layers:
         op = graph.operator(layer.operator)
@@ -126,7 +138,37 @@ def leave_in_flash(graph: Graph, plan: UpdatePlan) -> UpdatePlan:
             slots = max(1, layer.channels // 8 if whole else layer.channels)
             layer = replace(layer, channels=slots, slots=slots)
         layers.append(layer)
-    return replace(plan, layers=tuple(layers))
+    return _reaching(graph, replace(plan, layers=tuple(layers)), store_bytes)
+
+
+def _reaching(graph: Graph, plan: UpdatePlan, store_bytes: int) -> UpdatePlan:
+    kept: list[Kept] = []
+    for layer in reversed(plan.layers):
+        channels = input_channels(graph, graph.operator(layer.operator))
+        more = Kept(channels, column_bytes(graph, layer))
+        if layer.slots and more.channels > layer.slots and fits([*kept, more], store_bytes):
+            kept.append(more)
+            reaching = replace(layer, reach=more.channels)
+            layers = tuple(reaching if other is layer else other for other in plan.layers)
+            plan = replace(plan, layers=layers)
+    return plan
+
+
+def column_bytes(graph: Graph, layer: LayerPlan) -> int:
+    """Of the weights of one input channel."""
+    op = graph.operator(layer.operator)
+    return graph.tensor(op.inputs[1]).size // input_channels(graph, op)
+
+
+def check_store(graph: Graph, plan: UpdatePlan, store_bytes: int) -> None:
+    """Raises SparsetuneError when what is to learn has no room in the board's store."""
+    kept = [Kept(p.reach, column_bytes(graph, p)) for p in plan.layers if p.reach]
+    if not fits(kept, store_bytes):
+        need = sum(k.pages for k in kept) * PAGE
+        raise SparsetuneError(
+            f"the plan keeps up to {need:,} bytes of trained channels in flash, the board's store "
+            f"of {store_bytes:,} has no room for that: give its layers a smaller reach"
+        )
 
 
 def _is_one_group(graph: Graph, op: Operator) -> bool:
@@ -135,19 +177,21 @@ def _is_one_group(graph: Graph, op: Operator) -> bool:
     return graph.tensor(op.inputs[0]).shape[-1] == input_channels(graph, op)
 
 
-def plan_within(graph: Graph, fits: Callable[[UpdatePlan], bool]) -> UpdatePlan:
+def plan_within(
+    graph: Graph, is_small_enough: Callable[[UpdatePlan], bool], store_bytes: int = 0
+) -> UpdatePlan:
     """The default plan, cut back until it fits: first fewer channels, then fewer layers, then with
-    layers that stay in flash. The smallest is returned as it is, for the caller to say by how much
-    it does not fit."""
+    layers that stay in flash. store_bytes: flash for channels that take turns in RAM. The smallest
+    is returned as it is, for the caller to say by how much it does not fit."""
     ratios = (0.5, 0.25, 0.125)
     in_ram = [default_plan(graph, last, ratio) for last in (6, 4, 2) for ratio in ratios]
     in_flash = [
-        leave_in_flash(graph, default_plan(graph, last, ratio))
+        leave_in_flash(graph, default_plan(graph, last, ratio), store_bytes)
         for last in (6, 4, 2, 1)
         for ratio in ratios
     ]
     candidates = [*in_ram, *in_flash[:9], default_plan(graph, 1), *in_flash[9:]]
-    return next((plan for plan in candidates if fits(plan)), candidates[-1])
+    return next((plan for plan in candidates if is_small_enough(plan)), candidates[-1])
 
 
 def save_plan(plan: UpdatePlan) -> bytes:
@@ -169,7 +213,8 @@ def load_plan(path: Path) -> UpdatePlan:
 def _from_json(data: dict[str, Any]) -> UpdatePlan:
     layers = tuple(
         LayerPlan(
-            int(p["operator"]), int(p["channels"]), bool(p["bias"]), int(p.get("slots", 0))
+            *(int(p["operator"]), int(p["channels"]), bool(p["bias"])),
+            *(int(p.get("slots", 0)), int(p.get("reach", 0))),
         )
         for p in data["layers"]
     )

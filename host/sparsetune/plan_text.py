@@ -48,7 +48,8 @@ def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator) -> str
     bias = ["bias"] if layer.bias else []
     share = f"{layer.channels}/{input_channels(graph, op)} input channels"
     if layer.slots:
-        share = f"{share} ({layer.slots} in RAM)"
+        turns = f", {layer.reach} in turn" if layer.reach else ""
+        share = f"{share} ({layer.slots} in RAM{turns})"
     return "trains " + ", ".join([share, *bias] if layer.channels else bias)
 
 

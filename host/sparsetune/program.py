@@ -120,13 +120,15 @@ class Op:
 @dataclass(frozen=True)
 class Columns:
     """Of a layer that stays in flash (ulab_kernels/columns.h): where its trained channels are, room
-    for `slots` columns of `size` bytes in the state, and its weights as they came."""
+    for `slots` columns of `size` bytes in the state, and its weights as they came. count: channels
+    that learn in all."""
 
     table: Slot
     pool: Slot
     slots: int
     size: int
     base: Const
+    count: int
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.files import read_file
 from sparsetune.image import parse_image
 from sparsetune.options import policy_file
+from sparsetune.pulled import Line, complete
 from sparsetune.push import push_file, push_rom
 
 ROM_IMAGE = "model.img"
@@ -71,6 +72,19 @@ def push_policy(board: Board, policy: str | None) -> None:
     path = policy_file(policy)
     if path is not None:
         push_file(board, f"/{path.name}", read_file(path))
+
+
+def pull_checkpoint(board: Board) -> bytes:
+    """What the board learnt, complete (pulled.py)."""
+
+    def tell(out: Line) -> None:
+        board.stream(
+            "from sparsetune_device.main import tell_columns\n"
+            f"tell_columns({BOARD_IMAGE!r}, {BOARD_TRAINED!r})",
+            out,
+        )
+
+    return complete(board.read_file(BOARD_TRAINED), tell)
 
 
 def sample_bytes(path: Path, image: bytes | None) -> bytes:

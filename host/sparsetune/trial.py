@@ -7,7 +7,10 @@ model in ten steps, and no rule of ours foretells it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from sparsetune_device.channels import make_policy
 from sparsetune_device.engine import Engine
 from sparsetune_device.image import Image as DeviceImage
 from sparsetune_device.schedule import parse_rate
@@ -30,7 +33,8 @@ def try_rates(graph: Graph, plan: UpdatePlan, data: Dataset) -> str:
     """The rate, as decimal text, after which the loss on a few training samples is smallest,
     divided by CAUTION."""
     some = data.part(np.random.default_rng(0).permutation(len(data))[:SAMPLES])
-    image = compile_image(graph, plan).image
+    in_ram = tuple(replace(layer, slots=0, reach=0) for layer in plan.layers)
+    image = compile_image(graph, replace(plan, layers=in_ram)).image
     start = _loss_after(graph, image, some, None)
     best, best_loss = RATES[0], start
     for rate in RATES:
@@ -52,9 +56,11 @@ def choose_rate(graph: Graph, plan: UpdatePlan, model: bytes, data: Dataset | No
 def _loss_after(graph: Graph, image: bytes, data: Dataset, rate: str | None) -> float:
     """Mean loss on the samples after a run over them."""
     engine = Engine(DeviceImage(image))
+    policy = make_policy("cyclic", engine.image.layers, 1)
     order = np.random.default_rng(1).integers(0, len(data), STEPS if rate else 0)
     for step, i in enumerate(order):
         label = _load(engine, graph, data.part(slice(i, i + 1)))
+        policy.choose(step, engine.state)
         engine.step(label, parse_rate(rate), step)
     labels = (_load(engine, graph, data.part(slice(i, i + 1))) for i in range(len(data)))
     return float(np.mean([engine.measure(label)[0] for label in labels]))

@@ -30,6 +30,7 @@ from .transfer import (
     BOARD_DATA,
     BOARD_IMAGE,
     BOARD_TRAINED,
+    pull_checkpoint,
     push_data,
     push_image,
     push_policy,
@@ -71,7 +72,7 @@ class OnBoard:
         push_policy(self.board, self.policy)
         call = self._call("train", BOARD_DATA, save_to=BOARD_TRAINED, **options)
         self.board.stream(call, out)
-        return self.board.read_file(BOARD_TRAINED)
+        return pull_checkpoint(self.board)
 
     def outputs(self, samples: bytes, out: Line) -> None:
         push_data(self.board, BOARD_CHECK, samples)
@@ -90,11 +91,12 @@ class OnBoard:
 class OnTwin:
     """The device package on this computer."""
 
-    def __init__(self) -> None:
+    def __init__(self, store_bytes: int) -> None:
         self.twin: Twin | None = None
+        self.store_bytes = store_bytes
 
     def push(self, image: bytes, samples: bytes) -> None:
-        self.twin = Twin(image, samples)
+        self.twin = Twin(image, samples, self.store_bytes)
 
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         assert self.twin
@@ -149,7 +151,7 @@ class Result:
 def tune(args: argparse.Namespace) -> None:
     """`sparsetune tune`."""
     if args.twin:
-        result = run(args, OnTwin(), "twin")
+        result = run(args, OnTwin(load_spec(args.board).store_bytes), "twin")
     else:
         with Board.connect(args.port) as board:
             result = run(args, OnBoard(board, args.policy), board.port)

@@ -10,14 +10,21 @@ from typing import Any
 import sparsetune_device.main as device
 
 from .errors import SparsetuneError
+from .nor_flash import NorFlash
+from .pulled import complete
 
 Line = Callable[[str], None]
 
 
-class Twin:
-    """A board made of files in a folder. image, samples: contents of the two pushed files."""
+STORE_BYTES = 128 * 1024
 
-    def __init__(self, image: bytes, samples: bytes) -> None:
+
+class Twin:
+    """A board made of files in a folder. image, samples: contents of the two pushed files.
+    store_bytes: flash for trained channels."""
+
+    def __init__(self, image: bytes, samples: bytes, store_bytes: int = STORE_BYTES) -> None:
+        self.flash = NorFlash(store_bytes)
         self._folder = tempfile.TemporaryDirectory(prefix="sparsetune-")
         self.path = Path(self._folder.name)
         (self.path / "model.img").write_bytes(image)
@@ -37,7 +44,16 @@ class Twin:
         self._run(
             device.train, "train.dat", out=out, save_to=self._file("trained.ckpt"), **options
         )
-        return (self.path / "trained.ckpt").read_bytes()
+        return self.pull()
+
+    def pull(self) -> bytes:
+        """The checkpoint, complete."""
+        path = self._file("trained.ckpt")
+
+        def tell(out: Line) -> None:
+            device.tell_columns(self._file("model.img"), path, flash=self.flash, out=out)
+
+        return complete(Path(path).read_bytes(), tell)
 
     def evaluate(self, out: Line, samples: bytes, trained: bool, outputs: bool = False) -> None:
         """Runs device.main.evaluate on samples of its own, with or without what was learnt."""
@@ -50,6 +66,6 @@ class Twin:
     def _run(self, function: Callable[..., None], data: str, **options: Any) -> None:
         """Raises SparsetuneError for what the device package complains of."""
         try:
-            function(self._file("model.img"), self._file(data), **options)
+            function(self._file("model.img"), self._file(data), flash=self.flash, **options)
         except ValueError as error:
             raise SparsetuneError(str(error)) from error

@@ -11,7 +11,7 @@ from ..geometry import conv_geometry
 from ..graph import Graph, Operator, input_channels, output_channels, per_channel_scales
 from ..lowering import Layer, Lowering
 from ..numerics import channel_scale_q15, quantize_multiplier, rate
-from ..plan import UpdatePlan
+from ..plan import LayerPlan, UpdatePlan
 from ..program import Buffer, Code, Columns, Const, Flag, Place, Slot, TrainedLayer
 from .kind import Kind, check_fused, check_window, refuse
 
@@ -199,19 +199,20 @@ def _layer(low: Lowering, op: Operator) -> Layer:
     if planned and planned.channels and low.plan.residual:
         layer.residual = Slot(len(weights), 4)
     if planned and planned.slots:
-        layer.columns = _columns(low.graph, op, layer, planned.slots)
+        layer.columns = _columns(low.graph, op, layer, planned)
     low.layers[op.index] = layer
     return layer
 
 
-def _columns(graph: Graph, op: Operator, layer: Layer, slots: int) -> Columns:
+def _columns(graph: Graph, op: Operator, layer: Layer, plan: LayerPlan) -> Columns:
     """Room for the channels that are trained while the layer stays in flash."""
     assert isinstance(layer.weights, Const)
     channels, g = input_channels(graph, op), layer.geometry
     nowhere = np.full(channels, 7 << 29, "<u4").tobytes()
     size = g.kernel_h * g.kernel_w * g.out_c
-    pool = Slot(slots * size, 4)
-    return Columns(Slot(4 * channels, 4, nowhere), pool, slots, size, layer.weights)
+    pool, count = Slot(plan.slots * size, 4), max(plan.reach, plan.slots)
+    table = Slot(4 * channels, 4, nowhere)
+    return Columns(table, pool, plan.slots, size, layer.weights, count)
 
 
 def _home(data: bytes, trained: bool) -> Place:

@@ -1,0 +1,275 @@
+"""The store in flash: channels that take turns in RAM learn as if all were there; it wears evenly,
+and a power cut at any moment costs nothing that was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import Array
+from sparsetune.compile import compile_image
+from sparsetune.data import Dataset, sample_file
+from sparsetune.errors import SparsetuneError
+from sparsetune.export import export_tflite, parse_checkpoint
+from sparsetune.graph import input_channels
+from sparsetune.image import Image, parse_image
+from sparsetune.nor_flash import NorFlash
+from sparsetune.plan import UpdatePlan, check_plan, check_store, leave_in_flash
+from sparsetune.pulled import split
+from sparsetune.store_room import Kept, fits
+from sparsetune.tflite import parse_tflite
+from sparsetune.twin import Twin
+from sparsetune_device.store import PAGE, SECTOR, Store
+from sparsetune_device.telemetry import parse
+from test_columns import a_net, plan_of
+
+RUN = {"schedule": "constant", "hold": 2}
+
+
+def reaching(model: bytes) -> UpdatePlan:
+    """Slots for the channels of one step; all channels learn."""
+    graph, plan = parse_tflite(model), plan_of(model, True)
+    layers = [
+        replace(p, reach=input_channels(graph, graph.operator(p.operator))) if p.slots else p
+        for p in plan.layers
+    ]
+    few = (p if p.reach > p.slots else replace(p, reach=0) for p in layers)
+    return UpdatePlan(tuple(few))
+
+
+def samples(seed: int = 1) -> tuple[bytes, Dataset]:
+    net = a_net(seed)
+    x = np.stack([net.sample()[0] for _ in range(10)])
+    return net.to_bytes(), Dataset(x, np.arange(10) % 5)
+
+
+def image_of(model: bytes, plan: UpdatePlan) -> Image:
+    return parse_image(compile_image(parse_tflite(model), plan, "0.02").image)
+
+
+def losses(lines: list[str]) -> list[str]:
+    return [line.split(",ms:")[0] for line in lines if line.startswith("loss")]
+
+
+def train(model: bytes, plan: UpdatePlan, data: Dataset, **options: Any) -> tuple[Any, ...]:
+    """(losses, trained model, flash, lines)"""
+    image, lines = image_of(model, plan), []
+    with Twin(image.data, sample_file(data, image.task)) as twin:
+        checkpoint = twin.train(lines.append, **{**RUN, **options})
+    trained = export_tflite(model, image, parse_checkpoint(checkpoint, image))
+    return losses(lines), trained, twin.flash, lines
+
+
+@pytest.mark.parametrize("policy", ["cyclic", "random", "static"])
+def test_the_same_as_in_ram(policy: str) -> None:
+    model, data = samples()
+    in_ram = train(model, plan_of(model, False), data, steps=60, policy=policy)
+    in_flash = train(model, reaching(model), data, steps=60, policy=policy)
+    assert in_flash[:2] == in_ram[:2] and in_ram[1] != model
+    assert (sum(in_flash[2].erases) > 0) == (policy != "static")
+
+
+def test_erases_are_counted_told_and_even() -> None:
+    model, data = samples()
+    _, _, flash, lines = train(model, reaching(model), data, steps=1500, hold=1)
+    (told,) = [event[1] for event in map(parse, lines) if event and event[0] == "store"]
+    assert told["erases"] == sum(flash.erases) and told["most"] == max(flash.erases)
+    assert max(flash.erases) >= 3 and max(flash.erases) - min(flash.erases) <= 1
+    assert told["columns"] > 1500
+
+
+def test_evaluation_resuming_and_export_find_the_columns() -> None:
+    model, data = samples()
+    plan = reaching(model)
+    image = image_of(model, plan)
+    file = sample_file(data, image.task)
+    outputs: list[list[str]] = [[], []]
+    whole, first, second = [], [], []
+    with Twin(image.data, file) as twin:
+        checkpoint = twin.train(whole.append, steps=50, **RUN)
+        twin.evaluate(outputs[0].append, file, True, outputs=True)
+    with Twin(image.data, file) as twin:
+        twin.train(first.append, steps=23, **RUN)
+        again = twin.train(second.append, steps=50, resume=True)
+        twin.evaluate(outputs[1].append, file, True, outputs=True)
+    told = [line.split(",")[0] for line in losses(first) + losses(second)]  # not the accuracy
+    assert told == [line.split(",")[0] for line in losses(whole)]
+    assert outputs[0] == outputs[1]
+    trained = [export_tflite(model, image, parse_checkpoint(c, image)) for c in (checkpoint, again)]
+    assert trained[0] == trained[1]
+    raw = split(checkpoint)
+    assert raw.columns and raw.has_store
+    without = checkpoint.replace(b"#column", b"#nothing")
+    with pytest.raises(SparsetuneError, match="damaged"):
+        parse_checkpoint(without, image)
+
+
+def test_a_new_run_takes_the_place_of_the_last() -> None:
+    model, data = samples()
+    image = image_of(model, reaching(model))
+    with Twin(image.data, sample_file(data, image.task)) as twin:
+        first = twin.train(lambda line: None, steps=40, **RUN)
+        runs = {split(first).events[0][1]["store"]}
+        for _ in range(3):
+            again = twin.train(lambda line: None, steps=40, **RUN)
+            runs.add(split(again).events[0][1]["store"])
+    assert len(runs) == 4
+    columns = [split(c).columns for c in (first, again)]
+    assert columns[0] == columns[1]
+
+
+# The store alone ----------------------------------------------------------------------------------
+
+
+class Layer:
+    """What the store asks of columns.Columns; all channels are out of RAM."""
+
+    def __init__(self, channels: int, column_bytes: int) -> None:
+        self.layer = self
+        self.column_bytes = column_bytes
+        self.refs = [0] * channels
+
+    def found(self, channel: int, ref: int) -> None:
+        self.refs[channel] = ref
+
+    def is_newest(self, channel: int, offset: int) -> bool:
+        return self.refs[channel] & 0x1FFFFFFF == offset and self.refs[channel] != 0
+
+    def lost(self) -> int:
+        return 0
+
+
+class PowerCut(Exception):
+    pass
+
+
+class FailingFlash(NorFlash):
+    """Power goes after so many page writes and erases; the last one is done in part."""
+
+    def __init__(self, size: int, rng: Any) -> None:
+        super().__init__(size)
+        self.left, self.rng = -1, rng
+
+    def _tick(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+    def writeblocks(self, block: int, data: bytes | bytearray, offset: int = 0) -> None:
+        if self._tick():
+            part = bytes(int(b) | int(self.rng.integers(256)) for b in data)
+            super().writeblocks(block, part, offset)
+            raise PowerCut
+        super().writeblocks(block, data, offset)
+
+    def ioctl(self, command: int, argument: int) -> int:
+        if self._tick():
+            at, size = argument * SECTOR, int(self.rng.integers(SECTOR))
+            self.data[at : at + size] = b"\xff" * size
+            raise PowerCut
+        return super().ioctl(command, argument)
+
+
+def writes(rng: Any, layers: dict[int, Layer]) -> Iterator[tuple[int, int, Array]]:
+    while True:
+        operator = int(rng.choice(list(layers)))
+        channel = int(rng.integers(len(layers[operator].refs)))
+        yield operator, channel, rng.integers(-128, 128, layers[operator].column_bytes, np.int8)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_power_cuts(seed: int) -> None:
+    """After every cut all columns are there as they were written last; the one that was being
+    written may be the old one."""
+    rng = np.random.default_rng(seed)
+    flash = FailingFlash(16 * SECTOR, rng)
+    layers = {3: Layer(20, 300), 7: Layer(30, 256), 9: Layer(4, 1300)}
+    store = Store(flash, layers)
+    run, wanted = store.run, dict[tuple[int, int], bytes]()
+    stream, cuts = writes(rng, layers), 0
+    while cuts < 60:
+        flash.left = int(rng.integers(1, 120))
+        doubtful = being_written = old = None
+        try:
+            for operator, channel, column in stream:
+                doubtful, being_written = (operator, channel), column.tobytes()
+                old = wanted.get(doubtful)
+                store.put(operator, channel, memoryview(being_written))
+                wanted[doubtful] = being_written
+        except PowerCut:
+            cuts += 1
+            stream = writes(rng, layers)
+        flash.left = -1
+        for layer in layers.values():
+            layer.refs = [0] * len(layer.refs)
+        store = Store(flash, layers, run)
+        store.recover()
+        for (operator, channel), column in wanted.items():
+            layer = layers[operator]
+            ref = layer.refs[channel]
+            found = bytes(store.get(ref, layer.column_bytes)) if ref else None
+            if (operator, channel) == doubtful:
+                assert found in (old, being_written)
+                wanted[doubtful] = found
+            else:
+                assert found == column
+    assert min(flash.erases) >= 3
+
+
+def test_what_is_full_says_so() -> None:
+    layer = Layer(60, PAGE)
+    store = Store(NorFlash(4 * SECTOR), {1: layer})
+    with pytest.raises(ValueError, match="store in flash is full"):
+        for channel in range(60):
+            store.put(1, channel, memoryview(bytes(PAGE)))
+
+
+@pytest.mark.parametrize("column_bytes", [16, 256, 300, 1000, 3840])
+def test_what_fits_can_be_written_for_ever(column_bytes: int) -> None:
+    """As many channels as store_room allows, written in a random order many times."""
+    size = 10 * SECTOR
+    channels = max(n for n in range(200) if fits([Kept(n, column_bytes)], size))
+    layer, rng = Layer(max(1, channels), column_bytes), np.random.default_rng(column_bytes)
+    assert channels > 0
+    store, last = Store(NorFlash(size), {1: layer}), {}
+    for _ in range(600):
+        channel = int(rng.integers(channels))
+        last[channel] = rng.bytes(column_bytes)
+        store.put(1, channel, memoryview(last[channel]))
+    for channel, column in last.items():
+        assert bytes(store.get(layer.refs[channel], column_bytes)) == column
+
+
+def test_lost_columns_are_missed() -> None:
+    """A checkpoint that knows of columns which a later run has overwritten."""
+    model, data = samples()
+    image = image_of(model, reaching(model))
+    with Twin(image.data, sample_file(data, image.task)) as twin:
+        twin.train(lambda line: None, steps=40, **RUN)
+        twin.flash.data[:] = b"\xff" * len(twin.flash.data)
+        with pytest.raises(SparsetuneError, match="no more in flash"):
+            twin.train(lambda line: None, steps=60, resume=True)
+
+
+def test_no_store_is_said() -> None:
+    model, data = samples()
+    image = image_of(model, reaching(model))
+    with Twin(image.data, sample_file(data, image.task)) as twin:
+        twin.flash = None  # type: ignore[assignment]
+        with pytest.raises(SparsetuneError, match="--no-store"):
+            twin.train(lambda line: None, steps=4)
+
+
+def test_plans() -> None:
+    model, _ = samples()
+    graph, plan = parse_tflite(model), reaching(model)
+    check_store(graph, plan, 128 * 1024)
+    with pytest.raises(SparsetuneError, match="no room for that"):
+        check_store(graph, plan, 2 * SECTOR)
+    layer = plan.layers[1]
+    for wrong in (replace(layer, reach=layer.slots), replace(layer, reach=99, slots=0)):
+        with pytest.raises(SparsetuneError, match="reach"):
+            check_plan(graph, UpdatePlan((wrong,)))
+    assert not any(p.reach for p in leave_in_flash(graph, plan_of(model, False), 0).layers)
