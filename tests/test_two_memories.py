@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from machine import Machine
 from sparsetune.arena import lifetimes, lower_bound
+from sparsetune.boardspec import BOARDS
+from sparsetune.cli import main
 from sparsetune.compile import source_of
 from sparsetune.image import Layout, lay_out
 from sparsetune.numerics import rate
@@ -46,6 +51,28 @@ def test_nothing_moves_where_all_fits() -> None:
     machine = TwoMemories(model, default_plan(parse_tflite(model), 4), 1 << 20)
     assert machine.image.cold_bytes == 0
     assert machine.image.arena_bytes >= lower_bound(lifetimes(machine.program))
+
+
+def test_a_board_description_is_all_it_takes(tmp_path: Path, capsys: Any) -> None:
+    """The Pico with 8 MB of PSRAM: --ram bounds the fast RAM, the rest goes there."""
+    text = (BOARDS / "pico.toml").read_text()
+    board = tmp_path / "psram.toml"
+    board.write_text(text.replace("[ram]\n", "[ram]\nslow = 8388608\n"))
+    net = mixed_net(2)
+    model = tmp_path / "m.tflite"
+    model.write_bytes(net.to_bytes())
+    x = np.concatenate([net.sample() for _ in range(12)])
+    np.savez(tmp_path / "d.npz", x=x, y=np.arange(12) % 4)
+    plan = ["plan", str(model), "--last", "4", "--ram", "18900"]
+    assert main([*plan, "--board", "pico"]) == 1
+    assert "needs" in capsys.readouterr().err
+    assert not main([*plan, "--board", str(board)])
+    assert "bytes of slower RAM" in capsys.readouterr().out
+    tune = ["tune", str(model), str(tmp_path / "d.npz"), "--twin", "--last", "4", "--ram", "15900"]
+    rest = ["--steps", "8", "--plain", "-o", str(tmp_path / "o.tflite"), "--board", str(board)]
+    assert not main([*tune, *rest, "--log", str(tmp_path / "l.jsonl")])
+    told = capsys.readouterr().out
+    assert "; slower RAM" in told and "0 differing bytes" in told
 
 
 def test_what_is_kept_for_backward_goes_before_what_is_computed_with() -> None:

@@ -32,6 +32,7 @@ class BoardSpec:
     ram_bytes: int
     heap_bytes: int
     package_bytes: int
+    slow_ram_bytes: int
     flash_base: int
     flash_bytes: int
     firmware_bytes: int
@@ -82,6 +83,7 @@ def _spec(table: dict[str, Any]) -> BoardSpec:
         ram_bytes=ram["total"],
         heap_bytes=ram["heap"],
         package_bytes=ram["package"],
+        slow_ram_bytes=ram.get("slow", 0),
         flash_base=flash["base"],
         flash_bytes=flash["total"],
         firmware_bytes=flash["firmware"],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from .boardspec import BoardSpec, load_spec
-from .compile import compile_image
 from .data import Dataset, fit_dataset, load_npz
 from .errors import SparsetuneError
 from .export import export_tflite, parse_checkpoint
@@ -30,6 +30,7 @@ from .plan import (
     with_biases,
 )
 from .plan_text import describe_layers, describe_memory
+from .room import Room
 from .task import task_of
 from .tflite import read_tflite
 from .trial import choose_rate
@@ -118,20 +119,16 @@ def choose_plan(
 ) -> Chosen:
     """The plan that the arguments ask for. data: the samples, if they are known already. Raises
     SparsetuneError when it does not fit the board, or --ram."""
-    limit = _limit(args, spec)
     store = 0 if getattr(args, "no_store", False) else spec.store_bytes
-
-    def fits(candidate: UpdatePlan) -> bool:
-        return _use(compile_image(graph, candidate), spec, data).used <= limit
-
-    chosen = _asked_for(graph, args) or plan_within(graph, fits, store)
+    room = Room(spec, _limit(args, spec), _count(data), store)
+    chosen = _asked_for(graph, args) or plan_within(graph, partial(room.takes, graph), store)
     chosen = replace(chosen, loss=graph.loss)
     check_plan(graph, chosen)
     check_store(graph, chosen, store)
     rate = choose_rate(graph, chosen, read_file(args.model), data)
-    layout = compile_image(graph, chosen, rate)
-    if _use(layout, spec, data).used > limit:
-        raise does_not_fit(Wanted(graph, chosen, _count(data), spec, limit), layout)
+    layout = room.compile(graph, chosen, rate)
+    if not room.holds(layout):
+        raise does_not_fit(Wanted(graph, chosen, room), layout)
     return Chosen(chosen, rate, layout)
 
 
@@ -179,6 +176,7 @@ def describe_plan(
         f"need less than {chosen.layout.arena_lower_bound:,}), trained weights and state "
         f"{use.state:,}, order of {_count(data)} samples {use.data:,}, program {use.package:,}; "
         f"flash {len(chosen.layout.image):,} bytes"
+        + (f"; slower RAM {cold:,} bytes" if (cold := chosen.layout.cold_bytes) else "")
     )
     return [*lines, _describe_rate(chosen, data)]
 

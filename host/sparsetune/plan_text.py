@@ -107,7 +107,10 @@ def describe_memory(
         f"{use.data:,}, device package {use.package:,}",
     ]
     if layout.cold_bytes:
-        lines.append(f"slower memory: {layout.cold_bytes:,} bytes of buffers that are rarely used")
+        lines.append(
+            f"slow  {layout.cold_bytes:>9,} of {spec.slow_ram_bytes:,} bytes of slower RAM: "
+            "buffers that are touched least"
+        )
     return lines + _describe_peak(graph, layout)
 
 

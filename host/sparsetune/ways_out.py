@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from .boardspec import BoardSpec
 from .budget import all_weights, trained_weights
 from .compile import build_program, compile_image, source_of
 from .errors import SparsetuneError
 from .graph import Graph
 from .image import Layout, lay_out, parse_image
-from .memory import RamUse, predict
+from .memory import predict
 from .peak import Tenant, find_peak, short_name
 from .plan import UpdatePlan, default_plan, with_biases
+from .room import Room
 
 SHOWN = 3
 RATIOS = (1.0, 0.5, 0.25, 0.125)
@@ -26,17 +26,11 @@ Family: TypeAlias = Callable[[int], UpdatePlan]  # how many layers -> their plan
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for: a plan for a model, its samples, a board, and the bytes of RAM it may
-    take there."""
+    """What was asked for: a plan for a model, and the room that it may take on a board."""
 
     graph: Graph
     plan: UpdatePlan
-    samples: int
-    spec: BoardSpec
-    limit: int
-
-    def use(self, layout: Layout) -> RamUse:
-        return predict(parse_image(layout.image), self.samples, self.spec)
+    room: Room
 
 
 @dataclass(frozen=True)
@@ -58,11 +52,11 @@ class WayOut:
 
 def does_not_fit(wanted: Wanted, layout: Layout) -> SparsetuneError:
     """The error for a layout that takes more than wanted.limit."""
-    use, peak = wanted.use(layout), find_peak(layout.program, wanted.graph)
+    use, peak = wanted.room.use(layout), find_peak(layout.program, wanted.graph)
     tensors = [tenant for tenant in peak.tenants if tenant.tensor]
     text = (
         f"training needs {use.used:,} bytes of RAM (arena {use.arena:,}, trained weights and state "
-        f"{use.state:,}, samples {use.data:,}, program {use.package:,}), {wanted.limit:,} are "
+        f"{use.state:,}, samples {use.data:,}, program {use.package:,}), {wanted.room.ram:,} are "
         f"there: the arena's peak is {peak.where}, its largest tensor {_name(tensors[0])}"
     )
     ways = ways_out(wanted)
@@ -83,8 +77,8 @@ def _name(tenant: Tenant) -> str:
 def _hopeless(wanted: Wanted) -> str:
     graph = wanted.graph
     layout = lay_out(build_program(graph, UpdatePlan(())), source_of(graph))
-    use = wanted.use(layout)
-    if use.used > wanted.limit:
+    use = wanted.room.use(layout)
+    if use.used > wanted.room.ram:
         return f"the forward pass alone needs {use.used:,} bytes: take a smaller model or input"
     return "no plan fits, though the forward pass alone does: take a smaller model"
 
@@ -109,8 +103,8 @@ def ways_out(wanted: Wanted) -> list[WayOut]:
 def _fewer_samples(wanted: Wanted) -> Iterator[WayOut]:
     """Each sample takes a few bytes, for its label and its place in the order."""
     image = parse_image(compile_image(wanted.graph, wanted.plan).image)
-    fixed, one = (predict(image, samples, wanted.spec).used for samples in (0, 1))
-    samples = (wanted.limit - fixed) // (one - fixed)
+    fixed, one = (predict(image, samples, wanted.room.spec).used for samples in (0, 1))
+    samples = (wanted.room.ram - fixed) // (one - fixed)
     if samples >= FEWEST_SAMPLES:
         ram = fixed + samples * (one - fixed)
         yield _way(wanted, f"at most {samples:,} samples", wanted.plan, ram)
@@ -141,7 +135,7 @@ def _most_layers(wanted: Wanted, change: str, family: Family) -> Iterator[WayOut
         last = (low + high + 1) // 2
         plan = family(last)
         ram = _ram(wanted, plan)
-        if ram is not None and ram <= wanted.limit:
+        if ram is not None:
             low, best = last, _way(wanted, change.format(last), plan, ram)
         else:
             high = last - 1
@@ -150,11 +144,12 @@ def _most_layers(wanted: Wanted, change: str, family: Family) -> Iterator[WayOut
 
 
 def _ram(wanted: Wanted, plan: UpdatePlan) -> int | None:
-    """None where the plan cannot be compiled."""
+    """None where the plan cannot be compiled or does not fit."""
     try:
-        return wanted.use(compile_image(wanted.graph, plan)).used
+        layout = wanted.room.compile(wanted.graph, plan)
     except SparsetuneError:
         return None
+    return wanted.room.use(layout).used if wanted.room.holds(layout) else None
 
 
 def _way(wanted: Wanted, change: str, plan: UpdatePlan, ram: int) -> WayOut:

@@ -1,0 +1,47 @@
+"""What a training run may take of a board, and whether a plan fits in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .boardspec import BoardSpec
+from .compile import compile_image
+from .errors import SparsetuneError
+from .graph import Graph
+from .image import Layout, parse_image
+from .memory import RamUse, predict
+from .plan import UpdatePlan
+
+
+@dataclass(frozen=True)
+class Room:
+    """ram: bytes of the heap that may be used. samples: that are trained on. store_bytes: of flash
+    for trained channels. Slower RAM beside it is the board's."""
+
+    spec: BoardSpec
+    ram: int
+    samples: int
+    store_bytes: int = 0
+
+    def use(self, layout: Layout) -> RamUse:
+        return predict(parse_image(layout.image), self.samples, self.spec)
+
+    def compile(self, graph: Graph, plan: UpdatePlan, rate: str = "0.005") -> Layout:
+        """In the fast RAM alone where that does; else the buffers that are touched least go to the
+        slower one."""
+        layout = compile_image(graph, plan, rate)
+        use = self.use(layout)
+        if use.used <= self.ram or not self.spec.slow_ram_bytes:
+            return layout
+        return compile_image(graph, plan, rate, max(0, self.ram - (use.used - use.arena)))
+
+    def holds(self, layout: Layout) -> bool:
+        slow = self.spec.slow_ram_bytes
+        return self.use(layout).used <= self.ram and layout.cold_bytes <= slow
+
+    def takes(self, graph: Graph, plan: UpdatePlan) -> bool:
+        """Whether it can be compiled and fits."""
+        try:
+            return self.holds(self.compile(graph, plan))
+        except SparsetuneError:
+            return False
