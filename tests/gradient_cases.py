@@ -198,7 +198,7 @@ def lookup_case(rng: Any) -> Net:
     channels = int(rng.choice(SIZES))
     zero = int(rng.choice((-40, 0, 17)))
     first = net.conv(channels, 1, zero=zero, scale=float(rng.choice((0.01, 0.04, 0.1))))
-    kinds = ("RELU", "RELU6", "QUANTIZE", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "TANH")
+    kinds = ("RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "TANH")
     kind = kinds[int(rng.integers(len(kinds)))]
     scale = float(net.q[first].scale[0]) * float(rng.choice((0.7, 1.0, 1.6)))
     if kind == "LEAKY_RELU":
@@ -252,16 +252,17 @@ def moved_case(rng: Any) -> Net:
     window = random_window(rng, *net.shapes[net.at][1:3])
     zero, scale = int(rng.choice(ZEROS)), 0.05
     a = net.conv(channels, **window, zero=zero, scale=scale)
-    kind = ("split", "transpose", "slice", "pad", "concat", "strided_slice")[int(rng.integers(6))]
-    if kind == "split":
-        parts = net.split(2, 3)
+    kinds = ("split", "split_v", "transpose", "slice", "pad", "concat", "strided_slice")
+    kind = kinds[int(rng.integers(7))]
+    if kind in ("split", "split_v"):
+        parts = net.split(2, 3) if kind == "split" else net.split_v([1, channels - 1], 3)
         net.at = parts[0]
         net.concat([parts[1], parts[0]] if rng.integers(2) else [], 3)
     elif kind == "transpose":
         net.transpose(tuple(int(i) for i in (0, *(1 + rng.permutation(3)))))
     elif kind == "pad":
         ends = [(0, 0), *(tuple(int(n) for n in rng.integers(0, 3, 2)) for _ in range(3))]
-        net.pad(ends)
+        net.pad(ends, int(rng.integers(-128, 128)) if rng.integers(2) else None)
     elif kind == "concat":
         net.conv(3, 1, zero=zero, scale=scale)
         if net.shapes[net.at][1:3] == net.shapes[a][1:3]:

@@ -19,7 +19,7 @@ SPREAD = 50.0  # standard deviation of outputs, in steps, where no scale is aske
 tflite_writer.OPERATOR_VERSIONS.update(
     FULLY_CONNECTED=5, PAD=2, TRANSPOSE=2, CONCATENATION=2, SPLIT=2, STRIDED_SLICE=2, SLICE=2,
     LOGISTIC=2, TANH=2, RELU=2, RELU6=2, HARD_SWISH=1, LEAKY_RELU=2, QUANTIZE=2, RELU_N1_TO_1=1,
-    MAX_POOL_2D=2, SUB=2, MUL=2, MEAN=2, RESIZE_BILINEAR=3, RESIZE_NEAREST_NEIGHBOR=3,
+    MAX_POOL_2D=2, SUB=2, MUL=2, MEAN=2, PADV2=2, SPLIT_V=2, RESIZE_BILINEAR=3, RESIZE_NEAREST_NEIGHBOR=3,
 )
 
 
@@ -136,14 +136,18 @@ class Net:
             q = quantisation(q.scale * 0.6, zero)
         return self._operator("MEAN", [self.at, constant], shape, q, options)
 
-    def pad(self, amounts: Any) -> int:
-        """amounts: (before, behind) of each axis, filled with the zero point."""
+    def pad(self, amounts: Any, value: int | None = None) -> int:
+        """amounts: (before, behind) of each axis, filled with the zero point, or with `value`."""
         constant = self.writer.add_constant(f"pads{self.operators}", np.array(amounts, np.int32))
         shape = tuple(
             n + sum(ends) for n, ends in zip(self.shapes[self.at], amounts, strict=True)
         )
         inputs, options = [self.at, constant], schema.PadOptionsT()
-        return self._operator("PAD", inputs, shape, self.q[self.at], options)
+        if value is None:
+            return self._operator("PAD", inputs, shape, self.q[self.at], options)
+        fill = np.array([value], np.int8)
+        inputs.append(self.writer.add_constant(f"fill{self.operators}", fill, self.q[self.at]))
+        return self._operator("PADV2", inputs, shape, self.q[self.at], schema.PadV2OptionsT())
 
     def transpose(self, order: tuple[int, ...]) -> int:
         constant = self.writer.add_constant(f"order{self.operators}", np.array(order, np.int32))
@@ -170,6 +174,22 @@ class Net:
         q = self.q[self.at]
         outputs = [self._activation(tuple(shape), q) for _ in range(parts)]
         self.writer.add_operator("SPLIT", [constant, self.at], outputs, options)
+        self.operators += 1
+        self.at = outputs[-1]
+        return outputs
+
+    def split_v(self, sizes: list[int], axis: int) -> list[int]:
+        """Parts of these sizes; returns their tensors."""
+        constants = [
+            self.writer.add_constant(f"sizes{self.operators}", np.array(sizes, np.int32)),
+            self.writer.add_constant(f"axis{self.operators}", np.array(axis, np.int32)),
+        ]
+        options = schema.SplitVOptionsT()
+        options.numSplits = len(sizes)
+        q, whole = self.q[self.at], list(self.shapes[self.at])
+        shapes = [tuple(n if i == axis else m for i, m in enumerate(whole)) for n in sizes]
+        outputs = [self._activation(shape, q) for shape in shapes]
+        self.writer.add_operator("SPLIT_V", [self.at, *constants], outputs, options)
         self.operators += 1
         self.at = outputs[-1]
         return outputs

@@ -37,6 +37,18 @@ def test_every_input_of_a_function(kind: str) -> None:
         assert_all_256(net)
 
 
+@pytest.mark.parametrize("kind", [*KINDS[:4], "LEAKY_RELU"])
+@pytest.mark.parametrize("scales", [(0.1, 0.16), (0.04, 0.064), (0.5, 1.0), (0.25, 2.0), (1.0, 0.4)])
+def test_ties(kind: str, scales: tuple[float, float]) -> None:
+    for zero in (-128, -3, 17, 127):
+        net = Net((1, 256), zero, scale=scales[0])
+        if kind == "LEAKY_RELU":
+            net.leaky_relu(0.3, 17, scales[1])
+        else:
+            net.unary(kind, 17, scales[1])
+        assert_all_256(net)
+
+
 def test_in_place_and_with_another_reader() -> None:
     """The value before the function is needed again: it must not be written over."""
     for again in (False, True):

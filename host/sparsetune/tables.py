@@ -121,14 +121,20 @@ def rescale(x: Tensor, y: Tensor) -> Array:
 
 
 def clamp(x: Tensor, y: Tensor, activation: int) -> Array:
-    """RELU and its like. activation: TFLite's ActivationFunctionType."""
+    """RELU and its like, or QUANTIZE. activation: TFLite's ActivationFunctionType."""
+    if not activation:
+        return rescale(x, y)
     low, high = activation_range(activation, y.scale, y.zero_point)
-    return np.clip(rescale(x, y), low, high)
+    ratio = float(np.float32(x.scale) / np.float32(y.scale))  # QUANTIZE divides in float64
+    table = table_of(lambda q: y.zero_point + requantized(q - x.zero_point, ratio))
+    return np.clip(table, low, high)
 
 
 def leaky_relu(x: Tensor, y: Tensor, alpha: float) -> Array:
+    scale, out = np.float32(x.scale), np.float32(y.scale)
+
     def value(q: int) -> int:
-        real = x.scale / y.scale if q >= x.zero_point else x.scale * alpha / y.scale
+        real = float((scale if q >= x.zero_point else scale * np.float32(alpha)) / out)
         return y.zero_point + requantized(q - x.zero_point, real)
 
     return table_of(value)
