@@ -40,7 +40,7 @@ build/.packages: tools/sparsetune_tools/needs.py
 $(VENV)/.ready: pyproject.toml setup.py build/.packages $(wildcard ulab_kernels/*.[ch])
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "installing Python packages into $(VENV)"
-	@$(PY) -m pip install --progress-bar off --editable '.[plot,demo,dev]'
+	@$(PY) -m pip install --progress-bar off --editable '.[plot,demo,dev,quantize]'
 	@touch $@
 
 tools/emulator/node_modules/.ready: tools/emulator/package-lock.json build/.packages

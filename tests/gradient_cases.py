@@ -198,7 +198,8 @@ def lookup_case(rng: Any) -> Net:
     channels = int(rng.choice(SIZES))
     zero = int(rng.choice((-40, 0, 17)))
     first = net.conv(channels, 1, zero=zero, scale=float(rng.choice((0.01, 0.04, 0.1))))
-    kinds = ("RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "TANH")
+    kinds = ("RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC",
+             "TANH")
     kind = kinds[int(rng.integers(len(kinds)))]
     scale = float(net.q[first].scale[0]) * float(rng.choice((0.7, 1.0, 1.6)))
     if kind == "LEAKY_RELU":

@@ -21,6 +21,10 @@ def load_samples(path: Path, spread: Spread | None) -> tuple[Dataset, Dataset]:
     spread: the real values of the lowest and the highest integer, for arrays of integers.
     """
     train, test = load_npz(path)
+    for part in (train, test):
+        if part is not None and part.y is not None and len(np.atleast_1d(part.y)) != len(part):
+            count = len(np.atleast_1d(part.y))
+            raise SparsetuneError(f"{len(part)} samples and {count} labels: give one each")
     train = Dataset(real_values(train.x, spread), train.y)
     if test is not None:
         return train, Dataset(real_values(test.x, spread), test.y)

@@ -10,7 +10,6 @@ import numpy as np
 
 from .compare import Judgement, LayerError, judge, layer_errors
 from .data import Dataset
-from .errors import SparsetuneError
 from .files import read_file, write_whole
 from .float_samples import few, load_samples, shaped
 from .quantizer import RANGE_SAMPLES, float_model, load_library, quantize_model
@@ -28,7 +27,7 @@ def quantize(args: argparse.Namespace) -> None:
     real = float_model(data, name)
     train, test = load_samples(args.samples, tuple(args.range) if args.range else None)
     for part in (train, test):
-        _check(part, real)
+        shaped(part.x, real.graph)
     print(f"calibrating with {min(len(train), RANGE_SAMPLES)} samples", flush=True)
     small = Stored.of(quantize_model(real, train.x))
     for line in report(real, small, test):
@@ -40,12 +39,6 @@ def quantize(args: argparse.Namespace) -> None:
     if args.data_out:
         write_whole(args.data_out, int8_samples(small, train, test))
         print(f"{args.data_out}: {len(train)} int8 samples to train on, {len(test)} held out")
-
-
-def _check(data: Dataset, real: Stored) -> None:
-    shaped(data.x, real.graph)
-    if data.y is not None and len(np.atleast_1d(data.y)) != len(data):
-        raise SparsetuneError(f"{len(data)} samples and {np.size(data.y)} labels: give one each")
 
 
 def report(real: Stored, small: Stored, held_out: Dataset) -> list[str]:

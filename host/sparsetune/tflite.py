@@ -91,7 +91,8 @@ def store_graph(data: bytes, graph: Graph) -> bytes:
     """
     schema, model = _schema(), _unpack(data, "model")
     sub = model.subgraphs[0]
-    model.buffers, model.metadata, model.signatureDefs = [schema.BufferT()], None, None
+    # An empty list of signatures, not none: litert-quantizer walks through it.
+    model.buffers, model.metadata, model.signatureDefs = [schema.BufferT()], None, []
     stored = [*sub.tensors, *(schema.TensorT() for _ in graph.tensors[len(sub.tensors) :])]
     for tensor, target in zip(graph.tensors, stored, strict=True):
         _store_tensor(model, tensor, target)
