@@ -28,7 +28,7 @@ def check_graph(graph: Graph, name: str) -> None:
     if graph.tensor(graph.input).dtype.startswith("float"):
         raise SparsetuneError(
             f"{name} is a float model (input {graph.tensor(graph.input).dtype}): "
-            "convert it with full int8 quantisation, input and output included"
+            "make it int8 with `sparsetune quantize`"
         )
     if len(graph.tensor(graph.input).shape) > 4:
         raise SparsetuneError(f"{name} has an input of more than four dimensions: not supported")
