@@ -14,6 +14,7 @@ from .errors import SparsetuneError
 from .graph import Graph, Operator, input_channels
 from .store_room import Kept, fits
 
+WORTH_IT = 1.25  # as many times the channels that have room in RAM
 LARGE_LAYER = 4096  # weights: smaller ones are worth their place in RAM
 
 
@@ -142,16 +143,21 @@ def leave_in_flash(graph: Graph, plan: UpdatePlan, store_bytes: int = 0) -> Upda
 
 
 def _reaching(graph: Graph, plan: UpdatePlan, store_bytes: int) -> UpdatePlan:
-    kept: list[Kept] = []
-    for layer in reversed(plan.layers):
+    """The store's room goes to layers with small columns first: there more channels have room."""
+    kept: dict[int, Kept] = {}
+    in_flash = [layer for layer in reversed(plan.layers) if layer.slots]
+    for layer in sorted(in_flash, key=lambda p: Kept(1, column_bytes(graph, p)).column_pages):
         channels = input_channels(graph, graph.operator(layer.operator))
-        more = Kept(channels, column_bytes(graph, layer))
-        if layer.slots and more.channels > layer.slots and fits([*kept, more], store_bytes):
-            kept.append(more)
-            reaching = replace(layer, reach=more.channels)
-            layers = tuple(reaching if other is layer else other for other in plan.layers)
-            plan = replace(plan, layers=layers)
-    return plan
+        size = column_bytes(graph, layer)
+        for count in range(channels, int(layer.slots * WORTH_IT), -1):
+            if fits([*kept.values(), Kept(count, size)], store_bytes):
+                kept[layer.operator] = Kept(count, size)
+                break
+    layers = (
+        replace(p, reach=kept[p.operator].channels) if p.operator in kept else p
+        for p in plan.layers
+    )
+    return replace(plan, layers=tuple(layers))
 
 
 def column_bytes(graph: Graph, layer: LayerPlan) -> int:

@@ -47,9 +47,9 @@ def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator) -> str
         return "gradient passes"
     bias = ["bias"] if layer.bias else []
     share = f"{layer.channels}/{input_channels(graph, op)} input channels"
-    if layer.slots:
+    if layer.slots:  # in flash but for these
         turns = f", {layer.reach} in turn" if layer.reach else ""
-        share = f"{share} ({layer.slots} in RAM{turns})"
+        share = f"{layer.channels}/{input_channels(graph, op)}{turns}, flash"
     return "trains " + ", ".join([share, *bias] if layer.channels else bias)
 
 
