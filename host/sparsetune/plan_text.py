@@ -27,11 +27,11 @@ def describe_layers(
     """A line for each operator of the model: frozen or trained, and the time it takes."""
     parts = partition(graph, plan, layout.program)
     time = step_time(layout.program, graph, spec.clock) if spec.clock else None
-    head = f"{'op':>3} {'kind':<18} {'output':<13} {'':<34}"
+    head = f"{'op':>3} {'kind':<18} {'output':<13} {'':<38}"
     lines = [f"{head} {'forward':>8} {'gradient':>8} {'update':>8}  ms" if time else head.rstrip()]
     for op in graph.operators:
         shape = _shape(graph.tensor(op.outputs[0]).shape[1:])
-        text = f"{op.index:>3} {op.kind:<18} {shape:<13} {_role(graph, plan, parts, op):<34}"
+        text = f"{op.index:>3} {op.kind:<18} {shape:<13} {_role(graph, plan, parts, op):<38}"
         lines.append((text + (_times(time.layers[op.index]) if time else "")).rstrip())
     lines.append(_summary(graph, plan, parts))
     if time and spec.clock:
