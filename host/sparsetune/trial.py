@@ -22,9 +22,9 @@ from .plan import UpdatePlan
 from .rate import suggest_rate
 from .task import task_of
 
-SAMPLES = 32
-STEPS = 96  # of each run
-RATES = [f"{digits * 10.0**-power:.9f}" for power in range(7, -1, -1) for digits in (1, 3)]
+SAMPLES = 64
+STEPS = 192  # of each run
+RATES = [f"{digits * 10.0**-power:.9f}" for power in range(6, -1, -1) for digits in (1, 3)]
 RUINED = 3.0  # a run that ends at so many times the loss at the start: larger rates are worse
 CAUTION = 3  # the best rate of a short run is near the edge; a long run gets a smaller one
 
