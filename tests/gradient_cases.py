@@ -3,8 +3,11 @@ them. Shared by test_gradients.py and bench/gradients.py."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -143,17 +146,6 @@ def fully_connected_case(rng: Any) -> Net:
     return _finish(net)
 
 
-def average_pool_case(rng: Any) -> Net:
-    net = random_map(rng)
-    net.conv(net.shapes[net.at][3], 1, zero=int(rng.choice(ZEROS)))
-    height, width = net.shapes[net.at][1:3]
-    window = random_window(rng, height, width)
-    del window["dilation"]
-    window["same"] |= bool((np.broadcast_to(window["kernel"], 2) > (height, width)).any())
-    net.pool(**window, activation=ACTIVATIONS[rng.integers(4)])
-    return _finish(net)
-
-
 def add_case(rng: Any) -> Net:
     net = random_map(rng)
     channels = int(rng.choice(SIZES))
@@ -166,42 +158,39 @@ def add_case(rng: Any) -> Net:
 
 
 def softmax_case(rng: Any) -> Net:
-    rows, depth = int(rng.choice((1, 3))), int(rng.choice((2, 7, 17)))
+    rows, depth = int(rng.choice((1, 3))), int(rng.choice(SIZES))
     net = Net((1, rows, 12), int(rng.choice(ZEROS)), int(rng.integers(1 << 30)))
-    net.dense(depth, scale=float(rng.choice((0.01, 0.03))))
+    net.dense(depth, zero=int(rng.choice(ZEROS)), scale=float(rng.choice((0.01, 0.03))))
     net.softmax()
     return _finish(net)
 
 
-def max_pool_case(rng: Any) -> Net:
+def pool_case(rng: Any, kind: str) -> Net:
     net = random_map(rng)
     net.conv(int(rng.choice(SIZES)), 1, zero=int(rng.choice(ZEROS)))
     height, width = net.shapes[net.at][1:3]
     window = random_window(rng, height, width)
     del window["dilation"]
     window["same"] |= bool((np.broadcast_to(window["kernel"], 2) > (height, width)).any())
-    net.pool(**window, activation=ACTIVATIONS[rng.integers(4)], kind="MAX")
+    net.pool(**window, activation=ACTIVATIONS[rng.integers(4)], kind=kind)
     return _finish(net)
 
 
-def resize_case(rng: Any) -> Net:
+def resize_case(rng: Any, kind: str) -> Net:
     net = random_map(rng)
     net.conv(int(rng.choice(SIZES)), 1, zero=int(rng.choice(ZEROS)))
-    kind = ("BILINEAR", "NEAREST_NEIGHBOR")[int(rng.integers(2))]
     net.resize(kind, tuple(int(n) for n in rng.choice(SIZES, 2)), *RESIZINGS[rng.integers(3)])
     return _finish(net)
 
 
-def lookup_case(rng: Any) -> Net:
+def lookup_case(rng: Any, kind: str) -> Net:
     """A function of one value behind a convolution, whose output may have a second reader."""
     net = random_map(rng)
     channels = int(rng.choice(SIZES))
-    zero = int(rng.choice((-40, 0, 17)))
-    first = net.conv(channels, 1, zero=zero, scale=float(rng.choice((0.01, 0.04, 0.1))))
-    kinds = ("RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE", "HARD_SWISH", "LEAKY_RELU", "LOGISTIC",
-             "TANH")
-    kind = kinds[int(rng.integers(len(kinds)))]
-    scale = float(net.q[first].scale[0]) * float(rng.choice((0.7, 1.0, 1.6)))
+    zeros = (*ZEROS, -40)
+    scale = float(rng.choice((0.01, 0.04, 0.1)))
+    first = net.conv(channels, 1, zero=int(rng.choice(zeros)), scale=scale)
+    zero, scale = int(rng.choice(zeros)), scale * float(rng.choice((0.7, 1.0, 1.6)))
     if kind == "LEAKY_RELU":
         net.leaky_relu(float(rng.choice((0.01, 0.3))), zero, scale)
     else:
@@ -218,10 +207,9 @@ def broadcast_shape(rng: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if m else n for m, n in zip(mask, shape, strict=True))
 
 
-def elementwise_case(rng: Any) -> Net:
+def elementwise_case(rng: Any, kind: str) -> Net:
     """Two trained branches, one of which may be broadcast, or a constant."""
     net = random_map(rng)
-    kind = ("ADD", "SUB", "MUL")[int(rng.integers(3))]
     channels, source = int(rng.choice(SIZES)), net.at
     a = net.conv(channels, 1, zero=int(rng.choice(ZEROS)))
     shape = broadcast_shape(rng, net.shapes[a])
@@ -246,66 +234,164 @@ def mean_case(rng: Any) -> Net:
     return _finish(net)
 
 
-def moved_case(rng: Any) -> Net:
-    """Convolutions whose outputs are cut, turned, joined and padded."""
+def moved_case(rng: Any, kind: str) -> Net:
+    """A convolution whose output is cut, turned, joined or padded."""
     net = random_map(rng)
-    channels = int(rng.choice((2, 4, 12)))
+    channels = int(rng.choice(SIZES)) * (2 if kind == "SPLIT" else 1)
     window = random_window(rng, *net.shapes[net.at][1:3])
-    zero, scale = int(rng.choice(ZEROS)), 0.05
-    a = net.conv(channels, **window, zero=zero, scale=scale)
-    kinds = ("split", "split_v", "transpose", "slice", "pad", "concat", "strided_slice")
-    kind = kinds[int(rng.integers(7))]
-    if kind in ("split", "split_v"):
-        parts = net.split(2, 3) if kind == "split" else net.split_v([1, channels - 1], 3)
-        net.at = parts[0]
-        net.concat([parts[1], parts[0]] if rng.integers(2) else [], 3)
-    elif kind == "transpose":
-        net.transpose(tuple(int(i) for i in (0, *(1 + rng.permutation(3)))))
-    elif kind == "pad":
-        ends = [(0, 0), *(tuple(int(n) for n in rng.integers(0, 3, 2)) for _ in range(3))]
-        net.pad(ends, int(rng.integers(-128, 128)) if rng.integers(2) else None)
-    elif kind == "concat":
-        net.conv(3, 1, zero=zero, scale=scale)
-        if net.shapes[net.at][1:3] == net.shapes[a][1:3]:
-            net.concat([a, a], 3)
-    else:
-        _random_slice(net, rng, kind)
+    net.conv(channels + (kind == "SPLIT_V"), **window, zero=int(rng.choice(ZEROS)), scale=0.05)
+    MOVES[kind](net, rng)
     return _finish(net)
 
 
-def _random_slice(net: Net, rng: Any, kind: str) -> None:
+def _split(net: Net, rng: Any) -> None:
+    _some_of(net, rng, net.split(2, 3))
+
+
+def _split_v(net: Net, rng: Any) -> None:
+    _some_of(net, rng, net.split_v([1, net.shapes[net.at][3] - 1], 3))
+
+
+def _some_of(net: Net, rng: Any, parts: list[int]) -> None:
+    """Not all outputs of an operator need be read."""
+    net.at = parts[int(rng.integers(2))]
+    net.concat(parts[::-1] if rng.integers(2) else [], 3)
+
+
+def _transpose(net: Net, rng: Any) -> None:
+    """Where it can, one that moves something: all others are made a RESHAPE of."""
+    long = [axis for axis in (1, 2, 3) if net.shapes[net.at][axis] > 1]
+    moving = [o for o in permutations((1, 2, 3)) if [a for a in o if a in long] != long]
+    order = moving[int(rng.integers(len(moving)))] if moving else (1, 2, 3)
+    net.transpose((0, *order))
+
+
+def _pad(net: Net, rng: Any, value: int | None = None) -> None:
+    ends = [(0, 0), *(tuple(int(n) for n in rng.integers(0, 3, 2)) for _ in range(3))]
+    net.pad(ends, value)
+
+
+def _padv2(net: Net, rng: Any) -> None:
+    _pad(net, rng, int(rng.integers(-128, 128)))
+
+
+def _concatenation(net: Net, rng: Any) -> None:
+    """Along any axis, of an output that is read twice and another."""
+    a, axis, q = net.at, int(rng.integers(1, 4)), net.q[net.at]
+    channels = int(rng.choice(SIZES)) if axis == 3 else net.shapes[a][3]
+    b = net.conv(channels, 1, zero=q.zero, scale=float(q.scale[0]))
+    net.concat([a, b] if rng.integers(2) else [a], axis)
+
+
+def _slice(net: Net, rng: Any) -> None:
     shape = net.shapes[net.at]
     begin = [int(rng.integers(0, n)) for n in shape]
-    if kind == "slice":
-        sizes = [int(rng.integers(1, n - b + 1)) for n, b in zip(shape, begin, strict=True)]
-        net.slice(begin, sizes)
-    else:
-        steps = [1, *(int(s) for s in rng.integers(1, 3, 3))]
-        net.strided_slice(begin, list(shape), steps, (int(rng.integers(16)), 15, 0))
+    net.slice(begin, [int(rng.integers(1, n - b + 1)) for n, b in zip(shape, begin, strict=True)])
 
 
+def _strided_slice(net: Net, rng: Any) -> None:
+    shape = net.shapes[net.at]
+    begin = [int(rng.integers(0, n)) for n in shape]
+    steps = [1, *(int(s) for s in rng.integers(1, 3, 3))]
+    net.strided_slice(begin, list(shape), steps, (int(rng.integers(16)), 15, 0))
+
+
+def _reshape(net: Net, rng: Any) -> None:
+    """To rows of another length, which the layer behind it reads one by one."""
+    shape = net.shapes[net.at]
+    net.reshape((1, shape[1] * shape[3], shape[2]))
+    net.dense(int(rng.choice(SIZES)), zero=int(rng.choice(ZEROS)))
+
+
+MOVES: dict[str, Callable[[Net, Any], None]] = {
+    "TRANSPOSE": _transpose,
+    "CONCATENATION": _concatenation,
+    "SPLIT": _split,
+    "SPLIT_V": _split_v,
+    "SLICE": _slice,
+    "STRIDED_SLICE": _strided_slice,
+    "PAD": _pad,
+    "PADV2": _padv2,
+    "RESHAPE": _reshape,
+}
+CURVES = (
+    *("RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE"),
+    *("HARD_SWISH", "LEAKY_RELU", "LOGISTIC", "TANH"),
+)
+
+
+def loss_case(rng: Any, smallest: int = 1) -> Net:
+    """A head of any width whose outputs may lie at the ends of their range."""
+    rows = int(rng.choice(SIZES))
+    net = Net((1, rows), int(rng.choice(ZEROS)), int(rng.integers(1 << 30)))
+    net.dense(int(rng.choice(SIZES)), activation=RELU, zero=-128)
+    net.dense(max(smallest, int(rng.choice(SIZES))), zero=int(rng.choice(ZEROS)))
+    return net
+
+
+# By the kind of operator that the models are made around. Behind a colon, what is special.
 CASES: dict[str, Callable[[Any], Net]] = {
     "CONV_2D": conv_case,
+    "CONV_2D: groups": grouped_case,
     "DEPTHWISE_CONV_2D": depthwise_case,
-    "GROUPED": grouped_case,
     "FULLY_CONNECTED": fully_connected_case,
-    "AVERAGE_POOL_2D": average_pool_case,
+    "AVERAGE_POOL_2D": partial(pool_case, kind="AVERAGE"),
+    "MAX_POOL_2D": partial(pool_case, kind="MAX"),
+    "RESIZE_BILINEAR": partial(resize_case, kind="BILINEAR"),
+    "RESIZE_NEAREST_NEIGHBOR": partial(resize_case, kind="NEAREST_NEIGHBOR"),
     "ADD": add_case,
-    "SOFTMAX": softmax_case,
-    "TRANSPOSE": moved_case,
-    "MAX_POOL_2D": max_pool_case,
-    "RESIZE": resize_case,
-    "LOOKUP": lookup_case,
-    "MUL": elementwise_case,
+    "ADD: broadcast": partial(elementwise_case, kind="ADD"),
+    "SUB": partial(elementwise_case, kind="SUB"),
+    "MUL": partial(elementwise_case, kind="MUL"),
     "MEAN": mean_case,
+    "SOFTMAX": softmax_case,
+    **{kind: partial(lookup_case, kind=kind) for kind in CURVES},
+    **{kind: partial(moved_case, kind=kind) for kind in MOVES},
+    "loss: softmax": partial(loss_case, smallest=2),
+    "loss: mse": loss_case,
+    "loss: bce": loss_case,
 }
 
 
-def sweep(kind: str, count: int) -> Iterator[tuple[int, Machine, Gradients, Gradients]]:
+@dataclass(frozen=True)
+class Drawn:
+    """A random model, one sample, and a class number or the targets in real numbers."""
+
+    model: bytes
+    graph: Graph
+    x: Array
+    target: int | Array
+
+
+@cache
+def draw(case: str, seed: int) -> Drawn:
+    """Every fourth sample is of extremes only."""
+    rng = np.random.default_rng((zlib.crc32(case.encode()), seed))
+    net = CASES[case](rng)
+    model, x = net.to_bytes(), net.sample()
+    if seed % 4 == 3:
+        x = rng.choice(np.array([-128, 127], np.int8), x.shape)
+    graph = parse_tflite(model)
+    if case.startswith("loss: "):
+        graph = replace(graph, loss=case.removeprefix("loss: "))
+    return Drawn(model, graph, x, _target(rng, graph))
+
+
+def _target(rng: Any, graph: Graph) -> int | Array:
+    y = graph.tensor(graph.logits)
+    if graph.loss_name == "bce":
+        return rng.integers(0, 2, y.size).astype(float)
+    if graph.loss_name == "mse":
+        return y.scale * (rng.integers(-128, 128, y.size) - float(y.zero_point))
+    return int(rng.integers(y.size))
+
+
+def sweep(case: str, count: int) -> Iterator[tuple[int, Machine, Gradients, Gradients]]:
     """(seed, machine, ours, reference) for `count` random models around an operator."""
     for seed in range(count):
-        rng = np.random.default_rng((len(kind), seed))
-        yield seed, *compare_net(CASES[kind](rng), int(rng.integers(CLASSES)))
+        drawn = draw(case, seed)
+        machine = Machine(drawn.graph, train_all(drawn.graph))
+        yield seed, machine, *compare(drawn.model, machine, drawn.x, drawn.target)
 
 
 def worst_case(kind: str) -> tuple[Net, Array]:

@@ -34,6 +34,7 @@ class Machine:
         self.arena = bytearray(self.image.arena_bytes)
         self.cold = bytearray(self.image.cold_bytes)
         self.state = bytearray(self.image.initial_state())
+        self.store = b""
 
     def build(self, plan: UpdatePlan) -> Program:
         return build_program(self.graph, plan)
@@ -72,7 +73,7 @@ class Machine:
         self.arena[at : at + size] = np.ascontiguousarray(x, np.int8).tobytes()
 
     def run(self, begin: int, end: int, training: bool = True) -> None:
-        buffers = (self.image.data, self.state, self.arena, self.cold, b"")
+        buffers = (self.image.data, self.state, self.arena, self.cold, self.store)
         kernels.run(*buffers, begin, end, int(training))
 
     def infer(self, x: Array) -> Array:

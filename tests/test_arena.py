@@ -71,7 +71,8 @@ def place_apart(lives: list[Lifetime]) -> int:
 
 
 def some_nets() -> list[Net]:
-    nets = [make(np.random.default_rng(seed)) for make in CASES.values() for seed in range(5)]
+    makers = [make for case, make in CASES.items() if not case.startswith("loss: ")]
+    nets = [make(np.random.default_rng(seed)) for make in makers for seed in range(3)]
     net = Net((1, 8, 8, 4), seed=3)
     a = net.conv(6, 3, activation=RELU, zero=-128)
     net.conv(6, 3)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import reference as ref
 from gradient_cases import (
+    ACTIVATIONS,
     CASES,
+    DILATIONS,
+    KERNELS,
+    SIZES,
+    STRIDES,
+    ZEROS,
     Distance,
     compare,
     compare_net,
     distances,
+    draw,
     sweep,
     train_all,
     worst_case,
@@ -20,13 +30,16 @@ from gradients import Gradients, Reference, cosine
 from machine import Machine, litert_tensors
 from real_models import NAMES, real_model
 from small_models import RELU, Net
-from sparsetune.graph import Graph, input_channels
+from sparsetune.graph import Graph, Operator, input_channels
+from sparsetune.operators import KINDS
 from sparsetune.plan import LayerPlan, UpdatePlan
 from sparsetune.tflite import parse_tflite
 
 COSINE = 0.99  # the bar of the issue
-LENGTH = 0.02  # how far a gradient's length may be off, relative
-LOSS = 1e-3
+LENGTH = 0.05  # how far a gradient's length may be off, relative: some sums nearly cancel
+LOSS = 1e-3  # relative where the loss is above 1
+MODELS = 60  # of each case
+ROWS = ("FULLY_CONNECTED", "SOFTMAX")  # work on rows, not on maps
 
 
 def assert_close(graph: Graph, ours: Gradients, wanted: Gradients, hint: object) -> list[Distance]:
@@ -34,13 +47,13 @@ def assert_close(graph: Graph, ours: Gradients, wanted: Gradients, hint: object)
     for d in found:
         assert d.cosine >= COSINE, (hint, d)
         assert abs(d.length_ratio - 1) <= LENGTH, (hint, d)
-    assert abs(ours.loss - wanted.loss) < LOSS, hint
+    assert abs(ours.loss - wanted.loss) < LOSS * max(1.0, wanted.loss), hint
     return found
 
 
-@pytest.mark.parametrize("kind", CASES)
-def test_every_operator(kind: str) -> None:
-    for seed, machine, ours, wanted in sweep(kind, 60):
+@pytest.mark.parametrize("case", CASES)
+def test_every_operator(case: str) -> None:
+    for seed, machine, ours, wanted in sweep(case, MODELS):
         found = assert_close(machine.graph, ours, wanted, seed)
         assert {d.what for d in found if d.kind in ("CONV_2D", "FULLY_CONNECTED")} == {
             "outputs",
@@ -55,11 +68,55 @@ def test_the_sweep_is_not_all_zeros() -> None:
     """A gradient that is zero on both sides passes: see that this is not the rule."""
     alive = [
         bool(w.any())
-        for kind in CASES
-        for _, _, _, g in sweep(kind, 20)
+        for case in CASES
+        for _, _, _, g in sweep(case, 10)
         for w in g.weights.values()
     ]
     assert np.mean(alive) > 0.75
+
+
+def drawn_operators(kind: str) -> Iterator[tuple[Graph, Operator]]:
+    """All operators of a kind in the models of test_every_operator."""
+    for case in CASES:
+        for seed in range(MODELS):
+            graph = draw(case, seed).graph
+            yield from ((graph, op) for op in graph.operators if op.kind == kind)
+
+
+def test_every_kind_of_operator_is_swept_over_what_the_sweep_is_for() -> None:
+    """A new kind cannot be forgotten; nor does chance leave out a size or a zero point."""
+    for kind in KINDS:
+        channels, extents, zeros = set(), set(), set()
+        for graph, op in drawn_operators(kind):
+            for index in (*KINDS[kind].activations(graph, op), *op.outputs):
+                tensor = graph.tensor(index)
+                channels.add(tensor.shape[-1])
+                extents.update(tensor.shape[1:-1])
+                zeros.add(tensor.zero_point)
+        assert set(SIZES) <= channels, kind
+        assert set(SIZES) <= extents or kind in ROWS, kind
+        assert set(ZEROS) <= zeros, kind
+
+
+@pytest.mark.parametrize("kind", ["CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D"])
+def test_windows_are_swept_over_strides_paddings_dilations_kernels(kind: str) -> None:
+    found = defaultdict(set)
+    for graph, op in drawn_operators(kind):
+        o = op.options
+        found["stride"].add((o["strideH"], o["strideW"]))
+        found["padding"].add(o["padding"])
+        found["activation"].add(o["fusedActivationFunction"])
+        found["dilation"].add((o.get("dilationHFactor", 1), o.get("dilationWFactor", 1)))
+        found["kernel"].add(
+            graph.tensor(op.inputs[1]).shape[1:3]
+            if "CONV" in kind
+            else (o["filterHeight"], o["filterWidth"])
+        )
+    assert found["stride"] == {ref.pair(s) for s in STRIDES}
+    assert found["padding"] == {0, 1}
+    assert found["activation"] == set(ACTIVATIONS)
+    assert found["dilation"] == ({ref.pair(d) for d in DILATIONS} if "CONV" in kind else {(1, 1)})
+    assert found["kernel"] == {ref.pair(k) for k in KERNELS}
 
 
 @pytest.mark.parametrize("unevenness", [1.0, 30.0, 1000.0])
