@@ -3,13 +3,16 @@ and a power cut at any moment costs nothing that was written."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from small_models import Array
+from sparsetune.cli import main
 from sparsetune.compile import compile_image
 from sparsetune.data import Dataset, sample_file
 from sparsetune.errors import SparsetuneError
@@ -17,7 +20,7 @@ from sparsetune.export import export_tflite, parse_checkpoint
 from sparsetune.graph import input_channels
 from sparsetune.image import Image, parse_image
 from sparsetune.nor_flash import NorFlash
-from sparsetune.plan import UpdatePlan, check_plan, check_store, leave_in_flash
+from sparsetune.plan import UpdatePlan, check_plan, check_store, leave_in_flash, save_plan
 from sparsetune.pulled import split
 from sparsetune.store_room import Kept, fits
 from sparsetune.tflite import parse_tflite
@@ -260,6 +263,23 @@ def test_no_store_is_said() -> None:
         twin.flash = None  # type: ignore[assignment]
         with pytest.raises(SparsetuneError, match="--no-store"):
             twin.train(lambda line: None, steps=4)
+
+
+def test_the_command_line_tells_the_erases(tmp_path: Path, capsys: Any) -> None:
+    model, data = samples()
+    (tmp_path / "m.tflite").write_bytes(model)
+    (tmp_path / "p.json").write_bytes(save_plan(reaching(model)))
+    np.savez(tmp_path / "s.npz", x=data.x, y=data.y)
+    command = ["tune", str(tmp_path / "m.tflite"), str(tmp_path / "s.npz"), "--twin", "--plain"]
+    rest = ["--plan", str(tmp_path / "p.json"), "--log", str(tmp_path / "log.jsonl")]
+    run = ["--steps", "300", "--set", "hold=1", "-o", str(tmp_path / "t.tflite")]
+    assert not main([*command, *rest, *run])
+    told = capsys.readouterr().out
+    assert "0 differing bytes" in told
+    found = re.search(r"store in flash: ([\d,]+) columns written; ([\d,]+) erases", told)
+    assert found and int(found[1].replace(",", "")) > 300 and int(found[2]) > 10
+    assert main([*command, *rest, *run, "--no-store"]) == 1
+    assert "no room for that" in capsys.readouterr().err
 
 
 def test_plans() -> None:

@@ -118,6 +118,7 @@ class Result:
     losses: list[float]
     step_ms: list[float]
     memory: dict[str, Any]
+    store: dict[str, Any]
     differing: int
     output: Path
     log: Path
@@ -135,6 +136,11 @@ class Result:
         if self.memory:
             peak = ram_bytes - self.memory["free"]
             lines.append(f"peak memory on the board: {peak:,} of {ram_bytes:,} bytes of RAM")
+        if self.store:
+            lines.append(
+                f"store in flash: {self.store['columns']:,} columns written; "
+                f"{self.store['erases']:,} erases ever, at most {self.store['most']:,} of a sector"
+            )
         lines.append(
             f"trained model against LiteRT on {min(CHECKED, self.held_out)} samples: "
             f"{self.differing} differing bytes"
@@ -194,6 +200,7 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
         monitor.run.losses,
         monitor.run.step_ms,
         monitor.run.events.get("mem", {}),
+        monitor.run.events.get("store", {}),
         _differing(target, trained, test, graph),
         output,
         monitor.log_path,
