@@ -277,7 +277,9 @@ def test_the_command_line_tells_the_erases(tmp_path: Path, capsys: Any) -> None:
     told = capsys.readouterr().out
     assert "0 differing bytes" in told
     found = re.search(r"store in flash: ([\d,]+) columns written; ([\d,]+) erases", told)
-    assert found and int(found[1].replace(",", "")) > 300 and int(found[2]) > 10
+    assert found
+    columns, erases = (int(number.replace(",", "")) for number in found.groups())
+    assert columns > 300 and erases > 10
     assert main([*command, *rest, *run, "--no-store"]) == 1
     assert "no room for that" in capsys.readouterr().err
 
