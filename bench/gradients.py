@@ -1,9 +1,10 @@
 """How near our integer gradients are to the float64 reference. Run: python bench/gradients.py
 
 First random models around every operator (tests/gradient_cases.py): how many, how many tensors'
-gradients, the worst cosine (as 1 - cosine) and the worst relative error of a length among them (of
-sums that nearly cancel: the bias of a layer with one channel), and the bytes that a training step touched though they were not its own, in 16 of the models with each
-alignment from 0 to 15. Then whole models at real samples, layer by layer.
+gradients, the worst cosine (as 1 - cosine) and the worst relative error of a length among them
+(where sums nearly cancel, as in the bias of a layer with one channel), and the bytes that a
+training step touched though they were not its own, in 16 of the models, with each alignment from 0
+to 15. Then whole models at real samples, layer by layer.
 """
 
 from __future__ import annotations

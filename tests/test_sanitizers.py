@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from c_tools import KERNELS, SOURCES, STRICT, compile_program, compiler
+from gradient_cases import CASES, draw, train_all
 from machine import Machine
 from real_models import NAMES, real_model
 from small_models import RELU, Array, Net, wide_front
@@ -47,8 +48,8 @@ def sparse_machine(model: bytes, last: int, residual: bool) -> Machine:
     return Machine(graph, UpdatePlan(tuple(layers), residual))
 
 
-def all_operators(residual: bool = True) -> tuple[Machine, Array, Array]:
-    """A small model with every operator of the machine, all layers trained."""
+def common_operators(residual: bool = True) -> tuple[Machine, Array, Array]:
+    """A small model of the most common operators, all layers trained."""
     net = Net((1, 9, 8, 3), zero=17, seed=2)
     a = net.conv(6, 3, dilation=2, activation=RELU, zero=-128)
     net.depthwise(1, 3)
@@ -62,6 +63,14 @@ def all_operators(residual: bool = True) -> tuple[Machine, Array, Array]:
     net.softmax()
     machine = sparse_machine(net.to_bytes(), 9, residual)
     return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 5
+
+
+def swept(case: str, seed: int) -> tuple[Machine, Array, Array]:
+    """One of the models that the gradients are swept over: among them are all operators."""
+    drawn = draw(case, seed)
+    machine = Machine(drawn.graph, train_all(drawn.graph))
+    outputs = drawn.graph.tensor(drawn.graph.logits).size
+    return machine, np.stack([drawn.x] * 2), np.arange(2) % outputs
 
 
 def with_strips() -> tuple[Machine, Array, Array]:
@@ -111,10 +120,21 @@ def run(program: Path, *arguments: object) -> list[str]:
 
 
 def test_training_steps_are_clean_and_equal_those_of_the_twin(replay: Path, tmp_path: Path) -> None:
-    machine, x, y = all_operators()
+    machine, x, y = common_operators()
     check_replay(replay, tmp_path / "small.rec", machine, x, y)
     check_replay(replay, tmp_path / "strips.rec", *with_strips())
     check_replay(replay, tmp_path / "columns.rec", *with_columns())
+
+
+def test_every_operator_is_clean(replay: Path, tmp_path: Path) -> None:
+    codes = set()
+    for case in CASES:
+        for seed in range(4):
+            machine, x, y = swept(case, seed)
+            check_replay(replay, tmp_path / "case.rec", machine, x, y)
+            codes |= {op.code for op in machine.ops}
+    others = with_strips()[0], with_columns()[0]  # replayed above
+    assert codes | {op.code for machine in others for op in machine.ops} == set(Code)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,7 +169,7 @@ def test_damaged_images_never_leave_their_buffers(
 ) -> None:
     """The image's checksum is Python's to check; C must survive what passes by."""
     if name == "small":
-        machine, x, y = all_operators()
+        machine, x, y = common_operators()
     elif name == "strips":
         machine, x, y = with_strips()
     elif name == "columns":
@@ -165,6 +185,16 @@ def test_damaged_images_never_leave_their_buffers(
         )
         assert sum(map(int, counts.values())) == DAMAGED_IMAGES
         assert int(counts["ok"]) < DAMAGED_IMAGES * 3 // 4, "hardly any damage was noticed"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_damaged_operators_never_leave_their_buffers(
+    replay_wrapping: Path, tmp_path: Path, case: str
+) -> None:
+    file = tmp_path / "case.rec"
+    for seed in range(2):
+        file.write_bytes(recording(*swept(case, seed)))
+        run(replay_wrapping, file, seed, DAMAGED_IMAGES)
 
 
 # Compilers ----------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ void st_run_conv_columns(st_context_t *c, const st_op_conv_columns_t *op) {
     cols.rounds_once = op->head.opcode == OP_FULLY_CONNECTED_COLUMNS;
     const int64_t filter_size = (int64_t)g->kernel_h * g->kernel_w * g->in_c;
     const st_conv_params_t p = {
-        .weights = PLACE(int8_t, op->weights, filter_size * g->out_c),
+        .weights = PLACE_FIXED(int8_t, op->weights, filter_size * g->out_c),
         .bias = PLACE(int32_t, op->bias, g->out_c),
         .requant = st_requant_table(c, op->requant, g->out_c),
         .columns = &cols,

@@ -32,6 +32,8 @@ void st_run_copy(st_context_t *c, const st_op_copy_t *op) {
     }
     const int8_t *x = PLACE(int8_t, op->x, x_count);
     int8_t *y = PLACE_OUT(int8_t, op->y, y_count);
+    if (c->status == ST_OK && !st_are_apart(x, x_count, y, y_count))
+        c->status = ST_BAD_REF;
     if (c->status == ST_OK)
         copy_s8(p, x, y);
 }

@@ -56,6 +56,9 @@ st_window_op_t st_bind_max_pool(st_context_t *c, const st_op_max_pool_t *op, st_
     w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
     if (!st_is_nowhere(op->winner))
         w.winner = PLACE_OUT(uint8_t, op->winner, st_out_bytes(g, rows.out));
+    if (c->status == ST_OK &&
+        !st_are_apart(w.x, st_in_bytes(g, rows.in), w.y, st_out_bytes(g, rows.out)))
+        c->status = ST_BAD_REF;
     return w;
 }
 
