@@ -3,15 +3,15 @@
 The vectors come with multipliers and shifts, so each runs as a program of one operator that is put
 together here, without a .tflite. CMSIS-NN rounds twice when it requantises, as TFLite's reference
 kernels do for all but FULLY_CONNECTED, which rounds once, as ours does: on these vectors both come
-to the same.
+to the same (test_fully_connected_rounded_either_way).
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -103,12 +103,13 @@ def depthwise(case: Case) -> Array:
     return conv(case, Code.DEPTHWISE_CONV2D)
 
 
-def fully_connected(case: Case) -> Array:
+def fully_connected(case: Case, code: Code = Code.FULLY_CONNECTED) -> Array:
     c, a = case.config, case.arrays
     inputs, outputs = c["ACCUMULATION_DEPTH"], c["OUT_CH"]
     ends = -c["INPUT_OFFSET"], c["OUTPUT_OFFSET"]
     limits = c["OUT_ACTIVATION_MIN"], c["OUT_ACTIVATION_MAX"]
     g = Geometry(1, 1, inputs, 1, 1, outputs, 1, 1, 1, 1, 1, 1, 0, 0, *ends, *limits)
+    assert not c.get("FILTER_OFFSET")
     if "OUTPUT_MULTIPLIER" in c:
         multipliers = np.full(outputs, c["OUTPUT_MULTIPLIER"])
         shifts = np.full(outputs, c["OUTPUT_SHIFT"])
@@ -120,7 +121,7 @@ def fully_connected(case: Case) -> Array:
     def make() -> tuple[Op, Buffer, Buffer]:
         x, y, weights = Buffer("t0", inputs), Buffer("t1", outputs), Const(a["weights"].tobytes())
         factors = requants(multipliers, shifts)
-        return Op(Code.FULLY_CONNECTED, (g.const(), x, weights, bias, factors, y)), x, y
+        return Op(code, (g.const(), x, weights, bias, factors, y)), x, y
 
     return in_batches(make, c["INPUT_BATCHES"], a["input"])
 
@@ -204,8 +205,9 @@ def cases() -> dict[str, Case]:
     return {name: Case(name, config, found[name]) for name, config in configs.items()}
 
 
-def each() -> Iterator[Any]:
-    yield from cases() or [pytest.param("", marks=pytest.mark.skip("SKIP: no ../shared"))]
+def each(start: str = "") -> list[Any]:
+    names = [name for name in cases() if name.startswith(start)]
+    return names or [pytest.param("", marks=pytest.mark.skip("SKIP: no ../shared"))]
 
 
 @pytest.mark.parametrize("name", each())
@@ -217,8 +219,31 @@ def test_no_byte_differs(name: str) -> None:
     np.testing.assert_array_equal(ours, wanted)
 
 
+@pytest.mark.parametrize("name", each("f"))
+def test_fully_connected_rounded_either_way(name: str) -> None:
+    """Rounded twice, as CMSIS-NN does it, or once."""
+    case = cases()[name]
+    assert name.startswith(("fully_connected", "fc_"))
+    np.testing.assert_array_equal(fully_connected(case, Code.CONV2D), case.expected)
+    np.testing.assert_array_equal(fully_connected(case), case.expected)
+
+
 def test_every_vector_is_run() -> None:
+    """There is none that we have no operator for."""
     if not cases():
         pytest.skip("SKIP: no ../shared")
-    kinds = {runner_of(name) for name in cases()}
-    assert len(cases()) == 36 and len(kinds) == 7
+    pairs = [(runner_of(name)(case), case.expected) for name, case in cases().items()]
+    differ = sum(int(np.count_nonzero(ours != wanted)) for ours, wanted in pairs)
+    size = sum(wanted.size for _, wanted in pairs)
+    print(f"CMSIS-NN: {len(pairs)} of {len(cases())} vectors, {size} bytes, {differ} differ")
+    assert len(pairs) == 36 and len({runner_of(name) for name in cases()}) == 7 and not differ
+
+
+@pytest.mark.parametrize("name", each())
+def test_a_wrong_input_is_noticed(name: str) -> None:
+    """The comparison itself: another input gives other bytes."""
+    case = cases()[name]
+    key = next(k for k in case.arrays if k.startswith("input"))
+    lowest = np.full_like(case.arrays[key], -128)
+    other = replace(case, arrays={**case.arrays, key: lowest})
+    assert (runner_of(name)(other) != case.expected).any()
