@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gradient_cases import (
+    CASES,
     SIZES,
     compare,
     distances,
@@ -124,6 +125,22 @@ def test_gradients_with_a_zero_point_of_the_weights(weight_zero: int) -> None:
     ours, wanted = compare(model, machine, net.sample(), 2)
     for d in distances(graph, ours, wanted):
         assert d.cosine >= 0.999, d
+
+
+SHIFTED = ("CONV_2D", "CONV_2D: groups", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "AVERAGE_POOL_2D")
+
+
+@pytest.mark.parametrize("case", SHIFTED)
+def test_gradients_of_swept_models(case: str) -> None:
+    """With scales and clamps that are the int8 model's no more: all but one of each is taken."""
+    for seed in range(20):
+        rng = np.random.default_rng((9, seed))
+        model = to_uint8(CASES[case](rng), int(rng.choice((128, 1, 97, 255))))
+        graph = parse_tflite(model)
+        x = rng.integers(-128, 128, graph.tensor(graph.input).shape).astype(np.int8)
+        ours, wanted = compare(model, Machine(graph, train_all(graph)), x, 2)
+        for d in distances(graph, ours, wanted):
+            assert d.cosine >= 0.999, (seed, d)
 
 
 def test_the_trained_model_is_uint8_again() -> None:
