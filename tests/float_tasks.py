@@ -23,6 +23,13 @@ MODELS = {
     "mnv2": "models/mnv2_035_224_float/model_unquant.tflite",
     "ad": "models/mlcommons/ad01_fp32.tflite",
 }
+# What their makers made int8 of them, with data of their own to calibrate with.
+MADE_INT8 = {
+    "vww": "models/mlcommons/vww_96_int8.tflite",
+    "resnet": "models/mlcommons/pretrainedResnet_quant.tflite",
+    "kws": "models/mlcommons/kws_ref_model.tflite",
+    "ad": "models/mlcommons/ad01_int8.tflite",
+}
 CALIBRATION = {"mnv2": 100, "kws": 100, "ad": 96}  # samples; others 200
 
 

@@ -17,28 +17,35 @@ from .tflite import store_graph
 # Of a tensor's values this share may lie outside its range, at each end: a few outliers would cost
 # all others their resolution.
 CLIPPED = 2e-5
+Spans = dict[str, tuple[float, float]]  # lowest and highest value, by a tensor's name
 
 
 # Ranges -------------------------------------------------------------------------------------------
 
 
 class _Tails:
-    """The lowest and the highest values of a tensor over many samples."""
+    """The lowest values of a tensor over many samples, and the highest, which are kept negated."""
 
     def __init__(self, size: int, samples: int, clipped: float) -> None:
         self.keep = max(1, int(clipped * size * samples))
         self.low = self.high = np.empty(0, np.float32)
 
     def add(self, values: Array) -> None:
-        self.low = np.sort(np.concatenate([self.low, values.ravel()]))[: self.keep]
-        self.high = np.sort(np.concatenate([self.high, values.ravel()]))[-self.keep :]
+        self.low = self._lowest(self.low, values.ravel())
+        self.high = self._lowest(self.high, -values.ravel())
+
+    def _lowest(self, so_far: Array, values: Array) -> Array:
+        """The lowest of all, in order."""
+        if len(so_far) == self.keep:
+            values = values[values < so_far[-1]]
+        return np.sort(np.concatenate([so_far, values]))[: self.keep]
 
     @property
     def range(self) -> tuple[float, float]:
-        return float(self.low[-1]), float(self.high[0])
+        return float(self.low[-1]), -float(self.high[-1])
 
 
-def ranges(model: Stored, x: Array) -> dict[str, tuple[float, float]]:
+def ranges(model: Stored, x: Array) -> Spans:
     """Lowest and highest value for each activation of a float model, by name.
 
     x: float32 samples. The input's are exact; for others CLIPPED is left out at each end.
@@ -52,6 +59,28 @@ def ranges(model: Stored, x: Array) -> dict[str, tuple[float, float]]:
             tail.add(value)
     found = {t.name: tail.range for t, tail in zip(wanted, tails, strict=True)}
     return {graph.tensor(graph.input).name: (float(x.min()), float(x.max())), **found}
+
+
+def finite_pads(graph: Graph, spans: Spans) -> tuple[Graph, Spans]:
+    """The model, and ranges from ranges(), with PADV2 that writes the lowest value of its input
+    where it wrote a lower one.
+
+    PyTorch's padded max pools have minus infinity there, which would take all of the range. In int8
+    it is the same: nothing is below the lowest.
+    """
+    tensors, operators, spans = list(graph.tensors), list(graph.operators), dict(spans)
+    for at, op in enumerate(operators):
+        fill = graph.tensor(op.inputs[2]) if op.kind == "PADV2" and len(op.inputs) > 2 else None
+        low, high = spans.get(graph.tensor(op.inputs[0]).name, (0.0, 0.0))
+        if fill is None or fill.data is None or fill.data.max() >= low:
+            continue
+        low = min(low, 0.0)  # every range holds 0
+        values = np.full(fill.shape, low, np.float32)
+        name = f"lowest of operator {op.index}"
+        tensors.append(replace(fill, index=len(tensors), name=name, data=values))
+        operators[at] = replace(op, inputs=(*op.inputs[:2], tensors[-1].index))
+        spans[graph.tensor(op.outputs[0]).name] = low, high
+    return replace(graph, tensors=tuple(tensors), operators=tuple(operators)), spans
 
 
 # Biases -------------------------------------------------------------------------------------------

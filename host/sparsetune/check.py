@@ -7,6 +7,25 @@ from .graph import Graph, Operator
 from .operators import KINDS
 from .operators.kind import check_activation, refuse
 
+_CURVE = "RELU, HARD_SWISH or LEAKY_RELU do in its place"
+_NORM = "it normalises by the sample's own mean, batch norm does in its place"
+# What to do about an operator that is not supported.
+ADVICE = {
+    "LOG_SOFTMAX": "leave it out, the loss does it",
+    "TRANSPOSE_CONV": "RESIZE_NEAREST_NEIGHBOR and a convolution do in its place",
+    **dict.fromkeys(("ELU", "GELU", "EXP", "RELU_0_TO_1"), _CURVE),
+    **dict.fromkeys(("RSQRT", "SQUARED_DIFFERENCE"), _NORM),
+}
+
+
+def check_kinds(graph: Graph) -> None:
+    """Raises SparsetuneError where an operator is of a kind that cannot be run."""
+    unknown = [op for op in graph.operators if op.kind not in KINDS]
+    if unknown:
+        op = next((op for op in unknown if op.kind in ADVICE), unknown[0])
+        advice = ADVICE.get(op.kind, "build the model without it")
+        raise refuse(op, f"is not supported: {advice} (supported are {', '.join(KINDS)})")
+
 
 def check_indices(graph: Graph) -> None:
     """Raises SparsetuneError where an operator names a tensor that is not there. Everything that
@@ -32,6 +51,7 @@ def check_graph(graph: Graph, name: str) -> None:
         )
     if len(graph.tensor(graph.input).shape) > 4:
         raise SparsetuneError(f"{name} has an input of more than four dimensions: not supported")
+    check_kinds(graph)
     defined = {graph.input}
     for op in graph.operators:
         _check_operator(graph, op, defined)
@@ -41,9 +61,7 @@ def check_graph(graph: Graph, name: str) -> None:
 
 
 def _check_operator(graph: Graph, op: Operator, defined: set[int]) -> None:
-    kind = KINDS.get(op.kind)
-    if kind is None:
-        raise refuse(op, f"is not supported; supported are {', '.join(KINDS)}")
+    kind = KINDS[op.kind]
     if len(op.outputs) < kind.outputs or not _indices_ok(op, kind.inputs):
         raise refuse(op, "has missing inputs or outputs: convert the model again")
     moving = kind.activations(graph, op)

@@ -20,7 +20,8 @@ class Judgement:
     """What both models make of the same samples.
 
     accuracies: shares right, float and int8; None without labels. agreement: share of samples with
-    the same largest output; None for a single output. error: of the outputs, relative (RMS).
+    the same largest output. Both are None where the outputs are no classes. error: of the outputs,
+    relative (RMS).
     """
 
     samples: int
@@ -48,12 +49,12 @@ def judge(real: Stored, small: Stored, data: Dataset, fast: bool = False) -> Jud
     wanted = _outputs(real, x, fast=True)
     got = _outputs(small, x, fast)
     float_top, int8_top = wanted.argmax(axis=1), got.argmax(axis=1)
-    several = wanted.shape[1] > 1
-    labelled = several and y is not None and y.ndim == 1 and y.dtype.kind in "iu"
+    classes = wanted.shape[1] > 1 and real.graph.loss_name == "softmax"
+    labelled = classes and y is not None and y.ndim == 1 and y.dtype.kind in "iu"
     return Judgement(
         samples=len(x),
         accuracies=(_share(float_top == y), _share(int8_top == y)) if labelled else None,
-        agreement=_share(float_top == int8_top) if several else None,
+        agreement=_share(float_top == int8_top) if classes else None,
         error=float(np.sqrt(np.sum((got - wanted) ** 2) / max(np.sum(wanted**2), TINY))),
     )
 

@@ -6,10 +6,12 @@ activations as operators of their own, shapes computed at run time, weights stor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
+from .decompose import decompose
 from .graph import TRAINABLE, Graph, Operator, Tensor
 
 # Activations that operators can apply themselves, by their TFLite number.
@@ -22,7 +24,7 @@ LEFT_IN_FLOATS = ("RELU6", "RELU_N1_TO_1", "LEAKY_RELU")
 
 def prepare(graph: Graph) -> Graph:
     """The same float function of the input, ready to be quantised. Tensors get unique names."""
-    for rewrite in (widen_weights, fuse_activations, fix_shapes, drop_unread, add_biases):
+    for rewrite in PASSES:
         graph = rewrite(graph)
     return _with_unique_names(graph)
 
@@ -136,3 +138,8 @@ def join_islands(graph: Graph) -> Graph:
             operators[operators.index(op)] = replace(op, inputs=before.inputs, outputs=(now,))
             operators.remove(behind)
     return drop_unread(replace(graph, tensors=tuple(tensors), operators=tuple(operators)))
+
+
+PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    *(widen_weights, decompose, fuse_activations, fix_shapes, drop_unread, add_biases),
+)

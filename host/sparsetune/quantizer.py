@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .calibrate import correct_biases, ranges
+from .calibrate import correct_biases, finite_pads, ranges
+from .check import check_kinds
 from .compare import judge
 from .data import Dataset
 from .errors import SparsetuneError
@@ -53,9 +54,13 @@ def float_model(data: bytes, name: str) -> Stored:
         raise SparsetuneError(
             f"{name} is no float model, its input is {x.dtype}: {_advice(x.dtype)}"
         )
+    if any(op.kind == "QUANTIZE" for op in graph.operators):
+        raise SparsetuneError(f"{name} has floats at its ends alone: {_advice('int8')}")
     if x.shape[:1] != (1,):
         raise SparsetuneError(f"{name} takes samples {list(x.shape)}: export it with batch size 1")
-    return Stored.of(store_graph(data, prepare(graph)))
+    graph = prepare(graph)
+    check_kinds(graph)
+    return Stored.of(store_graph(data, graph))
 
 
 def _check_indices(graph: Graph, name: str) -> None:
@@ -76,12 +81,13 @@ def _advice(dtype: str) -> str:
 
 def _through_library(real: Stored, x: Array) -> Stored:
     library, recipe = load_library()
+    graph, spans = finite_pads(real.graph, ranges(real, x))
     statistics = {
         name: {"min": np.array([low]), "max": np.array([high])}
-        for name, (low, high) in ranges(real, x).items()
+        for name, (low, high) in spans.items()
     }
     with _quiet():
-        quantizer = library.Quantizer(real.data, recipe.static_wi8_ai8())
+        quantizer = library.Quantizer(store_graph(real.data, graph), recipe.static_wi8_ai8())
         result = quantizer.quantize(statistics, enable_progress_report=False)
     small = Stored.of(bytes(result.quantized_model))
     return Stored.of(store_graph(small.data, join_islands(small.graph)))

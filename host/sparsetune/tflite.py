@@ -21,6 +21,8 @@ from .simplify import simplify
 
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8"}
 _SCHEMA = "ai_edge_litert.schema_py_generated"  # tflite-runtime's wheel has none
+# Options of operators that store_graph can add: the schema's name for them.
+_NEW_OPTIONS = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul", "MAX_POOL_2D": "Pool2D"}
 _PARSE_ERRORS = (
     *(struct.error, IndexError, ValueError, TypeError, KeyError),
     *(AttributeError, OverflowError, MemoryError, UnicodeDecodeError),
@@ -85,9 +87,9 @@ def parse_as_stored(data: bytes, name: str = "model") -> Graph:
 def store_graph(data: bytes, graph: Graph) -> bytes:
     """The model in `data` with the operators, constants, names and ends of `graph`.
 
-    graph: from parse_as_stored(data), with operators changed or left out and tensors added behind
-    its own. An operator made a RESHAPE takes the shape of its output. Metadata and signatures,
-    which name what may be gone, are dropped.
+    graph: from parse_as_stored(data), with operators changed or left out, and tensors and operators
+    (_NEW_OPTIONS) added behind its own. An operator made a RESHAPE takes the shape of its output.
+    Metadata and signatures, which name what may be gone, are dropped.
     """
     schema, model = _schema(), _unpack(data, "model")
     sub = model.subgraphs[0]
@@ -117,7 +119,8 @@ def _store_tensor(model: Any, tensor: Tensor, target: Any) -> None:
 
 
 def _stored_operator(sub: Any, graph: Graph, op: Operator, kinds: list[str]) -> Any:
-    stored = sub.operators[op.index]
+    is_new = op.index >= len(sub.operators)
+    stored = _new_stored(op) if is_new else sub.operators[op.index]
     stored.opcodeIndex = kinds.index(op.kind)
     stored.inputs, stored.outputs = list(op.inputs), list(op.outputs)
     if op.kind == "RESHAPE" and len(op.inputs) == 1:
@@ -127,6 +130,17 @@ def _stored_operator(sub: Any, graph: Graph, op: Operator, kinds: list[str]) -> 
         stored.builtinOptions.newShape = list(graph.tensor(op.outputs[0]).shape)
     elif "fusedActivationFunction" in op.options:
         stored.builtinOptions.fusedActivationFunction = op.options["fusedActivationFunction"]
+    return stored
+
+
+def _new_stored(op: Operator) -> Any:
+    schema = _schema()
+    stored = schema.OperatorT()
+    if op.kind in _NEW_OPTIONS:
+        name = _NEW_OPTIONS[op.kind] + "Options"
+        stored.builtinOptionsType = getattr(schema.BuiltinOptions, name)
+        stored.builtinOptions = getattr(schema, name + "T")()
+        vars(stored.builtinOptions).update(op.options)
     return stored
 
 
