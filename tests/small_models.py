@@ -20,7 +20,8 @@ tflite_writer.OPERATOR_VERSIONS.update(
     FULLY_CONNECTED=5, PAD=2, TRANSPOSE=2, CONCATENATION=2, SPLIT=2, STRIDED_SLICE=2, SLICE=2,
     LOGISTIC=2, TANH=2, RELU=2, RELU6=2, HARD_SWISH=1, LEAKY_RELU=2, QUANTIZE=2, RELU_N1_TO_1=1,
     MAX_POOL_2D=2, SUB=2, MUL=2, MEAN=2, PADV2=2, SPLIT_V=2, RESIZE_BILINEAR=3,
-    RESIZE_NEAREST_NEIGHBOR=3, FLOOR=1,
+    RESIZE_NEAREST_NEIGHBOR=3, FLOOR=1, PRELU=1, ABS=1, MAXIMUM=1, MINIMUM=1, REDUCE_MAX=1,
+    LOG_SOFTMAX=1, ELU=1, SQUARED_DIFFERENCE=1, NEG=1,
 )
 
 
@@ -126,8 +127,11 @@ class Net:
         self.shapes[index], self.q[index] = shape, q
         return index
 
-    def mean(self, axes: tuple[int, ...], keep: bool, zero: int | None = None) -> int:
-        """zero: None for the input's scale and zero point, else one of its own."""
+    def mean(
+        self, axes: tuple[int, ...], keep: bool, zero: int | None = None, kind: str = "MEAN"
+    ) -> int:
+        """zero: None for the input's scale and zero point, else one of its own. kind: MEAN or
+        REDUCE_MAX."""
         options = schema.ReducerOptionsT()
         options.keepDims = keep
         constant = self.writer.add_constant(f"axes{self.operators}", np.array(axes, np.int32))
@@ -135,7 +139,7 @@ class Net:
         q = self.q[self.at]
         if zero is not None:
             q = quantisation(q.scale * 0.6, zero)
-        return self._operator("MEAN", [self.at, constant], shape, q, options)
+        return self._operator(kind, [self.at, constant], shape, q, options)
 
     def pad(self, amounts: Any, value: int | None = None) -> int:
         """amounts: (before, behind) of each axis, filled with the zero point, or with `value`."""

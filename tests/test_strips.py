@@ -83,6 +83,19 @@ def test_a_stride_beyond_the_kernel_skips_rows() -> None:
     np.testing.assert_array_equal(FusedMachine(model, random.Random(1)).infer(x[0]), wanted)
 
 
+@pytest.mark.parametrize("shape", [(1, 30, 4, 1), (1, 12, 10, 1), (1, 6, 10, 2), (1, 6, 5, 4)])
+def test_a_map_that_is_cut_into_other_rows(shape: tuple[int, ...]) -> None:
+    """A RESHAPE between two stages: what the second one reads are not the rows that were made."""
+    net = Net((1, 6, 5, 3), zero=4)
+    net.conv(4, 3)
+    net.reshape(shape)
+    net.pool((2, 1), kind="MAX")
+    net.conv(3, 1)
+    model, x = net.to_bytes(), net.sample()
+    wanted = predict(model, x)[0].ravel()
+    np.testing.assert_array_equal(FusedMachine(model, random.Random(1)).infer(x[0]), wanted)
+
+
 def test_the_front_is_fused_where_it_makes_the_peak() -> None:
     graph = parse_tflite(wide_front().to_bytes())
     plain = lower_bound(lifetimes(build_program(graph, PLAIN)))

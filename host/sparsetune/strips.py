@@ -29,15 +29,30 @@ class Stage:
     last: int
     x: Buffer
     y: Buffer
-    in_h: int
-    row: int  # bytes of a row of its input
+    takes: tuple[int, ...]  # rows, columns, channels of its input
+    makes: tuple[int, ...]
     span: int  # rows of the input that one row of the output reads
     stride: int  # rows of the input from one row of the output to the next
+
+    @property
+    def in_h(self) -> int:
+        return self.takes[0]
+
+    @property
+    def row(self) -> int:
+        """Bytes of a row of its input."""
+        return self.takes[1] * self.takes[2]
 
     @property
     def window(self) -> int:
         """Rows of the input that must be in memory."""
         return min(self.span, self.in_h)
+
+    def follows(self, before: Stage) -> bool:
+        """Whether it reads the map that the stage just before it makes: a RESHAPE between them may
+        have cut it into other rows."""
+        same_map = before.y is self.x and before.makes == self.takes
+        return before.last == self.first - 1 and same_map
 
 
 def fuse_front(program: Program) -> None:
@@ -102,7 +117,7 @@ def chains(program: Program) -> Iterator[list[Stage]]:
     chain: list[Stage] = []
     for stage in _stages(program):
         before = chain[-1] if chain else None
-        linked = before and before.last == stage.first - 1 and before.y is stage.x
+        linked = before and stage.follows(before)
         if not before or not linked or readers[before.y] != 1 + before.last - before.first:
             chain = []
         if before and before.y is program.output:
@@ -144,9 +159,10 @@ def _stage(at: int, op: Op) -> Stage | None:
         return None  # its gradient needs the whole map
     if not (isinstance(geometry, Const) and isinstance(x, Buffer) and isinstance(y, Buffer)):
         return None
-    in_h, in_w, in_c = struct.unpack_from("<3i", geometry.data)
+    sizes = struct.unpack_from("<6i", geometry.data)
     kernel_h, _, stride_h, _, dilation_h = struct.unpack_from("<5i", geometry.data, 24)
-    return Stage(at, at, x, y, in_h, in_w * in_c, (kernel_h - 1) * dilation_h + 1, stride_h)
+    span = (kernel_h - 1) * dilation_h + 1
+    return Stage(at, at, x, y, sizes[:3], sizes[3:], span, stride_h)
 
 
 def _bytes_of(lives: list[Lifetime], chain: list[Stage]) -> int:
