@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import sparsetune_kernels as kernels
+from machine import Machine
 from small_models import RELU, Net
 from sparsetune.compile import compile_image
 from sparsetune.data import Dataset, sample_file
@@ -17,6 +20,7 @@ from sparsetune.image import Image, parse_image
 from sparsetune.plan import LayerPlan, UpdatePlan, check_plan
 from sparsetune.tflite import parse_tflite
 from sparsetune.twin import Twin
+from test_guards import bring, in_columns
 from uint8_models import to_uint8
 
 
@@ -113,3 +117,30 @@ def test_plans_that_cannot_be() -> None:
     ):
         with pytest.raises(SparsetuneError, match=message):
             check_plan(graph, UpdatePlan((layer,)))
+
+
+def test_a_table_outside_of_the_state_is_refused() -> None:
+    """Kernels write to the arena while they use the table: no image may put it there."""
+    net = Net((1, 20), seed=6)
+    net.dense(9)
+    net.dense(5, scale=0.03)
+    graph = parse_tflite(net.to_bytes())
+    machine = Machine(graph, in_columns(graph))
+    bring(machine)
+    x = np.zeros(graph.tensor(graph.input).size, np.int8)
+    machine.step(x, 1, (0, 0))
+    image = bytearray(machine.image.data)
+    table = struct.pack("<I", 1 << 29 | machine.program.layers[0].columns.table.offset)
+    places = [i for i in range(0, len(image), 4) if image[i : i + 4] == table]
+    assert len(places) == 2  # forward and update of the first layer
+    for at in places:
+        image[at : at + 4] = struct.pack("<I", 2 << 29)
+    buffers = (bytes(image), machine.state, machine.arena, machine.cold, b"")
+    refused = 0
+    for i in range(len(machine.ops)):
+        try:
+            kernels.run(*buffers, i, i + 1, 1)
+        except ValueError as error:
+            assert "outside its buffers" in str(error)
+            refused += 1
+    assert refused == 2

@@ -17,8 +17,11 @@ static const st_conv_geometry_t *geometry(st_context_t *c, st_ref_t ref) {
     return g;
 }
 
-// The table of columns, each of them checked: in the state or the store, whole.
+// The table of columns, each of them checked: in the state or the store, whole. The table itself is
+// in the state, where nothing that a kernel writes before it has read the table may lie.
 static st_columns_t columns(st_context_t *c, st_ref_t table, const st_conv_geometry_t *g) {
+    if (st_space_of(table) != ST_IN_STATE)
+        c->status = ST_BAD_REF;
     st_columns_t columns = {
         .table = (const uint32_t *)PLACE_OUT(uint32_t, table, g->in_c),
         .state = (int8_t *)c->machine->buffer[ST_IN_STATE].data,
@@ -67,6 +70,7 @@ void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_gr
     };
     const int16_t *dy = PLACE(int16_t, op->dy, st_out_count(g));
     int32_t *row = PLACE_ARENA(int32_t, op->out.row, g->in_c);
+    (void)PLACE_ARENA(int16_t, op->out.data, st_in_count(g));
     st_emit_t e = st_open_error(c, &op->out, &op->head, st_in_count(g));
     if (c->status)
         return;

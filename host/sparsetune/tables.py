@@ -1,9 +1,8 @@
-"""Functions of one int8 value as tables of 256 entries, exactly as TFLite's reference kernels
-compute them (gemmlowp's fixed point), and their slopes in real numbers."""
+"""Functions of one int8 value as tables of 256 entries, exactly as LiteRT's reference kernels
+compute them (fixed point, or a table made in float32), and their slopes in real numbers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +12,6 @@ from .numerics import activation_range, quantize_multiplier
 
 INPUTS = range(-128, 128)
 INT16 = (-(1 << 15), (1 << 15) - 1)
-INT32 = (-(1 << 31), (1 << 31) - 1)
 
 
 def table_of(function: Callable[[int], int]) -> Array:
@@ -54,7 +52,7 @@ def _round_shift(x: int, n: int) -> int:
     return (x >> n) + ((x & mask) > (mask >> 1) + (x < 0))
 
 
-def _shift_left(x: int, n: int, ends: tuple[int, int] = INT32) -> int:
+def _shift_left(x: int, n: int, ends: tuple[int, int]) -> int:
     return _clamp(x << n, ends)
 
 
@@ -67,48 +65,6 @@ def requantized(x: int, real: float) -> int:
 
 def _wrapped(x: int) -> int:
     return (x + (1 << 31)) % (1 << 32) - (1 << 31)
-
-
-def _exp_negative(x: int, fraction: int) -> int:
-    """exp(x) for x <= 0 with `fraction` fractional bits: Q0.31 out (exp_on_negative_values)."""
-    if x == 0:
-        return INT32[1]
-    quarter = 1 << (fraction - 2)
-    mod = (x & (quarter - 1)) - quarter
-    remainder = mod - x
-    result = _exp_quarter(mod << (31 - fraction))
-    factors = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
-    for k, factor in enumerate(factors):  # exp(-2^k) for k = -2 ... 4
-        if remainder & (quarter << k):
-            result = _high_mul(result, factor)
-    return result
-
-
-def _exp_quarter(a: int) -> int:
-    """exp(x) for x in [-1/4, 0), Q0.31: Taylor's series around -1/8."""
-    factor, third = 1895147668, 715827883
-    x = a + (1 << 28)
-    x2 = _high_mul(x, x)
-    x3, x4 = _high_mul(x2, x), _high_mul(x2, x2)
-    series = _high_mul(_round_shift(x4, 2) + x3, third) + x2
-    return factor + _high_mul(factor, x + _round_shift(series, 1))
-
-
-def _newton(a: int) -> tuple[int, int]:
-    """(half of 1 + a, its reciprocal in Q2.29) for a in [0, 1], Q0.31: Newton and Raphson."""
-    half = (a + INT32[1] + 1) >> 1
-    x = 1515870810 + _high_mul(half, -1010580540)
-    for _ in range(3):
-        x += _shift_left(_high_mul(x, (1 << 29) - _high_mul(half, x)), 2)
-    return half, x
-
-
-def _one_over_one_plus(a: int) -> int:
-    return _shift_left(_newton(a)[1], 1)
-
-
-def _one_minus_over_one_plus(a: int) -> int:
-    return _shift_left(_newton(a)[1] - (1 << 29), 2)
 
 
 # Functions ---------------------------------------------------------------------------------------
@@ -173,36 +129,25 @@ def _int16_multiplier(real: float) -> tuple[int, int]:
 
 def logistic(x: Tensor) -> Array:
     """1 / (1 + exp(-x)), output scale 1/256, zero point -128."""
-
-    def value(a: int) -> int:
-        half = _one_over_one_plus(_exp_negative(-abs(a), 27))
-        positive = (1 << 30) if a == 0 else (half if a > 0 else INT32[1] - half)
-        return _round_shift(positive, 23) - 128
-
-    return _of_q4(x, value)
+    real = _float32_values(x)
+    with np.errstate(over="ignore"):  # to 1 / infinity
+        return _stored(np.float32(1) / (np.float32(1) + np.exp(-real)), 256, -128)
 
 
 def tanh(x: Tensor) -> Array:
     """Output scale 1/128, zero point 0."""
-
-    def value(a: int) -> int:
-        # The same bits with one fractional bit less stand for 2 a.
-        magnitude = _one_minus_over_one_plus(_exp_negative(-abs(a), 26))
-        return _round_shift(0 if a == 0 else (magnitude if a > 0 else -magnitude), 24)
-
-    return _of_q4(x, value)
+    return _stored(np.tanh(_float32_values(x)), 128, 0)
 
 
-def _of_q4(x: Tensor, function: Callable[[int], int]) -> Array:
-    """Table of a function of Q4.27; beyond its range it is at its end."""
-    multiplier, shift = quantize_multiplier(x.scale * (1 << 27))
-    radius = math.floor(15 * (1 << 27) / (1 << shift)) if shift >= 0 else 1 << 31
+def _float32_values(x: Tensor) -> Array:
+    """What the 256 integers stand for, in float32 as LiteRT has it."""
+    steps = np.arange(-128, 128, dtype=np.float32) - np.float32(x.zero_point)
+    values: Array = np.float32(x.scale) * steps
+    return values
 
-    def value(q: int) -> int:
-        centred = q - x.zero_point
-        if abs(centred) >= radius:
-            return -128 if centred <= -radius else 127
-        wide = _high_mul(centred << max(shift, 0), multiplier)
-        return function(_round_shift(wide, max(-shift, 0)))
 
-    return table_of(value)
+def _stored(values: Array, steps: int, zero_point: int) -> Array:
+    """float32 values in 1/steps, rounded half away from zero."""
+    rounded = np.trunc(values * np.float32(steps) + np.copysign(np.float32(0.5), values))
+    table: Array = (rounded + zero_point).clip(-128, 127).astype(np.int8)
+    return table
