@@ -135,7 +135,7 @@ def test_a_table_outside_of_the_state_is_refused() -> None:
     assert len(places) == 2  # forward and update of the first layer
     for at in places:
         image[at : at + 4] = struct.pack("<I", 2 << 29)
-    buffers = (bytes(image), machine.state, machine.arena, machine.cold, b"")
+    buffers = (bytes(image), machine.state, machine.arena, machine.cold, machine.store)
     refused = 0
     for i in range(len(machine.ops)):
         try:
