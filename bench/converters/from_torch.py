@@ -23,7 +23,7 @@ class Block(nn.Module):
 torch.manual_seed(0)
 model = nn.Sequential(
     *(nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
-    *(Block(16), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.Hardswish()),
+    *(Block(16), nn.MaxPool2d(3, 2, 1), nn.Conv2d(16, 32, 3, padding=1), nn.Hardswish()),
     *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)),
 ).eval()
 channels_last = litert_torch.to_channel_last_io(model, args=[0])

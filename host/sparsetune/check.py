@@ -13,7 +13,7 @@ _NORM = "it normalises by the sample's own mean, batch norm does in its place"
 ADVICE = {
     "LOG_SOFTMAX": "leave it out, the loss does it",
     "TRANSPOSE_CONV": "RESIZE_NEAREST_NEIGHBOR and a convolution do in its place",
-    **dict.fromkeys(("ELU", "GELU", "EXP", "RELU_0_TO_1"), _CURVE),
+    **dict.fromkeys(("ELU", "GELU", "EXP"), _CURVE),
     **dict.fromkeys(("RSQRT", "SQUARED_DIFFERENCE"), _NORM),
 }
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from .graph import Array, Graph, Operator, Tensor
 
+UNSCALED = np.ones(1, np.float32), 0  # scales and zero point of floats
+
 
 def decompose(graph: Graph) -> Graph:
     """The same function of the input, of operators that can become int8 where that is possible."""
@@ -38,12 +40,18 @@ class _Parts:
         self.tensors, self.operators = list(graph.tensors), list[Operator]()
         self.next = 1 + max((op.index for op in graph.operators), default=-1)
 
+    def constant(self, value: float) -> int:
+        """A new scalar."""
+        index, data = len(self.tensors), np.array([value], np.float32)
+        self.tensors.append(Tensor(index, f"{value:.3g} {index}", (1,), "float32", *UNSCALED, data))
+        return index
+
     def like(self, tensor: int, shape: tuple[int, ...] | None = None) -> int:
         """A new activation, of the shape of a tensor or of another one."""
         index = len(self.tensors)
         shape = self.tensors[tensor].shape if shape is None else shape
         name = f"{self.tensors[tensor].name} part {index}"
-        self.tensors.append(Tensor(index, name, shape, "float32", np.ones(1, np.float32), 0))
+        self.tensors.append(Tensor(index, name, shape, "float32", *UNSCALED))
         return index
 
     def emit(self, kind: str, inputs: tuple[int, ...], output: int, **options: int) -> int:
@@ -78,20 +86,26 @@ def _abs(parts: _Parts, op: Operator) -> bool:
 
 
 def _extremum(parts: _Parts, op: Operator) -> bool:
-    """max(a, b) = a + relu(b - a), min(a, b) = a - relu(a - b)"""
-    a, b = op.inputs[:2]
-    if not _moving(parts.graph, a) or not _moving(parts.graph, b):
+    """max(a, b) = b + relu(a - b), min(a, b) = a - relu(a - b)"""
+    graph, (a, b) = parts.graph, op.inputs[:2]
+    if graph.tensor(a).data is not None:
+        a, b = b, a
+    if graph.tensor(a).shape != graph.tensor(op.outputs[0]).shape:
         return False
-    if parts.graph.tensor(a).shape != parts.graph.tensor(b).shape:
-        return False
-    first, second, join = (b, a, "ADD") if op.kind == "MAXIMUM" else (a, b, "SUB")
-    rest = parts.relu(parts.binary("SUB", first, second))
-    parts.binary(join, a, rest, op.outputs[0])
+    more = parts.relu(parts.binary("SUB", a, b))
+    if op.kind == "MAXIMUM":
+        parts.binary("ADD", more, b, op.outputs[0])
+    else:
+        parts.binary("SUB", a, more, op.outputs[0])
     return True
 
 
-def _moving(graph: Graph, tensor: int) -> bool:
-    return graph.tensor(tensor).data is None
+def _relu_0_to_1(parts: _Parts, op: Operator) -> bool:
+    """As hard sigmoids end: relu6(6 x) / 6."""
+    wide = parts.binary("MUL", op.inputs[0], parts.constant(6.0))
+    clamped = parts.emit("RELU6", (wide,), parts.like(wide))
+    parts.binary("MUL", clamped, parts.constant(1 / 6), op.outputs[0])
+    return True
 
 
 def _reduce_max(parts: _Parts, op: Operator) -> bool:
@@ -138,5 +152,6 @@ WAYS = {
     "ABS": _Way(1, _abs),
     "MAXIMUM": _Way(2, _extremum),
     "MINIMUM": _Way(2, _extremum),
+    "RELU_0_TO_1": _Way(1, _relu_0_to_1),
     "REDUCE_MAX": _Way(2, _reduce_max),
 }

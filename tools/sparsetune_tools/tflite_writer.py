@@ -125,6 +125,7 @@ def _quantisation(q: Quantisation) -> Any:
 
 def _operator_code(kind: str) -> Any:
     code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
+    code.builtinCode = getattr(schema.BuiltinOperator, kind)
+    code.deprecatedBuiltinCode = min(code.builtinCode, 127)  # a byte, from when there were fewer
     code.version = OPERATOR_VERSIONS[kind]
     return code
