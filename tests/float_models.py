@@ -12,11 +12,13 @@ from small_models import Net
 FLOAT32, INT8 = schema.TensorType.FLOAT32, schema.TensorType.INT8
 
 
-def to_float(net: Net) -> bytes:
-    """The same operators on real numbers: constants have the values that the integers stand for."""
+def to_float(net: Net, keep: frozenset[str] = frozenset()) -> bytes:
+    """The same operators on real numbers: constants have the values that the integers stand for.
+    keep: names of constants that stay int8, as weights are in models "of dynamic range"."""
     model = schema.ModelT.InitFromPackedBuf(net.to_bytes(), 0)
     for tensor in model.subgraphs[0].tensors:
-        if tensor.quantization is not None and tensor.quantization.scale is not None:
+        is_int8 = tensor.quantization is not None and tensor.quantization.scale is not None
+        if is_int8 and tensor.name.decode() not in keep:
             _widen(model, tensor)
     for code in model.operatorCodes:
         code.version = 1

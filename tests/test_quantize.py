@@ -20,7 +20,7 @@ from sparsetune.data import Dataset
 from sparsetune.errors import SparsetuneError
 from sparsetune.quantizer import float_model, load_library, quantize_model
 from sparsetune.stored import Stored
-from sparsetune.tflite import parse_tflite
+from sparsetune.tflite import parse_as_stored, parse_tflite
 from test_kernels import mixed_net
 
 try:
@@ -95,6 +95,18 @@ def test_little_is_lost_and_the_twin_agrees_with_litert(name: str) -> None:
     errors = layer_errors(real, small, x[40:50])
     assert errors == sorted(errors, key=lambda e: e.decibels)
     assert {e.operator for e in errors} <= {op.index for op in small.graph.operators}
+
+
+def test_weights_that_are_int8_already() -> None:
+    """Models "of dynamic range": activations are real numbers, weights are not."""
+    net = with_moves()
+    x, model = samples(net), to_float(net, keep=frozenset({"w0"}))
+    graph = parse_as_stored(model)
+    assert graph.tensor(graph.operators[0].inputs[1]).dtype == "int8"
+    real = float_model(model, "hybrid")
+    small = Stored.of(quantize_model(real, x[:40]))
+    assert judge(real, small, Dataset(x[40:], None)).error < 0.05
+    parse_tflite(small.data)
 
 
 def test_the_reported_error_is_measured() -> None:
