@@ -19,6 +19,7 @@ MAY_IMPORT = {
 MICROPYTHON = {
     *("array", "binascii", "gc", "hashlib", "machine", "micropython", "os", "rp2", "struct"),
     *("select", "sys", "time", "vfs", "io", "uctypes"),
+    "sparsetune_board",  # of our firmware (boards/SPARSETUNE_PICO/modules)
 }
 # module -> the one file of host that may know it.
 SOLE_OWNERS = {

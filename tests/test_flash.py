@@ -114,8 +114,8 @@ def test_pico_agrees_with_its_firmware(spec: BoardSpec) -> None:
     assert spec.romfs_bytes == kilobytes("MICROPY_HW_ROMFS_BYTES")
     storage = kilobytes("MICROPY_HW_FLASH_STORAGE_BYTES")
     assert spec.filesystem_bytes + spec.store_bytes == storage
-    boot = (ROOT / "boards" / "SPARSETUNE_PICO" / "modules" / "_boot.py").read_text()
-    assert f"STORE = {spec.store_bytes // 1024} * 1024" in boot
+    board = (ROOT / "boards" / "SPARSETUNE_PICO" / "modules" / "sparsetune_board.py").read_text()
+    assert f"STORE_BYTES = {spec.store_bytes // 1024} * 1024" in board
 
 
 def test_unknown_board() -> None:

@@ -4,14 +4,12 @@ and a power cut at any moment costs nothing that was written."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_models import Array
 from sparsetune.cli import main
 from sparsetune.compile import compile_image
 from sparsetune.data import Dataset, sample_file
@@ -25,6 +23,7 @@ from sparsetune.pulled import split
 from sparsetune.store_room import Kept, fits
 from sparsetune.tflite import parse_tflite
 from sparsetune.twin import Twin
+from sparsetune_device.columns import Records
 from sparsetune_device.store import PAGE, SECTOR, Store
 from sparsetune_device.telemetry import parse
 from test_columns import a_net, plan_of
@@ -110,6 +109,34 @@ def test_evaluation_resuming_and_export_find_the_columns() -> None:
         parse_checkpoint(without, image)
 
 
+@pytest.mark.parametrize("cut", [25, 31, 38, 57])
+def test_power_cut_in_a_run(cut: int) -> None:
+    """Flash and checkpoint as they are in the middle of a run; from there it goes on as if nothing
+    had been."""
+    model, data = samples()
+    image = image_of(model, reaching(model))
+    file = sample_file(data, image.task)
+    whole: list[str] = []
+    kept: list[bytes] = []
+    with Twin(image.data, file) as twin:
+
+        def on_line(line: str) -> None:
+            whole.append(line)
+            if len(losses(whole)) == cut and not kept:
+                kept.extend([(twin.path / "trained.ckpt").read_bytes(), bytes(twin.flash.data)])
+
+        wanted = twin.train(on_line, steps=80, save_every=20, **RUN)
+    with Twin(image.data, file) as twin:
+        (twin.path / "trained.ckpt").write_bytes(kept[0])
+        twin.flash.data[:] = kept[1]
+        lines: list[str] = []
+        got = twin.train(lines.append, resume=True)
+    from_there = losses(whole)[cut // 20 * 20 :]
+    assert [x.split(",")[0] for x in losses(lines)] == [x.split(",")[0] for x in from_there]
+    trained = [export_tflite(model, image, parse_checkpoint(c, image)) for c in (wanted, got)]
+    assert trained[0] == trained[1]
+
+
 def test_a_new_run_takes_the_place_of_the_last() -> None:
     model, data = samples()
     image = image_of(model, reaching(model))
@@ -117,7 +144,9 @@ def test_a_new_run_takes_the_place_of_the_last() -> None:
         first = twin.train(lambda line: None, steps=40, **RUN)
         runs = {split(first).events[0][1]["store"]}
         for _ in range(3):
-            again = twin.train(lambda line: None, steps=40, **RUN)
+            with pytest.raises(SparsetuneError, match="pull .*trained.ckpt, then train"):
+                twin.train(lambda line: None, steps=40, **RUN)
+            again = twin.train(lambda line: None, steps=40, discard=True, **RUN)
             runs.add(split(again).events[0][1]["store"])
     assert len(runs) == 4
     columns = [split(c).columns for c in (first, again)]
@@ -127,22 +156,28 @@ def test_a_new_run_takes_the_place_of_the_last() -> None:
 # The store alone ----------------------------------------------------------------------------------
 
 
-class Layer:
-    """What the store asks of columns.Columns; all channels are out of RAM."""
+class Layer(Records):
+    """A layer whose channels are all out of RAM; only its references are kept."""
 
     def __init__(self, channels: int, column_bytes: int) -> None:
-        self.layer = self
-        self.column_bytes = column_bytes
-        self.refs = [0] * channels
+        super().__init__(channels)
+        self.layer, self.operator, self.column_bytes = self, 0, column_bytes
+        self.refs = [7 << 29] * channels
 
-    def found(self, channel: int, ref: int) -> None:
+    def ref(self, channel: int) -> int:
+        return self.refs[channel]
+
+    def set_ref(self, channel: int, ref: int) -> None:
         self.refs[channel] = ref
 
-    def is_newest(self, channel: int, offset: int) -> bool:
-        return self.refs[channel] & 0x1FFFFFFF == offset and self.refs[channel] != 0
 
-    def lost(self) -> int:
-        return 0
+def layers_of(**sizes: tuple[int, int]) -> dict[int, Layer]:
+    """op3=(channels, bytes of a column) -> {3: Layer}"""
+    layers = {}
+    for name, size in sizes.items():
+        layers[int(name[2:])] = layer = Layer(*size)
+        layer.operator = int(name[2:])
+    return layers
 
 
 class PowerCut(Exception):
@@ -169,61 +204,126 @@ class FailingFlash(NorFlash):
 
     def ioctl(self, command: int, argument: int) -> int:
         if self._tick():
-            at, size = argument * SECTOR, int(self.rng.integers(SECTOR))
-            self.data[at : at + size] = b"\xff" * size
+            sector = slice(argument * SECTOR, (argument + 1) * SECTOR)
+            done = self.rng.random(SECTOR) < self.rng.random()
+            part = np.where(done, 0xFF, np.frombuffer(self.data[sector], np.uint8))
+            self.data[sector] = part.astype(np.uint8).tobytes()
             raise PowerCut
         return super().ioctl(command, argument)
 
 
-def writes(rng: Any, layers: dict[int, Layer]) -> Iterator[tuple[int, int, Array]]:
-    while True:
-        operator = int(rng.choice(list(layers)))
-        channel = int(rng.integers(len(layers[operator].refs)))
-        yield operator, channel, rng.integers(-128, 128, layers[operator].column_bytes, np.int8)
+class Run:
+    """A run on a flash that may lose power: what it wrote, and what its last checkpoint knows."""
+
+    def __init__(self, flash: FailingFlash, rng: Any) -> None:
+        self.flash, self.rng = flash, rng
+        self.layers = layers_of(op3=(20, 300), op7=(30, 256), op9=(4, 1300))
+        self.store = Store(flash, self.layers)
+        self.generation = 0
+        self.now: dict[tuple[int, int], bytes] = {}
+        self.known = dict(self.now)
+
+    def write(self) -> None:
+        operator = int(self.rng.choice(list(self.layers)))
+        layer = self.layers[operator]
+        channel = int(self.rng.integers(len(layer.refs)))
+        column = self.rng.bytes(layer.column_bytes)
+        layer.refs[channel] = 1 << 29  # in RAM until it is written
+        layer.refs[channel] = self.store.put(operator, channel, memoryview(column))
+        self.now[operator, channel] = column
+
+    def checkpoint(self) -> None:
+        self.generation, self.known = self.store.generation, dict(self.now)
+        self.store.checkpointed()
+
+    def resume(self) -> None:
+        self.layers = layers_of(op3=(20, 300), op7=(30, 256), op9=(4, 1300))
+        for operator, channel in self.known:
+            self.layers[operator].refs[channel] = 4 << 29  # as its state has it: somewhere
+        self.store = Store(self.flash, self.layers, self.store.run, self.generation)
+        self.store.recover()
+        self.now = dict(self.known)
+
+    def check(self) -> None:
+        found = {
+            (operator, channel): bytes(self.store.get(ref, layer.column_bytes))
+            for operator, layer in self.layers.items()
+            for channel, ref in enumerate(layer.refs)
+            if ref >> 29 == 4
+        }
+        assert found == self.now
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_power_cuts(seed: int) -> None:
-    """After every cut all columns are there as they were written last; the one that was being
-    written may be the old one."""
+    """After a cut all columns are there as the last checkpoint knew them, and no later ones; cuts
+    come while columns are written, copied, erased, and while they are looked for again."""
     rng = np.random.default_rng(seed)
-    flash = FailingFlash(16 * SECTOR, rng)
-    layers = {3: Layer(20, 300), 7: Layer(30, 256), 9: Layer(4, 1300)}
-    store = Store(flash, layers)
-    run, wanted = store.run, dict[tuple[int, int], bytes]()
-    stream, cuts = writes(rng, layers), 0
+    flash = FailingFlash(20 * SECTOR, rng)
+    run, cuts = Run(flash, rng), 0
+    run.checkpoint()
     while cuts < 60:
-        flash.left = int(rng.integers(1, 120))
-        doubtful = being_written = old = None
+        flash.left = int(rng.integers(1, 150))
         try:
-            for operator, channel, column in stream:
-                doubtful, being_written = (operator, channel), column.tobytes()
-                old = wanted.get(doubtful)
-                store.put(operator, channel, memoryview(being_written))
-                wanted[doubtful] = being_written
+            run.resume()
+            run.check()
+            while True:
+                run.write()
+                if run.store.is_crowded() or rng.random() < 0.05:
+                    run.checkpoint()
         except PowerCut:
             cuts += 1
-            stream = writes(rng, layers)
-        flash.left = -1
-        for layer in layers.values():
-            layer.refs = [0] * len(layer.refs)
-        store = Store(flash, layers, run)
-        store.recover()
-        for (operator, channel), column in wanted.items():
-            layer = layers[operator]
-            ref = layer.refs[channel]
-            found = bytes(store.get(ref, layer.column_bytes)) if ref else None
-            if (operator, channel) == doubtful:
-                assert found in (old, being_written)
-                wanted[doubtful] = found
-            else:
-                assert found == column
-    assert min(flash.erases) >= 3
+    flash.left = -1
+    run.resume()
+    run.check()
+    assert len(run.now) > 30 and min(flash.erases) >= 3
+
+
+def test_columns_of_other_runs_are_not_taken() -> None:
+    """Run 2 is cut short, run 1 goes on (its sectors are the newest then), run 3 begins."""
+    rng = np.random.default_rng(1)
+    flash = FailingFlash(20 * SECTOR, rng)
+    first = Run(flash, rng)
+    for _ in range(10):
+        first.write()
+    first.checkpoint()
+    second = Run(flash, rng)
+    second.write()
+    first.resume()
+    first.write()
+    third = Run(flash, rng)
+    assert len({run.store.run for run in (first, second, third)}) == 3
+    third.checkpoint()
+    third.resume()
+    third.check()
+    assert not third.now
+
+
+def test_a_damaged_column_is_not_taken() -> None:
+    rng = np.random.default_rng(2)
+    run = Run(FailingFlash(20 * SECTOR, rng), rng)
+    for _ in range(10):
+        run.write()
+    run.checkpoint()
+    (operator, channel), column = next(iter(run.now.items()))
+    at = run.layers[operator].refs[channel] & 0x1FFFFFFF
+    run.flash.data[at : at + 8] = bytes(8)
+    with pytest.raises(ValueError, match="no more in flash"):
+        run.resume()
+
+
+def test_the_last_run_is_used_up() -> None:
+    rng = np.random.default_rng(3)
+    run = Run(FailingFlash(20 * SECTOR, rng), rng)
+    run.write()
+    run.store.run = 0xFFFF
+    run.store._next_sector()
+    assert Run(run.flash, rng).store.run == 1
 
 
 def test_what_is_full_says_so() -> None:
-    layer = Layer(60, PAGE)
-    store = Store(NorFlash(4 * SECTOR), {1: layer})
+    layers = layers_of(op1=(60, PAGE))
+    store = Store(NorFlash(4 * SECTOR), layers)
     with pytest.raises(ValueError, match="store in flash is full"):
         for channel in range(60):
             store.put(1, channel, memoryview(bytes(PAGE)))
@@ -234,15 +334,18 @@ def test_what_fits_can_be_written_for_ever(column_bytes: int) -> None:
     """As many channels as store_room allows, written in a random order many times."""
     size = 10 * SECTOR
     channels = max(n for n in range(200) if fits([Kept(n, column_bytes)], size))
-    layer, rng = Layer(max(1, channels), column_bytes), np.random.default_rng(column_bytes)
     assert channels > 0
-    store, last = Store(NorFlash(size), {1: layer}), {}
+    layers, rng = layers_of(op1=(channels, column_bytes)), np.random.default_rng(column_bytes)
+    store, last = Store(NorFlash(size), layers), {}
     for _ in range(600):
         channel = int(rng.integers(channels))
         last[channel] = rng.bytes(column_bytes)
         store.put(1, channel, memoryview(last[channel]))
+        if store.is_crowded():
+            store.checkpointed()
+            assert not store.is_crowded()
     for channel, column in last.items():
-        assert bytes(store.get(layer.refs[channel], column_bytes)) == column
+        assert bytes(store.get(layers[1].refs[channel], column_bytes)) == column
 
 
 def test_lost_columns_are_missed() -> None:

@@ -4,6 +4,8 @@ import binascii
 import os
 import struct
 
+from .telemetry import parse
+
 MAGIC = b"STCK"
 VERSION = 1
 HEADER = "<4s6I4x"  # magic, version, image crc, steps done, bytes of state, crc, of settings
@@ -105,6 +107,19 @@ def load(path, image, state):
         file.seek(HEADER_BYTES)
         file.readinto(state)
         return steps, file.read().decode()
+
+
+def settings_of(path):
+    """The run's settings in a checkpoint, of whatever image; empty where there are none."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(HEADER_BYTES)
+            if len(header) < HEADER_BYTES or header[:4] != MAGIC:
+                return {}
+            file.seek(HEADER_BYTES + struct.unpack(HEADER, header)[4])
+            return (parse(file.read().decode()) or ("", {}))[1]
+    except OSError:
+        return {}
 
 
 def measure(file):

@@ -8,7 +8,7 @@ import gc
 import sparsetune_kernels as kernels
 
 from .channels import make_policy
-from .checkpoint import Keeper, load
+from .checkpoint import OLD, Keeper, load, settings_of
 from .clock import now_us, since_us
 from .data import Order, Samples
 from .engine import Engine
@@ -66,7 +66,8 @@ HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
-          hold=None, save_to=None, save_every=100, resume=False, flash=None, out=print):
+          hold=None, save_to=None, save_every=100, resume=False, discard=False, flash=None,
+          out=print):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
@@ -75,7 +76,8 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     go to flash). save_to: checkpoint path, written every save_every steps (0: at the end only), at
     the end and when interrupted. resume: go on from that checkpoint, with its run's settings where
     none are given; without it, the checkpoint of an earlier run is kept as PATH.old. flash: where
-    trained channels go that have no room in RAM, see store.py (what the board has).
+    trained channels go that have no room in RAM, see store.py (what the board has). It has room for
+    one run's: discard says that those of an earlier one may go.
     """
     gc.collect()
     memory = Memory()
@@ -90,6 +92,8 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     run = Run(engine, Samples(data, engine.image), settings, flash)
     run.step = first
     keeper = Keeper(save_to, resume) if save_to else None
+    if run.store and keeper and not (resume or discard):
+        refuse_to_lose(run.store, save_to)
     out(event_line("start", image=engine.image.crc, samples=run.samples.count, first=first,
                    **run.settings))
     gc.collect()  # what the set-up left behind
@@ -107,6 +111,15 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     if run.store:
         run.store.tell(out)
     out(event_line("done", steps=run.step))
+
+
+def refuse_to_lose(store, path):
+    """Raises ValueError where a checkpoint needs columns that a new run would write over."""
+    for name in (path, path + OLD):
+        run = settings_of(name).get("store")
+        if run is not None and store.has_run(run):
+            raise ValueError("an earlier run's channels are in the flash that this one would write "
+                             "to: pull %s, then train with discard=1" % name)
 
 
 def merge(given, stored):
@@ -130,7 +143,8 @@ class Run:
         steps, warmup = settings["steps"], settings["warmup"]
         self.rates = Schedule(settings["schedule"], rate, steps, warmup)
         self.order = Order(samples.count, seed)
-        self.columns, self.store = open_columns(engine, flash, settings.pop("store", None))
+        kept = {name: settings.pop(name) for name in ("store", "generation") if name in settings}
+        self.columns, self.store = open_columns(engine, flash, kept)
         self.hold = settings["hold"] or (HOLD if self.store else 1)
         self.accuracy = Accuracy()
         self.counts_right = engine.image.loss in COUNTS_RIGHT
@@ -142,6 +156,8 @@ class Run:
     def until(self, steps, memory, keeper, save_every, out):
         start = now_us()
         while self.step < steps:
+            if keeper and self.store and self.store.is_crowded():
+                self.save(keeper)
             loss, right = self.one_step()
             accuracy = self.accuracy.add(right) if self.counts_right else None
             # From line to line: a step's time includes telling, saving and collecting.
@@ -158,10 +174,12 @@ class Run:
         if keeper.saved == self.step:
             return
         gc.collect()  # a file takes a few KB of buffers: not on top of garbage, and given back
-        # The number by which the columns in flash are known as this run's.
-        store = {"store": self.store.run} if self.store else {}
-        settings = event_line("run", **self.settings, **store)
+        store = self.store  # by these two the columns in flash are found again
+        known = {"store": store.run, "generation": store.generation} if store else {}
+        settings = event_line("run", **self.settings, **known)
         keeper.save(self.engine.image, self.engine.state, self.step, settings)
+        if store:
+            store.checkpointed()
         gc.collect()
 
     def bring(self):
@@ -204,19 +222,20 @@ def tell_columns(image, checkpoint, flash=None, out=print):
                 out(event_line("column", op=layer.layer.operator, channel=channel, hex=hex))
 
 
-def open_columns(engine, flash=None, run=None):
+def open_columns(engine, flash, settings, reads_only=False):
     """See columns.py, whose code takes RAM only where a layer stays in flash."""
     if not any(layer.has_columns for layer in engine.image.layers):
         return (), None
     from .columns import open_columns
 
-    return open_columns(engine, flash, run)
+    return open_columns(engine, flash, settings, reads_only)
 
 
 def load_trained(engine, checkpoint, flash=None):
     """Brings what was learnt into the engine; returns its layers that stay in flash."""
     settings = (parse(load(checkpoint, engine.image, engine.state)[1]) or ("", {}))[1]
-    return open_columns(engine, flash, settings.get("store", 0))[0]
+    settings.setdefault("store", 0)  # a run without one
+    return open_columns(engine, flash, settings, reads_only=True)[0]
 
 
 def evaluate(image, data, checkpoint=None, outputs=False, flash=None, out=print):

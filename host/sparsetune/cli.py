@@ -41,6 +41,7 @@ from sparsetune.transfer import (
     push_data,
     push_image,
     push_policy,
+    rescue,
     sample_bytes,
 )
 
@@ -160,9 +161,13 @@ def run_train(args: argparse.Namespace) -> None:
         "resume": args.resume or None,
         **run_options(args),
     }
+    if not args.resume:
+        keywords["discard"] = True  # of what rescue() fetches
     log = args.log or default_log()
     with Board.connect(args.port) as board:
         push_policy(board, args.policy)
+        if not args.resume:
+            rescue(board)
         try:
             train_on_board(board, keywords, _options(args, board.port, log, args.steps))
         except KeyboardInterrupt:

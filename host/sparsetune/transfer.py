@@ -7,14 +7,15 @@ import time
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from sparsetune_device.checkpoint import OLD
 
 from sparsetune.board import Board
 from sparsetune.data import fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError
-from sparsetune.files import read_file
+from sparsetune.files import read_file, write_whole
 from sparsetune.image import parse_image
 from sparsetune.options import policy_file
-from sparsetune.pulled import Line, complete
+from sparsetune.pulled import Line, complete, split
 from sparsetune.push import push_file, push_rom
 
 ROM_IMAGE = "model.img"
@@ -22,11 +23,20 @@ BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
 BOARD_DATA = "/sparsetune/train.dat"
 BOARD_TEST = "/sparsetune/test.dat"
 BOARD_TRAINED = "/sparsetune/trained.ckpt"
+HAS_STORE = """
+try:
+    from sparsetune_device.checkpoint import settings_of
+    print(settings_of({path!r}).get("store", ""))
+except ImportError:
+    pass
+"""
 
 
 
 def push_image(board: Board, image: bytes, replace: bool = False) -> None:
-    """Make `image` the board's model, and say how it went."""
+    """Make `image` the board's model, and say how it went. What was learnt with another one and can
+    only be fetched while that is there is fetched first."""
+    rescue(board)
     with Bar(BOARD_IMAGE, len(image)) as bar:
         bar.end(push_rom(board, {ROM_IMAGE: image}, bar.update, replace))
 
@@ -74,17 +84,34 @@ def push_policy(board: Board, policy: str | None) -> None:
         push_file(board, f"/{path.name}", read_file(path))
 
 
-def pull_checkpoint(board: Board) -> bytes:
+def pull_checkpoint(board: Board, path: str = BOARD_TRAINED) -> bytes:
     """What the board learnt, complete (pulled.py)."""
 
     def tell(out: Line) -> None:
         board.stream(
             "from sparsetune_device.main import tell_columns\n"
-            f"tell_columns({BOARD_IMAGE!r}, {BOARD_TRAINED!r})",
+            f"tell_columns({BOARD_IMAGE!r}, {path!r})",
             out,
         )
 
-    return complete(board.read_file(BOARD_TRAINED), tell)
+    return complete(board.read_file(path), tell)
+
+
+def rescue(board: Board) -> None:
+    """Fetches checkpoints with channels in the board's flash, which the next run or another image
+    would cost, to out/."""
+    for path in (BOARD_TRAINED, BOARD_TRAINED + OLD):
+        if not board.exec(HAS_STORE.format(path=path)).strip():
+            continue
+        try:
+            data = pull_checkpoint(board, path)
+        except SparsetuneError as error:
+            print(f"{path} cannot be fetched whole any more ({error})")
+            continue
+        head = split(data).head
+        local = Path("out") / f"board-{head[2]:08x}-{head[3]}-steps.ckpt"
+        write_whole(local, data)
+        print(f"the board had learnt something before: saved as {local}")
 
 
 def sample_bytes(path: Path, image: bytes | None) -> bytes:

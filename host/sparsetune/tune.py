@@ -70,6 +70,7 @@ class OnBoard:
 
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         push_policy(self.board, self.policy)
+        options = {"discard": True, **options}  # of what push_image has fetched
         call = self._call("train", BOARD_DATA, save_to=BOARD_TRAINED, **options)
         self.board.stream(call, out)
         return pull_checkpoint(self.board)
