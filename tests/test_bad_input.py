@@ -16,14 +16,19 @@ import runs
 import shared_tasks
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
+from small_models import Net
 from sparsetune import cli
 from sparsetune.board import Board
+from sparsetune.boardspec import load_spec
 from sparsetune.compile import compile_image
+from sparsetune.data import Dataset
 from sparsetune.errors import SparsetuneError
 from sparsetune.image import parse_image
 from sparsetune.plan import default_plan
 from sparsetune.push import push_file, push_rom
+from sparsetune.task import Task
 from sparsetune.tflite import read_tflite
+from sparsetune.transfer import check_file_room
 from sparsetune.twin import Twin
 
 SHARED = shared_tasks.shared_folder()
@@ -334,3 +339,27 @@ def test_arena_that_the_board_has_no_room_for(
         push_rom(board, {"model.img": bytes(data)})
     line = train_refused(capsys, emulated_pico.port)
     assert "bytes of RAM" in line and "are free" in line and "--ram" in line
+
+
+def test_a_cut_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = samples(tmp_path / "s.npz")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert "is not an .npz file" in refused(capsys, "tune", runs.DIGITS, path, "--twin")
+
+
+def test_a_plan_of_another_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net((1, 8), seed=1)
+    net.dense(4)
+    net.dense(4)
+    model, plan = tmp_path / "m.tflite", tmp_path / "p.json"
+    model.write_bytes(net.to_bytes())
+    assert not cli.main(["plan", str(model), "-o", str(plan)])
+    capsys.readouterr()
+    assert "made for another model" in refused(capsys, "build", runs.DIGITS, "--plan", plan)
+
+
+def test_more_samples_than_the_board_holds(tmp_path: Path) -> None:
+    data, task = Dataset(np.zeros((4000, 256), np.int8), np.zeros(4000)), Task("softmax", 4, 1, 0)
+    with pytest.raises(SparsetuneError, match=r"has room for 1,\d+ of them: give fewer"):
+        check_file_room(data, task, load_spec("pico"), 8000)
+    check_file_room(data.part(slice(1000)), task, load_spec("pico"), 8000)

@@ -254,11 +254,14 @@ def test_emulated_push_and_pull(emulated_pico, tmp_path: Path) -> None:
     port = str(emulated_pico.port_link)
     image, back = tmp_path / "model.img", tmp_path / "back"
     image.write_bytes(image_of(20_000))
-    result = run("push", image, "--data", image, "--replace", "--port", port)
+    samples = tmp_path / "samples.dat"
+    samples.write_bytes(b"STDA" + bytes(range(256)) * 50)
+    result = run("push", image, "--data", samples, "--replace", "--port", port)
     assert result.returncode == 0, result.stderr
-    for remote in (cli.BOARD_IMAGE, cli.BOARD_DATA):
+    for remote, pushed in ((cli.BOARD_IMAGE, image), (cli.BOARD_DATA, samples)):
         assert run("pull", remote, "-o", back, "--port", port).returncode == 0
-        assert back.read_bytes() == image.read_bytes()
+        assert back.read_bytes() == pushed.read_bytes()
+    assert_error(run("push", "--data", __file__, "--port", port), "holds no samples")
 
 
 def test_emulated_errors(emulated_pico, tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def plan(args: argparse.Namespace) -> None:
         draw(chosen.layout, graph, args.picture)
         print(f"picture: {args.picture}")
     if args.output:
-        write_whole(args.output, save_plan(chosen.plan))
+        made_for = replace(chosen.plan, model=graph.digest.hex())
+        write_whole(args.output, save_plan(made_for))
         print(f"plan: {args.output}")
 
 

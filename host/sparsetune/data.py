@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset | None]:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise SparsetuneError(f"{path}: {error.strerror or error}: give an .npz file") from error
-    except (ValueError, AttributeError, zlib.error, EOFError) as error:
+    except (ValueError, AttributeError, zlib.error, EOFError, zipfile.BadZipFile) as error:
         raise SparsetuneError(f"{path} is not an .npz file: save one with numpy.savez") from error
     train = _pair(arrays, "x_train", "y_train")
     if train is None:

@@ -38,12 +38,13 @@ class UpdatePlan:
     """layers: in the model's order. residual: keep 8 more fractional bits for each trained weight
     (one byte of RAM each), so that small steps are not left to chance alone. strips: run frozen
     operators row by row where that saves memory (strips.py). loss: one of task.LOSSES, empty for
-    what the model suggests."""
+    what the model suggests. model: sha256 of the .tflite that it was made for, or empty."""
 
     layers: tuple[LayerPlan, ...]
     residual: bool = False
     strips: bool = True
     loss: str = ""
+    model: str = ""
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)
@@ -88,6 +89,11 @@ def check_plan(graph: Graph, plan: UpdatePlan) -> None:
     """Raises SparsetuneError when the plan does not fit the model."""
     if not plan.layers:
         raise SparsetuneError("the plan trains no layer: add one under `layers`")
+    if plan.model and plan.model != graph.digest.hex():
+        raise SparsetuneError(
+            "the plan was made for another model: make one with `sparsetune plan`, or take the "
+            'line "model" out of it'
+        )
     by_index = {op.index: op for op in graph.trainable}
     for layer in plan.layers:
         op = by_index.get(layer.operator)
@@ -226,4 +232,4 @@ def _from_json(data: dict[str, Any]) -> UpdatePlan:
     )
     layers = tuple(sorted(layers, key=lambda p: p.operator))
     strips, loss = bool(data.get("strips", True)), str(data.get("loss", ""))
-    return UpdatePlan(layers, bool(data["residual"]), strips, loss)
+    return UpdatePlan(layers, bool(data["residual"]), strips, loss, str(data.get("model", "")))

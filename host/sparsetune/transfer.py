@@ -10,19 +10,22 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from sparsetune_device.checkpoint import OLD
 
 from sparsetune.board import Board
-from sparsetune.data import fit_dataset, load_npz, sample_file
+from sparsetune.boardspec import BoardSpec
+from sparsetune.data import MAGIC, Dataset, fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.files import read_file, write_whole
 from sparsetune.image import parse_image
 from sparsetune.options import policy_file
 from sparsetune.pulled import Line, complete, split
 from sparsetune.push import push_file, push_rom
+from sparsetune.task import Task
 
 ROM_IMAGE = "model.img"
 BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
 BOARD_DATA = "/sparsetune/train.dat"
 BOARD_TEST = "/sparsetune/test.dat"
 BOARD_TRAINED = "/sparsetune/trained.ckpt"
+FILES_SPARE = 24 * 1024  # of the file system, for its own tables and the user's scripts
 HAS_STORE = """
 try:
     from sparsetune_device.checkpoint import settings_of
@@ -114,11 +117,25 @@ def rescue(board: Board) -> None:
         print(f"the board had learnt something before: saved as {local}")
 
 
+def check_file_room(data: Dataset, task: Task, spec: BoardSpec, state_bytes: int) -> None:
+    """Raises SparsetuneError when samples and checkpoints do not fit the board's file system."""
+    each = data.x[0].size + task.target_bytes
+    room = spec.filesystem_bytes - FILES_SPARE - 2 * state_bytes  # a checkpoint and its follower
+    if len(data) * each > room:
+        raise SparsetuneError(
+            f"{len(data):,} samples take {len(data) * each:,} bytes, the board's file system has "
+            f"room for {max(0, room // each):,} of them: give fewer, or smaller ones"
+        )
+
+
 def sample_bytes(path: Path, image: bytes | None) -> bytes:
     """The sample file to push: made from an .npz (its training part), which takes the image that
     it is for, or taken as it is. Raises SparsetuneError."""
     if path.suffix != ".npz":
-        return read_file(path)
+        data = read_file(path)
+        if data[:4] != MAGIC:
+            raise SparsetuneError(f"{path} holds no samples: give an .npz (x_train, y_train)")
+        return data
     if image is None:
         raise SparsetuneError(f"to check {path} name the image too: push model.img --data {path}")
     model = parse_image(image)

@@ -30,6 +30,7 @@ from .transfer import (
     BOARD_DATA,
     BOARD_IMAGE,
     BOARD_TRAINED,
+    check_file_room,
     pull_checkpoint,
     push_data,
     push_image,
@@ -53,6 +54,9 @@ class Target(Protocol):
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         """Returns the checkpoint."""
 
+    def interrupted(self) -> bytes | None:
+        """The checkpoint after a broken-off run, where it would be lost otherwise."""
+
     def outputs(self, samples: bytes, out: Line) -> None:
         """Runs the trained model on other samples, telling each output."""
 
@@ -74,6 +78,9 @@ class OnBoard:
         call = self._call("train", BOARD_DATA, save_to=BOARD_TRAINED, **options)
         self.board.stream(call, out)
         return pull_checkpoint(self.board)
+
+    def interrupted(self) -> bytes | None:
+        return None  # it is on the board
 
     def outputs(self, samples: bytes, out: Line) -> None:
         push_data(self.board, BOARD_CHECK, samples)
@@ -102,6 +109,10 @@ class OnTwin:
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         assert self.twin
         return self.twin.train(out, **options)
+
+    def interrupted(self) -> bytes | None:
+        assert self.twin
+        return self.twin.pull() if self.twin.has_checkpoint else None
 
     def outputs(self, samples: bytes, out: Line) -> None:
         assert self.twin
@@ -175,6 +186,9 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
     refuse_same_file(output, args.model)
     if args.classes:
         args.model = _new_head(args, output)
+        if not (args.plan or args.last or args.ratio or args.biases):
+            args.last = 1  # the old layers' rate would keep the new one from learning
+            print("trains the new head alone; --last N trains more layers")
     graph = read_model(args)
     train, test = _datasets(args.samples, graph, args.seed or 0)
     task = task_of(graph)
@@ -183,13 +197,21 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
     image = parse_image(chosen.layout.image)
     for line in describe_plan(graph, chosen, spec, train):
         print(line)
+    if not args.twin:
+        check_file_room(train, task, spec, image.state_bytes)
     options = _options(args, len(train), chosen.rate)
     before = judge(read_file(args.model), test, graph)
     print(f"before, on {len(test)} held-out samples: {before}", flush=True)
+    kept = output.with_name(args.model.stem + ".img")
+    write_whole(kept, image.data)
     target.push(image.data, sample_file(train, task))
     view = Options(port, args.log, True if args.plain else None, args.every, options["steps"])
-    with Monitor(view) as monitor:
-        checkpoint = target.train(options, monitor.feed)
+    try:
+        with Monitor(view) as monitor:
+            checkpoint = target.train(options, monitor.feed)
+    except KeyboardInterrupt:
+        print(_what_is_left(args, kept, output, target.interrupted()))
+        raise
     trained = export_bytes(args.model, image, checkpoint)
     write_whole(output, trained)
     png = args.plot or monitor.log_path.with_suffix(".png")
@@ -206,6 +228,21 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
         output,
         monitor.log_path,
         png if drawn else None,
+    )
+
+
+def _what_is_left(
+    args: argparse.Namespace, image: Path, output: Path, checkpoint: bytes | None
+) -> str:
+    """What a broken-off run leaves, and how to go on."""
+    if checkpoint is None and args.twin:
+        return "nothing was learnt yet"
+    if checkpoint is not None:
+        write_whole(output, export_bytes(args.model, parse_image(image.read_bytes()), checkpoint))
+        return f"what was learnt until now: {output}"
+    return (
+        "what was learnt is on the board: `sparsetune train --resume` goes on; `sparsetune pull`, "
+        f"then `sparsetune export {args.model} trained.ckpt --image {image}` fetches it"
     )
 
 

@@ -46,6 +46,10 @@ class Twin:
         )
         return self.pull()
 
+    @property
+    def has_checkpoint(self) -> bool:
+        return (self.path / "trained.ckpt").exists()
+
     def pull(self) -> bytes:
         """The checkpoint, complete."""
         path = self._file("trained.ckpt")
