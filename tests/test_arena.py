@@ -10,13 +10,15 @@ import pytest
 from gradient_cases import CASES, train_all
 from machine import Machine
 from real_models import NAMES, real_model
+from shared_tasks import shared_folder
 from small_models import RELU, Net
 from sparsetune.arena import Lifetime
 from sparsetune.numerics import rate
 from sparsetune.packing import Packing, Span, _greedy, busiest, pack
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
 from sparsetune.program import Buffer, Flag
-from sparsetune.tflite import parse_tflite
+from sparsetune.tflite import parse_tflite, read_tflite
+from test_golden import MODELS
 
 
 def users(machine: Machine) -> dict[Buffer, list[int]]:
@@ -307,3 +309,37 @@ def test_inference_only_operators_are_not_run_in_training_and_the_other_way_roun
     flags = {op.code.name: op.flags for op in machine.ops}
     assert flags["SOFTMAX"] == Flag.INFERENCE_ONLY
     assert all(op.flags & Flag.TRAINING_ONLY for op in machine.ops[machine.program.forward :])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_shared_model(name: str) -> None:
+    """The arena comes near its lower bound, and a step touches all of what was predicted."""
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("SKIP: there is no ../shared")
+    graph = read_tflite(folder / "models" / f"{name}.tflite")
+    some = default_plan(graph, min(3, len(graph.trainable)), 0.5)
+    for plan in (UpdatePlan(()), some, train_all(graph)):
+        machine = Machine(graph, plan)
+        size, least = machine.layout.arena_bytes, machine.layout.arena_lower_bound
+        assert least <= size <= 1.05 * least
+        assert least == independent_lower_bound(machine)
+        used = highest_byte(machine)
+        print(f"{name}: arena predicted {size:,}, used {used:,}, at least {least:,} bytes")
+        assert -(-used // 4) * 4 == size
+
+
+def highest_byte(machine: Machine) -> int:
+    """Bytes of the arena up to the last one that a step writes."""
+    highest = 0
+    for pattern in (0xA5, 0x5A, 0x33):
+        machine.arena[:] = bytes([pattern]) * len(machine.arena)
+        rng = np.random.default_rng(pattern)
+        machine.load(rng.integers(-128, 128, machine.image.input_bytes, np.int8))
+        if machine.program.target:
+            machine.set_target(rng.integers(0, 2, machine.program.target.size))
+        machine.control(0, (0, 0))
+        machine.run(0, len(machine.ops), training=machine.program.forward < len(machine.ops))
+        touched = np.frombuffer(bytes(machine.arena), np.uint8) != pattern
+        highest = max(highest, int(np.flatnonzero(touched).max()) + 1)
+    return highest

@@ -66,13 +66,12 @@ def test_every_operator(case: str) -> None:
 
 def test_the_sweep_is_not_all_zeros() -> None:
     """A gradient that is zero on both sides passes: see that this is not the rule."""
-    alive = [
-        bool(w.any())
-        for case in CASES
-        for _, _, _, g in sweep(case, 10)
-        for w in g.weights.values()
-    ]
-    assert np.mean(alive) > 0.75
+    means = []
+    for case in CASES:
+        alive = [bool(w.any()) for _, _, _, g in sweep(case, 10) for w in g.weights.values()]
+        means.append(np.mean(alive))
+        assert means[-1] > 0.4, case  # behind a RELU much is
+    assert np.mean(means) > 0.75
 
 
 def drawn_operators(kind: str) -> Iterator[tuple[Graph, Operator]]:
