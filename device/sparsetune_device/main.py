@@ -88,7 +88,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     settings = merge(given, stored)
     steps = settings["steps"]
     if first >= steps:
-        raise ValueError("all %d steps are done: ask for more steps" % steps)
+        raise ValueError("all %d steps are done: ask for more (--steps)" % steps)
     run = Run(engine, Samples(data, engine.image), settings, flash)
     run.step = first
     keeper = Keeper(save_to, resume) if save_to else None

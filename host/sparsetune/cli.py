@@ -231,22 +231,31 @@ def _plot(log: Path, png: Path) -> None:
         print("plot: not drawn, matplotlib is not installed (pip install 'sparsetune[plot]')")
 
 
+EVALUATED_BYTES = 48 * 1024  # of samples at a time
+
+
 def run_evaluate(args: argparse.Namespace) -> None:
     """Count the board's right answers on labelled samples."""
     image = parse_image(read_file(args.image), str(args.image))
     train, test = load_npz(args.samples)
     data = test or train
     data = fit_dataset(data, image.input, image.task)
+    checkpoint = None if args.untrained else BOARD_TRAINED
+    correct, loss = 0, 0
     with Board.connect(args.port) as board:
         push_image(board, image.data)
-        push_data(board, BOARD_TEST, sample_file(data, image.task))
-        checkpoint = None if args.untrained else BOARD_TRAINED
-        found = evaluate_on_board(board, checkpoint)
+        # In parts: the samples of training fill the file system.
+        each = EVALUATED_BYTES // max(1, data.x[0].size) or 1
+        for begin in range(0, len(data), each):
+            part = data.part(slice(begin, begin + each))
+            push_data(board, BOARD_TEST, sample_file(part, image.task))
+            found = evaluate_on_board(board, checkpoint)
+            correct, loss = correct + found["correct"], loss + found["loss"] * len(part)
         board.remove_file(BOARD_TEST)
     if image.task.counts_right:
-        correct = found["correct"]
         print(f"{correct} of {len(data)} right ({correct / len(data):.1%})")
-    print(f"mean loss {found['loss'] / 65536:.4f} ({image.task.loss}) over {len(data)} samples")
+    mean = loss / len(data) / 65536
+    print(f"mean loss {mean:.4f} ({image.task.loss}) over {len(data)} samples")
 
 
 def evaluate_on_board(board: Board, checkpoint: str | None) -> dict[str, int]:
@@ -353,7 +362,9 @@ def _add_output(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=_count, help="training steps (200)")
+    parser.add_argument(
+        "--steps", type=_count, help="training steps (200; tune: through all samples at least once)"
+    )
     parser.add_argument("--seed", type=int, help="seed of all that is random (1)")
     parser.add_argument("--rate", help="learning rate (default: what suits the model)")
     parser.add_argument(

@@ -108,11 +108,12 @@ def plan(args: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A plan, the learning rate that suits it (decimal text), and the image of both."""
+    """A plan, the learning rate (decimal text) that suits it or was given, the image of both."""
 
     plan: UpdatePlan
     rate: str
     layout: Layout
+    rate_is_given: bool = False
 
 
 def choose_plan(
@@ -183,6 +184,8 @@ def describe_plan(
 
 
 def _describe_rate(chosen: Chosen, data: Dataset | None) -> str:
+    if chosen.rate_is_given:
+        return f"learning rate {chosen.rate} (yours)"
     guess = "guessed from the model's ranges, --data measures it" if data is None else "measured"
     return f"learning rate {chosen.rate} ({guess})"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -195,6 +195,8 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
     spec = load_spec(args.board)
     chosen = choose_plan(graph, args, spec, train)
     image = parse_image(chosen.layout.image)
+    if args.rate:
+        chosen = replace(chosen, rate=args.rate, rate_is_given=True)
     for line in describe_plan(graph, chosen, spec, train):
         print(line)
     if not args.twin:
