@@ -1,6 +1,7 @@
 """Arena, lower bound, RAM and planning time of every shared int8 model. Run: python bench/memory.py
 
-Three plans each: inference alone, the plan that `sparsetune plan` chooses for a Pico, all layers.
+Three plans each: inference alone, the plan that `sparsetune plan` chooses for a Pico, all layers;
+of MobileNetV2, with a head of ten classes, also the published scheme of MCUNetV3.
 Models that cannot be imported are listed with the reason.
 """
 
@@ -8,22 +9,26 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from schemes import MBV2_99, published
 from shared_tasks import shared_folder
 from sparsetune.boardspec import load_spec
 from sparsetune.commands import SAMPLES_ASSUMED
 from sparsetune.compile import build_program, compile_image, source_of
 from sparsetune.errors import SparsetuneError
 from sparsetune.graph import Graph
+from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.image import Layout, lay_out, parse_image
 from sparsetune.memory import predict
 from sparsetune.plan import UpdatePlan, default_plan, plan_within
-from sparsetune.tflite import read_tflite
+from sparsetune.tflite import parse_tflite, read_tflite
 
 PICO = load_spec("pico")
+MOBILENET_V2 = "mobilenet_v2_w0.35_128_int8.tflite"
 
 
 def ram(layout: Layout) -> int:
@@ -58,6 +63,12 @@ def show(path: Path) -> None:
         row("inference", graph, UpdatePlan(()), begin)
         begin = time.perf_counter()
         row("planned for a Pico", graph, chosen(graph), begin)
+        begin = time.perf_counter()
+        if path.name == MOBILENET_V2:
+            ten = parse_tflite(with_new_head(path.read_bytes(), HeadRequest(10)))
+            plan = published(ten, MBV2_99)
+            row("MCUNetV3's 100 KB", ten, plan, time.perf_counter())
+            row("... not by strips", ten, replace(plan, strips=False), time.perf_counter())
         begin = time.perf_counter()
         row("all layers", graph, default_plan(graph, len(graph.trainable) or 1, 1.0), begin)
     except SparsetuneError as error:

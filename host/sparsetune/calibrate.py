@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from . import litert
+from .errors import SparsetuneError
 from .graph import TRAINABLE, Array, Graph, Operator, Tensor
 from .stored import Stored, dequantise
 from .tflite import store_graph
@@ -54,7 +55,13 @@ def ranges(model: Stored, x: Array) -> Spans:
     wanted = [graph.tensor(i) for op in graph.operators for i in op.outputs]
     wanted = [t for t in wanted if t.dtype == "float32"]
     tails = [_Tails(t.size, len(x), CLIPPED) for t in wanted]
+    outputs = [t.index == graph.output for t in wanted].index(True)
     for values in litert.activations(model.data, x, [t.index for t in wanted], fast=True):
+        if not np.isfinite(values[outputs]).all():
+            raise SparsetuneError(
+                "the float model gives outputs that are no finite numbers on these samples: it is "
+                "damaged, or takes others"
+            )
         for tail, value in zip(tails, values, strict=True):
             tail.add(value)
     found = {t.name: tail.range for t, tail in zip(wanted, tails, strict=True)}

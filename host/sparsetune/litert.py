@@ -43,7 +43,7 @@ def predict(model: Model, x: Array, fast: bool = False) -> Array:
     outputs = np.empty((len(x), *sink["shape"][1:]), sink["dtype"])
     for i, sample in enumerate(x):
         interpreter.set_tensor(source["index"], sample.reshape(source["shape"]))
-        interpreter.invoke()
+        _invoke(interpreter)
         outputs[i] = interpreter.get_tensor(sink["index"])[0]
     return outputs
 
@@ -60,7 +60,7 @@ def activations(
     x = _fed(x, source)
     for sample in x:
         interpreter.set_tensor(source["index"], sample.reshape(source["shape"]))
-        interpreter.invoke()
+        _invoke(interpreter)
         yield [interpreter.get_tensor(index) for index in tensors]
 
 
@@ -111,6 +111,13 @@ def _runtime() -> Any:
         except ImportError:
             continue
     raise LiteRTError("LiteRT is not installed: pip install ai-edge-litert")
+
+
+def _invoke(interpreter: Any) -> None:
+    try:
+        interpreter.invoke()
+    except (ValueError, RuntimeError) as error:
+        raise LiteRTError(f"LiteRT cannot run the model: {_one_line(error)}") from error
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
