@@ -2,6 +2,7 @@
 
     python tests/damage.py MODEL FIRST COUNT      copies FIRST .. FIRST + COUNT - 1 (seeds)
     python tests/damage.py MODEL whole            the file as it is
+    python tests/damage.py MODEL FIRST COUNT NPZ  copies of a float model, quantised with samples
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +61,23 @@ def try_command(arguments: list[str]) -> dict[str, Any]:
     said = io.StringIO()
     start = time.monotonic()
     signal.alarm(LIMIT_S)
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # of litert-quantizer, which quantizer.py keeps away
         status = main(arguments)
     signal.alarm(0)
     return {"status": status, "stderr": said.getvalue(), "seconds": time.monotonic() - start}
 
 
-def try_model(data: bytes, folder: Path) -> list[dict[str, Any]]:
+def try_model(data: bytes, folder: Path, samples: str | None = None) -> list[dict[str, Any]]:
     model = folder / "model.tflite"
     model.write_bytes(data)
+    if samples:
+        output = str(folder / "int8.tflite")
+        return [try_command(["quantize", str(model), "--samples", samples, "-o", output])]
     commands = (["inspect", str(model)], ["plan", str(model)], ["build", str(model)])
     return [try_command(command) for command in commands]
 
@@ -79,8 +89,10 @@ def run() -> None:
             print(json.dumps(try_model(data, Path(folder))))
             return
         first, count = int(sys.argv[2]), int(sys.argv[3])
+        samples = sys.argv[4] if len(sys.argv) > 4 else None
         for seed in range(first, first + count):
-            print(json.dumps(try_model(damaged(data, seed), Path(folder))), flush=True)
+            outcomes = try_model(damaged(data, seed), Path(folder), samples)
+            print(json.dumps(outcomes), flush=True)
 
 
 if __name__ == "__main__":
