@@ -214,3 +214,37 @@ def test_a_lost_board_has_saved_what_it_learnt() -> None:
         path = twin.path / "trained.ckpt"
         twin.train(lambda line: found.append(path.exists()), save_every=10, **task.options)
     assert found.index(True) <= 13  # start, step 1..10, then the checkpoint is there
+
+
+ALLOCATED = """
+import gc, struct
+import sparsetune_kernels as kernels
+from sparsetune_device.engine import Engine
+from sparsetune_device.image import open_image
+engine = Engine(open_image("/rom/model.img"))
+buffers = engine.image.data, engine.state, engine.arena, engine.cold, engine.store
+ops = engine.image.ops
+for i in range(3):
+    engine.step(1, (40000, -20), i)
+gc.collect()
+gc.disable()
+before = gc.mem_alloc()
+middle = gc.mem_alloc()
+kernels.run(*buffers, 0, ops, 1)
+after = gc.mem_alloc()
+for i in range(10):
+    engine.step(1, (40000, -20), i)
+print(after - middle - (middle - before), (gc.mem_alloc() - after) // 10)
+"""
+
+
+def test_a_step_allocates_next_to_nothing(emulated_pico) -> None:
+    """The kernels nothing; Python the numbers that it hands over."""
+    task = runs.digits_task(steps=1)
+    lines: list[str] = []
+    with Board.connect(emulated_pico.port) as board:
+        runs.push(board, task)
+        board.stream(ALLOCATED, lines.append)
+    kernels, step = (int(word) for word in lines[-1].split())
+    print(f"emulated Pico: the kernels of a step allocate {kernels} bytes, the step {step}")
+    assert kernels <= 64 and step <= 256
