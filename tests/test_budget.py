@@ -393,3 +393,17 @@ def test_figures_are_of_the_layout_that_is_sent() -> None:
     places = [buffer.offset for op in machine.ops for buffer in op.buffers]
     assert lay_out(machine.program, source_of(machine.graph)).image == machine.layout.image
     assert places == [buffer.offset for op in machine.ops for buffer in op.buffers]
+
+
+def test_a_plan_remembers_the_rate_that_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = wide_front()
+    model, data, plan = tmp_path / "m.tflite", tmp_path / "d.npz", tmp_path / "p.json"
+    model.write_bytes(net.to_bytes())
+    x = np.concatenate([net.sample() for _ in range(12)])
+    np.savez(data, x=x, y=np.arange(12) % 3)
+    assert not cli.main(["plan", str(model), "--data", str(data), "-o", str(plan)])
+    measured = re.search(r"learning rate ([\d.]+) \(measured\)", capsys.readouterr().out)
+    assert not cli.main(["build", str(model), "--plan", str(plan), "-o", str(tmp_path / "m.img")])
+    assert measured and f"learning rate {measured[1]}" in capsys.readouterr().out

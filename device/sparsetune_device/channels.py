@@ -91,6 +91,8 @@ def make_policy(policy, layers, seed):
             return getattr(__import__(module), name)(layers, seed)
         except (ImportError, AttributeError):
             raise ValueError("there is no policy %s in a module %s" % (name, module))
+        except TypeError:
+            raise ValueError("the policy %s needs __init__(self, layers, seed)" % name)
     if policy not in POLICIES:
         raise ValueError("no policy %s: choose %s" % (policy, ", ".join(sorted(POLICIES))))
     return POLICIES[policy](layers, seed)

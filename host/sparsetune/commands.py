@@ -101,7 +101,8 @@ def plan(args: argparse.Namespace) -> None:
         draw(chosen.layout, graph, args.picture)
         print(f"picture: {args.picture}")
     if args.output:
-        made_for = replace(chosen.plan, model=graph.digest.hex())
+        measured = chosen.rate if data is not None else ""
+        made_for = replace(chosen.plan, model=graph.digest.hex(), rate=measured)
         write_whole(args.output, save_plan(made_for))
         print(f"plan: {args.output}")
 
@@ -127,7 +128,8 @@ def choose_plan(
     chosen = replace(chosen, loss=graph.loss)
     check_plan(graph, chosen)
     check_store(graph, chosen, store)
-    rate = choose_rate(graph, chosen, read_file(args.model), data)
+    known = chosen.rate if data is None else ""
+    rate = known or choose_rate(graph, chosen, read_file(args.model), data)
     layout = room.compile(graph, chosen, rate)
     if not room.holds(layout):
         raise does_not_fit(Wanted(graph, chosen, room), layout)
@@ -186,6 +188,8 @@ def describe_plan(
 def _describe_rate(chosen: Chosen, data: Dataset | None) -> str:
     if chosen.rate_is_given:
         return f"learning rate {chosen.rate} (yours)"
+    if data is None and chosen.plan.rate:
+        return f"learning rate {chosen.rate} (measured when the plan was made)"
     guess = "guessed from the model's ranges, --data measures it" if data is None else "measured"
     return f"learning rate {chosen.rate} ({guess})"
 

@@ -100,7 +100,8 @@ def _check_labels(y: Array, classes: int) -> None:
     if y.min() < 0 or y.max() >= classes:
         wrong = int(y.max()) if y.max() >= classes else int(y.min())
         raise SparsetuneError(
-            f"label {wrong} is out of range: the model has classes 0 to {classes - 1}"
+            f"label {wrong} is out of range: the model has classes 0 to {classes - 1} (`tune "
+            "--classes N` gives it others)"
         )
 
 

@@ -38,13 +38,15 @@ class UpdatePlan:
     """layers: in the model's order. residual: keep 8 more fractional bits for each trained weight
     (one byte of RAM each), so that small steps are not left to chance alone. strips: run frozen
     operators row by row where that saves memory (strips.py). loss: one of task.LOSSES, empty for
-    what the model suggests. model: sha256 of the .tflite that it was made for, or empty."""
+    what the model suggests. model: sha256 of the .tflite that it was made for, or empty. rate:
+    the learning rate that was measured for it, as decimal text, or empty."""
 
     layers: tuple[LayerPlan, ...]
     residual: bool = False
     strips: bool = True
     loss: str = ""
     model: str = ""
+    rate: str = ""
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)
@@ -232,4 +234,5 @@ def _from_json(data: dict[str, Any]) -> UpdatePlan:
     )
     layers = tuple(sorted(layers, key=lambda p: p.operator))
     strips, loss = bool(data.get("strips", True)), str(data.get("loss", ""))
-    return UpdatePlan(layers, bool(data["residual"]), strips, loss, str(data.get("model", "")))
+    rest = (str(data.get(name, "")) for name in ("model", "rate"))
+    return UpdatePlan(layers, bool(data["residual"]), strips, loss, *rest)
