@@ -55,9 +55,9 @@ def ranges(model: Stored, x: Array) -> Spans:
     wanted = [graph.tensor(i) for op in graph.operators for i in op.outputs]
     wanted = [t for t in wanted if t.dtype == "float32"]
     tails = [_Tails(t.size, len(x), CLIPPED) for t in wanted]
-    outputs = [t.index == graph.output for t in wanted].index(True)
+    ends = [i for i, t in enumerate(wanted) if t.index == graph.output]
     for values in litert.activations(model.data, x, [t.index for t in wanted], fast=True):
-        if not np.isfinite(values[outputs]).all():
+        if not all(np.isfinite(values[i]).all() for i in ends):
             raise SparsetuneError(
                 "the float model gives outputs that are no finite numbers on these samples: it is "
                 "damaged, or takes others"
