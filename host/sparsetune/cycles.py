@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from .geometry import Geometry
 from .graph import Graph, Operator
 from .program import Buffer, Code, Const, Flag, Op, Program
 
@@ -112,36 +113,14 @@ def _size(word: object) -> int:
     return word.size if isinstance(word, Buffer) else 0
 
 
-@dataclass(frozen=True)
-class _Window:
-    """What a geometry says (docs/FORMAT.md)."""
+def _rows(g: Geometry) -> int:
+    """Pairs of an output row and an input row that it reads: none outside of the input."""
+    return _reads(g.in_h, g.out_h, g.stride_h, g.kernel_h, g.dilation_h, g.pad_h)
 
-    in_h: int
-    in_w: int
-    in_c: int
-    out_h: int
-    out_w: int
-    out_c: int
-    kernel_h: int
-    kernel_w: int
-    stride_h: int
-    stride_w: int
-    dilation_h: int
-    dilation_w: int
-    pad_h: int
-    pad_w: int
 
-    @property
-    def rows(self) -> int:
-        """Pairs of an output row and an input row that it reads: none outside of the input."""
-        taps = (self.stride_h, self.kernel_h, self.dilation_h, self.pad_h)
-        return _reads(self.in_h, self.out_h, *taps)
-
-    @property
-    def reads(self) -> int:
-        """Pairs of an output position and an input position that it reads."""
-        taps = (self.stride_w, self.kernel_w, self.dilation_w, self.pad_w)
-        return self.rows * _reads(self.in_w, self.out_w, *taps)
+def _places(g: Geometry) -> int:
+    """Pairs of an output position and an input position that it reads."""
+    return _rows(g) * _reads(g.in_w, g.out_w, g.stride_w, g.kernel_w, g.dilation_w, g.pad_w)
 
 
 def _reads(size: int, out: int, stride: int, kernel: int, dilation: int, pad: int) -> int:
@@ -150,23 +129,23 @@ def _reads(size: int, out: int, stride: int, kernel: int, dilation: int, pad: in
     return sum(0 <= i < size for i in at)
 
 
-def _window(op: Op) -> _Window:
+def _window(op: Op) -> Geometry:
     geometry = op.words[0]
     assert isinstance(geometry, Const)
-    return _Window(*struct.unpack_from("<14i", geometry.data))
+    return Geometry(*struct.unpack("<20i", geometry.data))
 
 
 def _forward_work(op: Op) -> Work:
     """The innermost loop runs along a row of the window."""
     g = _window(op)
-    macs = g.reads * g.out_c * (g.in_c if op.code in DENSE else 1)
-    return Work(macs, g.rows * g.out_w * g.out_c, g.out_h * g.out_w * g.out_c)
+    macs = _places(g) * g.out_c * (g.in_c if op.code in DENSE else 1)
+    return Work(macs, _rows(g) * g.out_w * g.out_c, g.out_h * g.out_w * g.out_c)
 
 
 def _backward_work(op: Op, share: float) -> Work:
     """The innermost loop runs along the input's channels."""
     g = _window(op)
-    loops = g.reads * (g.out_c if op.code in DENSE else g.out_c // g.in_c)
+    loops = _places(g) * (g.out_c if op.code in DENSE else g.out_c // g.in_c)
     done = loops * share if op.code in SKIP_ZEROS else loops
     return Work(done * g.in_c, done, g.in_h * g.in_w * g.in_c)
 
@@ -179,10 +158,10 @@ def _update_work(op: Op, share: float) -> Work:
     assert isinstance(chosen, int)
     filters = g.out_c if op.code in DENSE else g.out_c // g.in_c
     sums = g.out_h * g.out_w * g.out_c if bias is not None else 0
-    loops = g.reads * filters if chosen else 0
+    loops = _places(g) * filters if chosen else 0
     done = loops * share if op.code in DENSE else loops
     taps = g.kernel_h * g.kernel_w
-    moved = 1 - (1 - share) ** (g.reads / taps)
+    moved = 1 - (1 - share) ** (_places(g) / taps)
     return Work(done * chosen + sums, done, taps * filters * chosen * moved)
 
 
@@ -209,7 +188,7 @@ def _strip_work(ops: list[Op], at: int) -> Work:
     return Work(0, 0, sum(_moved(_window(stage)) for stage in stages[1:]))
 
 
-def _moved(g: _Window) -> int:
+def _moved(g: Geometry) -> int:
     """Bytes of the input that one row of the output and the next both read, over all rows."""
     rows = min((g.kernel_h - 1) * g.dilation_h + 1, g.in_h)
     return max(0, rows - g.stride_h) * g.in_w * g.in_c * (g.in_h // g.stride_h)
