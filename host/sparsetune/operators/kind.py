@@ -70,6 +70,19 @@ def check_activation(tensor: Tensor, op: Operator) -> None:
         raise refuse(op, f"has the zero point {tensor.zero_point}: convert the model again")
 
 
+def check_same_numbers(op: Operator, x: Tensor, y: Tensor) -> None:
+    if (x.scale, x.zero_point) != (y.scale, y.zero_point):
+        raise refuse(op, "changes the scale of its input: not supported")
+
+
+def check_maps(graph: Graph, op: Operator) -> None:
+    """From a map to a map of as many channels, in the same numbers."""
+    x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
+    if len(x.shape) != 4 or len(y.shape) != 4 or x.shape[3] != y.shape[3]:
+        raise refuse(op, f"has wrong shapes ({x.shape}, {y.shape})")
+    check_same_numbers(op, x, y)
+
+
 def check_fused(op: Operator) -> None:
     if op.options.get("fusedActivationFunction", 0) not in (0, 1, 2, 3):
         raise refuse(op, "has a fused activation other than RELU, RELU6 or RELU_N1_TO_1")

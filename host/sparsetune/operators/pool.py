@@ -10,7 +10,7 @@ from ..geometry import Geometry, conv_geometry
 from ..graph import Graph, Operator
 from ..lowering import Lowering
 from ..program import Buffer, Code
-from .kind import Kind, check_fused, check_window, refuse
+from .kind import Kind, check_fused, check_maps, check_window, refuse
 
 AVG_POOL_MAX_WINDOW, AVG_POOL_MAX_SHIFTED = 4080, 2880  # ulab_kernels/avg_pool.h
 MAX_POOL_MAX_TAPS = 256  # ulab_kernels/max_pool.h
@@ -20,11 +20,7 @@ class Pool2D(Kind):
     """What both share."""
 
     def check(self, graph: Graph, op: Operator) -> None:
-        x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
-        if len(x.shape) != 4 or len(y.shape) != 4 or x.shape[3] != y.shape[3]:
-            raise refuse(op, f"has wrong shapes ({x.shape}, {y.shape})")
-        if (x.scale, x.zero_point) != (y.scale, y.zero_point):
-            raise refuse(op, "changes the scale of its input: not supported")
+        check_maps(graph, op)
         check_fused(op)
         check_window(graph, op, (op.options["filterHeight"], op.options["filterWidth"]))
 

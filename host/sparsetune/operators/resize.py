@@ -14,7 +14,7 @@ from ..geometry import MAX_LENGTH
 from ..graph import Graph, Operator
 from ..lowering import Lowering
 from ..program import Code, Const, Word
-from .kind import Kind, refuse
+from .kind import Kind, check_maps, refuse
 
 ONE, GRAD_LOG2 = 1024, 8  # ST_RESIZE_ONE, ST_RESIZE_GRAD_LOG2
 
@@ -70,11 +70,8 @@ class Resize(Kind):
     inputs = 2
 
     def check(self, graph: Graph, op: Operator) -> None:
+        check_maps(graph, op)
         x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
-        if len(x.shape) != 4 or len(y.shape) != 4 or x.shape[3] != y.shape[3]:
-            raise refuse(op, f"has wrong shapes ({x.shape}, {y.shape})")
-        if (x.scale, x.zero_point) != (y.scale, y.zero_point):
-            raise refuse(op, "changes the scale of its input: not supported")
         if max(*x.shape, *y.shape) > MAX_LENGTH // 2:
             raise refuse(op, f"has axes above {MAX_LENGTH // 2}: not supported")
         for taps, size in zip(self.taps(graph, op), x.shape[1:3], strict=True):

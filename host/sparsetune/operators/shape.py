@@ -12,7 +12,7 @@ from ..backward import Backward
 from ..graph import Graph, Operator, Tensor
 from ..lowering import Lowering
 from ..program import Code, Const
-from .kind import Kind, check_fused, refuse
+from .kind import Kind, check_fused, check_same_numbers, refuse
 
 MAX_AXES = 4  # ulab_kernels/copy.h
 
@@ -98,8 +98,7 @@ class Move(Kind):
     def check(self, graph: Graph, op: Operator) -> None:
         for copy in self.copies(graph, op):
             x, y = graph.tensor(copy.x), graph.tensor(copy.y)
-            if (x.scale, x.zero_point) != (y.scale, y.zero_point):
-                raise refuse(op, "changes the scale of its input: not supported")
+            check_same_numbers(op, x, y)
             if len(merged(copy.axes)) > MAX_AXES:
                 raise refuse(op, f"moves more than {MAX_AXES} axes: not supported")
             reach = copy.y_offset + sum((a.count - 1) * a.y_stride for a in copy.axes)
