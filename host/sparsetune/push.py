@@ -188,6 +188,7 @@ def _await_done(talk: Talk) -> None:
 def _send(talk: Talk, frames: Frames, window: int, progress: Progress) -> None:
     """Send all frames and wait until the board has stored them."""
     stored = sent = faults = silences = 0
+    progress(0, frames.total)
     while stored < frames.count:
         while sent < min(stored + window, frames.count):
             talk.send(frames.frame(sent))

@@ -12,7 +12,7 @@ export class Board {
     this.chip = null;
     this.runner = new Runner(() => this.sayReady());
     this.bootsel = new BootselFolder(this.bootselPath, (pieces) => this.flashAndReboot(pieces));
-    this.finished = { busy: 0, nanos: 0 }; // cycles and time of the chips before the last reset
+    this.finished = { busy: 0, nanos: 0, flash: 0 }; // of the chips before the last reset
     this.stream.on('readable', () => this.serialChanged());
     this.stream.on('drain', () => this.serialChanged());
   }
@@ -93,10 +93,16 @@ export class Board {
     this.runner.wake();
   }
 
-  /** busy: core cycles without sleep; nanos: emulated time, sleep included; since power-on. */
+  /** Since power-on. busy: core cycles without sleep; nanos: emulated time, sleep included; flash:
+   * nanoseconds that a flash chip would have taken beside that. */
   counters() {
-    const { busy, nanos } = this.finished;
-    if (!this.chip) return { busy, nanos };
-    return { busy: busy + this.chip.core.cycles, nanos: nanos + this.chip.clock.nanos };
+    const { busy, nanos, flash } = this.finished;
+    const { chip } = this;
+    if (!chip) return { busy, nanos, flash };
+    return {
+      busy: busy + chip.core.cycles,
+      nanos: nanos + chip.clock.nanos,
+      flash: flash + chip.flashNanos,
+    };
   }
 }

@@ -11,6 +11,13 @@ const XIP_END = 0x14000000;
 
 const NANOS_PER_CYCLE = 8; // 125 MHz
 
+// Typical times of the Pico's flash chip (W25Q16JV data sheet). They are counted, not waited for.
+const BLOCK = 65536;
+const SECTOR_ERASE_NANOS = 45e6;
+const BLOCK_ERASE_NANOS = 150e6;
+const PAGE = 256;
+const PAGE_PROGRAM_NANOS = 0.4e6;
+
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
 export class Chip extends RP2040 {
@@ -21,6 +28,7 @@ export class Chip extends RP2040 {
     this.logger = quiet;
     this.hooks = hooks;
     this.stopRequested = false; // set by hooks: leave run() after this instruction
+    this.flashNanos = 0; // what erasing and programming would have taken
     this.useFlash(flash);
     this.bootrom.set(bootrom);
     this.core = new Core(this);
@@ -109,6 +117,7 @@ export class Chip extends RP2040 {
   eraseFlash(offset, count) {
     const end = Math.min(offset + count, this.flash.length);
     this.flash.fill(0xff, offset - (offset % SECTOR), end);
+    this.flashNanos += eraseNanos(offset, end);
     this.flashWritten(offset, end - offset);
   }
 
@@ -116,6 +125,7 @@ export class Chip extends RP2040 {
   programFlash(offset, source, count) {
     const end = Math.min(offset + count, this.flash.length);
     for (let i = offset; i < end; i++) this.flash[i] &= this.readUint8(source + i - offset);
+    this.flashNanos += Math.ceil((end - offset) / PAGE) * PAGE_PROGRAM_NANOS;
     this.flashWritten(offset, end - offset);
   }
 
@@ -123,4 +133,15 @@ export class Chip extends RP2040 {
     this.core.forget?.(XIP_START + offset, XIP_START + offset + count);
     this.hooks.flashChanged(offset, count);
   }
+}
+
+/** As the boot ROM erases: whole blocks where they fit, else sectors. */
+function eraseNanos(offset, end) {
+  let nanos = 0;
+  for (let at = offset; at < end; ) {
+    const isBlock = at % BLOCK === 0 && end - at >= BLOCK;
+    nanos += isBlock ? BLOCK_ERASE_NANOS : SECTOR_ERASE_NANOS;
+    at += isBlock ? BLOCK : SECTOR;
+  }
+  return nanos;
 }

@@ -33,10 +33,12 @@ OLDEST_NODE = 18
 
 @dataclass(frozen=True)
 class Counters:
-    """Emulated since power-on: core cycles without sleep, and time with it."""
+    """Emulated since power-on: core cycles without sleep, and time with it. flash_seconds: what the
+    flash chip would have taken beside that (typical times of its data sheet), not emulated."""
 
     busy_cycles: int
     seconds: float
+    flash_seconds: float
 
 
 def newest(paths: Iterable[Path]) -> float:
@@ -222,7 +224,7 @@ class EmulatedPico:
     def counters(self) -> Counters:
         """How much was emulated since start(), resets included."""
         counters = self._ask("counters")["counters"]
-        return Counters(int(counters["busy"]), counters["nanos"] / 1e9)
+        return Counters(int(counters["busy"]), counters["nanos"] / 1e9, counters["flash"] / 1e9)
 
     def cycles(self) -> int:
         """Core cycles since start(), sleep excluded. Emulated: XIP cache not modelled."""
