@@ -12,7 +12,7 @@ export class Board {
     this.chip = null;
     this.runner = new Runner(() => this.sayReady());
     this.bootsel = new BootselFolder(this.bootselPath, (pieces) => this.flashAndReboot(pieces));
-    this.finished = { busy: 0, nanos: 0, flash: 0 }; // of the chips before the last reset
+    this.finished = { busy: 0, instructions: 0, nanos: 0, flash: 0 }; // before the last reset
     this.stream.on('readable', () => this.serialChanged());
     this.stream.on('drain', () => this.serialChanged());
   }
@@ -96,13 +96,19 @@ export class Board {
   /** Since power-on. busy: core cycles without sleep; nanos: emulated time, sleep included; flash:
    * nanoseconds that a flash chip would have taken beside that. */
   counters() {
-    const { busy, nanos, flash } = this.finished;
+    const { busy, instructions, nanos, flash } = this.finished;
     const { chip } = this;
-    if (!chip) return { busy, nanos, flash };
+    if (!chip) return this.finished;
     return {
       busy: busy + chip.core.cycles,
+      instructions: instructions + chip.core.instructions,
       nanos: nanos + chip.clock.nanos,
       flash: flash + chip.flashNanos,
     };
+  }
+
+  /** See MarkPort. */
+  takeMarks() {
+    return this.chip ? this.chip.marks.take() : [];
   }
 }

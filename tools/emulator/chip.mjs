@@ -2,6 +2,7 @@
 // keeps what a real reset keeps: flash, SRAM and the watchdog's scratch registers.
 import { RP2040 } from 'rp2040js';
 import { FastCore } from './fast_core.mjs';
+import { MarkPort } from './mark_port.mjs';
 
 const ROM_END = 0x4000;
 const SECTOR = 4096;
@@ -34,6 +35,8 @@ export class Chip extends RP2040 {
     this.core = new Core(this);
     this.core.reset();
     this.core.attachMemory?.(this.sram, flash);
+    this.marks = new MarkPort(this);
+    this.peripherals[MarkPort.BASE] = this.marks;
     this.onBreak = (code) => this.trap(code);
     this.watchdog.onWatchdogTrigger = () => hooks.reset();
     if (previous) this.inherit(previous);

@@ -15,7 +15,8 @@ const NAMES = ['c', 'R', 'D', 'MW', 'MH', 'MSH', 'MB', 'MSB', 'FW', 'FH', 'FSH',
 export class FastCore extends ReferenceCore {
   constructor(rp2040) {
     super(rp2040);
-    const state = new Int32Array(20); // r0...r15, then the flags as the translator keeps them
+    // r0...r15, the flags as the translator keeps them, instructions of this burst
+    const state = new Int32Array(21);
     state.set(this.registers);
     this.state = state;
     this.registers = new Uint32Array(state.buffer, 0, 16);
@@ -25,6 +26,7 @@ export class FastCore extends ReferenceCore {
     this.limit = 0;
     this.leave = false;
     this.burstStart = 0; // emulated time at the start of the burst
+    this.burstCycles = this.burstInstructions = 0; // of the burst, up to the access to a peripheral
   }
 
   // The stock core's flags, backed by the state that regions use.
@@ -36,6 +38,14 @@ export class FastCore extends ReferenceCore {
   set C(value) { if (this.state) this.state[18] = value ? 1 : 0; }
   get V() { return this.state[19] < 0; }
   set V(value) { if (this.state) this.state[19] = value ? -1 : 0; }
+
+  get done() {
+    const { cycles, instructions } = super.done;
+    return {
+      cycles: cycles + this.burstCycles,
+      instructions: instructions + this.burstInstructions,
+    };
+  }
 
   /** Called when the chip has its memories; nothing is translated before. */
   attachMemory(sram, flash) {
@@ -77,6 +87,7 @@ export class FastCore extends ReferenceCore {
     this.burstStart = this.rp2040.clock.nanosCounter;
     this.limit = cycles;
     this.leave = false;
+    state[20] = 0;
     let done = 0;
     for (;;) {
       const index = this.slotIndex(state[15]);
@@ -88,6 +99,7 @@ export class FastCore extends ReferenceCore {
       if (this.leave || done === before) break;
     }
     this.cycles += done;
+    this.instructions += state[20];
     return done;
   }
 
@@ -148,13 +160,16 @@ export class FastCore extends ReferenceCore {
     return value;
   }
 
-  ioWrite(address, value, bytes, cycles) {
+  ioWrite(address, value, bytes, cycles, instructions) {
     const { rp2040 } = this;
     const where = address >>> 0;
     this.beginIo(cycles);
+    this.burstCycles = cycles;
+    this.burstInstructions = instructions;
     if (bytes === 4) rp2040.writeUint32(where, value >>> 0);
     else if (bytes === 2) rp2040.writeUint16(where, value >>> 0);
     else rp2040.writeUint8(where, value >>> 0);
+    this.burstCycles = this.burstInstructions = 0;
     this.endIo(where, true);
   }
 

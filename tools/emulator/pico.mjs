@@ -45,7 +45,8 @@ function obey(board, command, report) {
   if (command.do === 'off') board.powerOff();
   if (command.do === 'reset') board.reset();
   if (command.do === 'bootsel') board.enterBootsel();
-  report({ reply: command.id, counters: board.counters() });
+  const marks = command.do === 'marks' ? { marks: board.takeMarks() } : {};
+  report({ reply: command.id, counters: board.counters(), ...marks });
 }
 
 function main() {

@@ -23,6 +23,13 @@ function shift(operation, value, count) {
 }
 
 export class ReferenceCore extends CortexM0Core {
+  instructions = 0; // executed so far
+
+  /** What was done before the instruction at hand. */
+  get done() {
+    return { cycles: this.cycles, instructions: this.instructions };
+  }
+
   executeInstruction() {
     // As the stock core does first; an interrupt that comes in between has to wait one instruction.
     if (this.interruptsUpdated && this.checkForInterrupts()) this.waiting = false;
@@ -33,6 +40,7 @@ export class ReferenceCore extends CortexM0Core {
     const ours = opcode >>> 10 === 0x10 && operation >= LSLS && operation <= RORS;
     const cycles = ours ? this.corrected(opcode, operation) : super.executeInstruction();
     this.interruptsUpdated ||= again;
+    this.instructions++;
     return cycles;
   }
 

@@ -22,7 +22,15 @@ const { values: options } = parseArgs({
     time: { type: 'boolean', default: false },
   },
 });
-const CORES = { reference: ReferenceCore, stock: CortexM0Core, fast: FastCore };
+
+class CountingStockCore extends CortexM0Core {
+  instructions = 0;
+  executeInstruction() {
+    this.instructions++;
+    return super.executeInstruction();
+  }
+}
+const CORES = { reference: ReferenceCore, stock: CountingStockCore, fast: FastCore };
 
 /** A host that types a script as soon as the board is connected. */
 class ScriptedHost {
@@ -77,7 +85,8 @@ function describe(chip) {
   const { core, clock } = chip;
   const registers = [...core.registers].map((value) => value.toString(16));
   registers[15] = (core.PC & ~1).toString(16); // the stock core leaves bit 0 set in handlers
-  return `${clock.nanos} ns, ${core.cycles} cycles, ${registers.join(' ')}`;
+  const counted = `${core.cycles} cycles, ${core.instructions} instructions`;
+  return `${clock.nanos} ns, ${counted}, ${registers.join(' ')}`;
 }
 
 function sameRam(a, b) {

@@ -1,8 +1,8 @@
 // Turns a region of Thumb code (instructions reached by direct branches from one entry) into the source of one JavaScript function. Registers and flags live in local variables;
 // cycles are counted exactly as rp2040js counts them.
 //
-// The function is called as region(block, cycles, limit) and returns the new cycle count. It runs
-// only blocks that end at or before `limit`, the next moment at which anything else can happen; so
+// The function is called as region(block, cycles, limit) and returns the new cycle count; executed
+// instructions are added to R[20]. It runs only blocks that end at or before `limit`, the next moment at which anything else can happen; so
 // alarms and interrupts come between the same two instructions as in the interpreter.
 //
 // Flags: N is fn < 0, Z is fz === 0, C is fc (0 or 1), V is fv < 0.
@@ -52,18 +52,19 @@ class RegionWriter {
     const load = registers.map((n) => `let r${n}=R[${n}];`).join('');
     const store = [...this.written].map((n) => `R[${n}]=r${n};`).join('');
     return `return function(b,cy,lim){${load}
-let fn=R[16],fz=R[17],fc=R[18],fv=R[19],fa=0,fb=0,fr=0,t=0,i=0,pc=0;
+let fn=R[16],fz=R[17],fc=R[18],fv=R[19],ni=R[20],fa=0,fb=0,fr=0,t=0,i=0,pc=0;
 L:for(;;)switch(b){
 ${this.lines.join('\n')}
 }
-${store}R[16]=fn;R[17]=fz;R[18]=fc;R[19]=fv;R[15]=pc;return cy;}`;
+${store}R[16]=fn;R[17]=fz;R[18]=fc;R[19]=fv;R[20]=ni;R[15]=pc;return cy;}`;
   }
 
   block(body, index) {
     const [start] = body[0];
     const [last, { op, size, target }] = body[body.length - 1];
     this.number = index;
-    this.spent = 0; // cycles of this block so far that are not yet in cy
+    this.spent = 0; // cycles of this block so far that are not yet in cy,
+    this.count = 0; // and instructions that are not yet in ni
     this.left = body.reduce((sum, [, instruction]) => sum + highestCost(instruction), 0);
     this.loopStart = (op === 'branch' || op === 'jump') && target === start ? start : null;
     const loops = this.loopStart !== null;
@@ -74,8 +75,14 @@ ${store}R[16]=fn;R[17]=fz;R[18]=fc;R[19]=fv;R[15]=pc;return cy;}`;
     if (loops) this.emit('}');
   }
 
+  /** Adds what this block has taken so far, and this many cycles of the instruction at hand. */
+  pay(cycles = null) {
+    const [more, one] = cycles === null ? [0, 0] : [cycles, 1];
+    return `cy=cy+${this.spent + more}|0;ni=ni+${this.count + one}|0;`;
+  }
+
   fallThrough(pc) {
-    this.emit(`cy=cy+${this.spent}|0;`);
+    this.emit(this.pay());
     const isNextCase = this.loopStart === null && this.numbers.get(pc) === this.number + 1;
     if (!isNextCase) this.goTo(pc);
   }
@@ -89,7 +96,7 @@ ${store}R[16]=fn;R[17]=fz;R[18]=fc;R[19]=fv;R[15]=pc;return cy;}`;
   }
 
   leave(pc) {
-    return `{cy=cy+${this.spent}|0;pc=${pc};break L;}`;
+    return `{${this.pay()}pc=${pc};break L;}`;
   }
 
   instruction(pc, instruction) {
@@ -98,6 +105,7 @@ ${store}R[16]=fn;R[17]=fz;R[18]=fc;R[19]=fv;R[15]=pc;return cy;}`;
     this.live = this.region.liveAfter(pc);
     this[instruction.op](instruction);
     this.spent += usualCost(instruction);
+    this.count += 1;
     this.left -= usualCost(instruction);
   }
 
@@ -281,7 +289,7 @@ else{${d}=c.ioRead(t,${x.bytes},cy+${this.spent}|0)${sign};${this.afterIo()}}}`)
     this.emit(`t=${this.address(x)};${this.index(x.bytes)(RAM)}
 if(i<${ramUnits(x.bytes)}){M${view}[i]=${this.r(x.d)};
 if(D[i>>>${line}]!==0)${this.afterCodeWrite(x.bytes, x)}}
-else{c.ioWrite(t,${this.r(x.d)},${x.bytes},cy+${this.spent}|0);${this.afterIo()}}`);
+else{c.ioWrite(t,${this.r(x.d)},${x.bytes},cy+${this.spent}|0,ni+${this.count}|0);${this.afterIo()}}`);
   }
 
   /** i = index of address t in a memory; out of range where t is misaligned or elsewhere. */
@@ -293,13 +301,13 @@ else{c.ioWrite(t,${this.r(x.d)},${x.bytes},cy+${this.spent}|0);${this.afterIo()}
   /** A peripheral may have changed the cost, the next alarm, or asked for an interrupt. */
   afterIo() {
     return `cy=cy+c.extra|0;lim=c.limit;
-if(c.leave||cy+${this.spent + this.left}>lim){cy=cy+${this.spent + 2}|0;pc=${this.next};break L;}`;
+if(c.leave||cy+${this.spent + this.left}>lim){${this.pay(2)}pc=${this.next};break L;}`;
   }
 
   /** Leaves after a store to translated code, which may be this very region. */
   afterCodeWrite(bytes, instruction) {
-    const spent = this.spent + usualCost(instruction);
-    return `{c.codeWritten(t,${bytes});cy=cy+${spent}|0;pc=${this.next};break L;}`;
+    const paid = this.pay(usualCost(instruction));
+    return `{c.codeWritten(t,${bytes});${paid}pc=${this.next};break L;}`;
   }
 
   push(x) {
@@ -341,7 +349,7 @@ if(c.leave||cy+${this.spent + this.left}>lim){cy=cy+${this.spent + 2}|0;pc=${thi
     if (withPc) this.emit(`pc=MW[i+${registers.length}];if(pc>>>28===15)${this.leave(this.pc)}`);
     registers.forEach((n, k) => this.emit(`${this.w(n)}=MW[i+${k}];`));
     this.emit(`${this.w(13)}=t+${4 * count}|0;`);
-    if (withPc) this.emit(`pc&=~1;cy=cy+${this.spent + usualCost(x)}|0;break L;`);
+    if (withPc) this.emit(`pc&=~1;${this.pay(usualCost(x))}break L;`);
   }
 
   loadMultiple(x) {
@@ -359,33 +367,33 @@ if(c.leave||cy+${this.spent + this.left}>lim){cy=cy+${this.spent + 2}|0;pc=${thi
 
   branch(x) {
     const test = (this.region.fused.has(this.pc) ? AFTER_COMPARE : FROM_FLAGS)[x.condition];
-    this.emit(`if(${test}){cy=cy+${this.spent + 2}|0;`);
+    this.emit(`if(${test}){${this.pay(2)}`);
     this.goTo(x.target);
     this.emit('}');
   }
 
   jump(x) {
-    this.emit(`cy=cy+${this.spent + 2}|0;`);
+    this.emit(this.pay(2));
     this.goTo(x.target);
   }
 
   call(x) {
-    this.emit(`${this.w(14)}=${this.next | 1};cy=cy+${this.spent + 3}|0;pc=${x.target};break L;`);
+    this.emit(`${this.w(14)}=${this.next | 1};${this.pay(3)}pc=${x.target};break L;`);
   }
 
   callRegister(x) {
     this.emit(`pc=${this.r(x.b)}&~1;${this.w(14)}=${this.next | 1};`);
-    this.emit(`cy=cy+${this.spent + 2}|0;break L;`);
+    this.emit(`${this.pay(2)}break L;`);
   }
 
   jumpRegister(x) {
-    this.emit(`pc=${this.r(x.b)}&~1;cy=cy+${this.spent + 2}|0;break L;`);
+    this.emit(`pc=${this.r(x.b)}&~1;${this.pay(2)}break L;`);
   }
 
   /** BX; an exception return is left to the interpreter. */
   return(x) {
     this.emit(`pc=${this.r(x.b)};if(pc>>>28===15)${this.leave(this.pc)}`);
-    this.emit(`pc&=~1;cy=cy+${this.spent + 2}|0;break L;`);
+    this.emit(`pc&=~1;${this.pay(2)}break L;`);
   }
 }
 

@@ -29,16 +29,28 @@ START_SECONDS = 30
 REPL_SECONDS = 3  # how long a main.py may keep the REPL away before the board counts as up
 ANSWER_SECONDS = 10
 OLDEST_NODE = 18
+MARK_PORT = 0xE0000000  # on the emulated board alone: machine.mem32[MARK_PORT] = tag
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Emulated since power-on: core cycles without sleep, and time with it. flash_seconds: what the
-    flash chip would have taken beside that (typical times of its data sheet), not emulated."""
+    """Emulated since power-on: core cycles without sleep, instructions, and time with sleep.
+    flash_seconds: what the flash chip would have taken beside that (typical times of its data
+    sheet), not emulated."""
 
     busy_cycles: int
+    instructions: int
     seconds: float
     flash_seconds: float
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A program on the board wrote `tag` to MARK_PORT when it had done this much since power-on."""
+
+    tag: int
+    cycles: int
+    instructions: int
 
 
 def newest(paths: Iterable[Path]) -> float:
@@ -224,7 +236,12 @@ class EmulatedPico:
     def counters(self) -> Counters:
         """How much was emulated since start(), resets included."""
         counters = self._ask("counters")["counters"]
-        return Counters(int(counters["busy"]), counters["nanos"] / 1e9, counters["flash"] / 1e9)
+        busy, instructions = int(counters["busy"]), int(counters["instructions"])
+        return Counters(busy, instructions, counters["nanos"] / 1e9, counters["flash"] / 1e9)
+
+    def marks(self) -> list[Mark]:
+        """Take what was written to MARK_PORT since the last reset or the last call."""
+        return [Mark(m["tag"], m["cycles"], m["instructions"]) for m in self._ask("marks")["marks"]]
 
     def cycles(self) -> int:
         """Core cycles since start(), sleep excluded. Emulated: XIP cache not modelled."""
