@@ -289,6 +289,36 @@ def test_fast_core_equals_the_interpreter(tmp_path: Path) -> None:
         assert int(done.stdout.split()[1]) > 50_000_000, done.stdout
 
 
+MARKED = """
+import gc, machine
+def work(n):
+    mark, port, s = machine.mem32, 0xe0000000, 0
+    gc.collect()
+    mark[port] = 7
+    for i in range(n): s ^= i
+    mark[port] = 8
+work(20000)
+work(20000)
+"""
+
+
+def test_marks_repeat_to_the_cycle(tmp_path: Path) -> None:
+    def spent() -> list[tuple[int, ...]]:
+        with EmulatedPico(FIRMWARE) as pico:
+            run_here(pico, MARKED)
+            marks = pico.marks()
+            assert [mark.tag for mark in marks] == [7, 8, 7, 8]
+            assert pico.marks() == []
+            assert pico.counters().instructions > marks[-1].instructions
+        pairs = zip(marks[::2], marks[1::2], strict=True)
+        return [(b.cycles - a.cycles, b.instructions - a.instructions) for a, b in pairs]
+
+    first, second = spent()
+    assert first == second == spent()[0]
+    cycles, instructions = first
+    assert 20_000 * 50 < instructions < cycles < 2 * instructions
+
+
 def serve(*words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-u", "-m", "sparsetune_tools.emulate", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

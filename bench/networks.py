@@ -1,0 +1,103 @@
+"""The networks that the benches measure, each with a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import emulated  # noqa: F401 - the path to tests
+import numpy as np
+from four_layer_cnn import four_layer_cnn
+from runs import DIGITS
+from schemes import MBV2_99, published
+from shared_tasks import CIFAR_MODEL, KWS_MODEL, shared_folder
+from small_models import Array
+from sparsetune.graph import Graph
+from sparsetune.head import HeadRequest, with_new_head
+from sparsetune.plan import UpdatePlan, default_plan
+from sparsetune.tflite import parse_tflite
+
+VWW_MODEL = "models/mlcommons/vww_96_int8.tflite"
+MBV2_MODEL = "models/tiny_training/mobilenet_v2_w0.35_128_int8.tflite"
+OF_SHARED = {"kws": KWS_MODEL, "resnet8": CIFAR_MODEL, "vww": VWW_MODEL, "mbv2": MBV2_MODEL}
+OURS = ("cnn4", "digits")
+NAMES = (*OURS, *OF_SHARED)
+TITLES = {
+    "cnn4": "four-layer CNN",
+    "digits": "digits",
+    "kws": "KWS",
+    "resnet8": "ResNet-8",
+    "vww": "VWW",
+    "mbv2": "MobileNetV2-w0.35@128",
+}
+LABEL = 1
+
+
+@dataclass(frozen=True)
+class Network:
+    """model: the .tflite. x: int8 samples [n, ...] as its input takes them."""
+
+    name: str
+    model: bytes
+    x: Array
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.name]
+
+    @property
+    def graph(self) -> Graph:
+        return parse_tflite(self.model)
+
+
+def networks(names: tuple[str, ...] = NAMES) -> Iterator[Network]:
+    """Those that are to be had here."""
+    for name in names:
+        found = network(name)
+        if found:
+            yield found
+        else:
+            print(f"SKIP: {TITLES[name]}: there is no ../shared")
+
+
+def network(name: str) -> Network | None:
+    """One of NAMES; None where ../shared is needed and is not there."""
+    if name == "cnn4":
+        net = four_layer_cnn()
+        return Network(name, net.to_bytes(), np.concatenate([net.sample() for _ in range(4)]))
+    if name == "digits":
+        x = np.random.default_rng(1).integers(-128, 128, (4, 16, 16, 1), np.int8)
+        return Network(name, DIGITS.read_bytes(), _fitting(x, DIGITS.read_bytes()))
+    shared = shared_folder()
+    return _of_shared(shared, name) if shared else None
+
+
+def _fitting(x: Array, model: bytes) -> Array:
+    """As many samples in the shape that the model takes."""
+    shape = parse_tflite(model).tensor(parse_tflite(model).input).shape
+    return np.resize(x, (len(x), *shape[1:]))
+
+
+def _of_shared(shared: Path, name: str) -> Network:
+    path = shared / OF_SHARED[name]
+    golden = f"litert_ref__{path.parent.name}__{path.stem}.npz"
+    x = np.load(shared / "golden" / golden)["x"][:4]
+    model = path.read_bytes()
+    if name == "mbv2":
+        model = with_new_head(model, HeadRequest(10, x=x))
+    return Network(name, model, x)
+
+
+def _scheme(graph: Graph) -> UpdatePlan:
+    return published(graph, MBV2_99)
+
+
+# What a whole step trains: as tests/runs.py and the issue's bars have it.
+PLANS: dict[str, Callable[[Graph], UpdatePlan]] = {
+    "digits": lambda graph: default_plan(graph, 6),
+    "kws": lambda graph: default_plan(graph, 6),
+    "resnet8": lambda graph: default_plan(graph, 4),
+    "vww": lambda graph: default_plan(graph, 6),
+    "mbv2": _scheme,
+}
