@@ -1,0 +1,70 @@
+// node bare_call.mjs BOOTROM: calls functions of a program without an operating system on the
+// emulated core and counts, for tests and benches. Each line of input is JSON:
+//   {"write": [address, base64]}        into RAM or flash; answers {}
+//   {"read": [address, count]}          answers {"data": base64}
+//   {"call": address, "args": [...]}    up to four; answers {"result": r0, "cycles", "instructions"}
+// Cycles are those between the call and the return: emulated, XIP cache not modelled.
+import fs from 'node:fs';
+import readline from 'node:readline';
+import { Chip } from './chip.mjs';
+import { ReferenceCore } from './reference_core.mjs';
+
+const RETURN = 0x30000000; // nothing lies there, so nothing is translated there
+const STACK = 0x20041000;
+const FLASH = 0x10000000;
+const LIMIT = 4e9; // cycles: what runs longer is taken to hang
+
+const bootrom = new Uint32Array(4096);
+new Uint8Array(bootrom.buffer).set(fs.readFileSync(process.argv[2]));
+const flash = new Uint8Array(2 * 1024 * 1024).fill(0xff);
+const fail = (message) => {
+  throw new Error(message);
+};
+const hooks = { flashChanged() {}, reset() {}, bootsel() {}, fault: fail };
+const counting = process.argv[3] === '--instructions';
+const chip = new Chip({ flash, bootrom, hooks, ...(counting ? { Core: ReferenceCore } : {}) });
+
+function place(address) {
+  const inFlash = address < 0x20000000;
+  return [inFlash ? flash : chip.sram, address - (inFlash ? FLASH : 0x20000000)];
+}
+
+function call(address, args) {
+  const { core } = chip;
+  core.registers.set(args.map((value) => value >>> 0));
+  core.SP = STACK;
+  core.LR = RETURN | 1;
+  core.PC = address & ~1;
+  let cycles = 0;
+  let instructions = 0;
+  while (core.PC !== RETURN && cycles < LIMIT) {
+    const done = core.burst && !counting ? core.burst(1_000_000, true) : 0;
+    if (done) {
+      cycles += done;
+    } else {
+      cycles += core.executeInstruction();
+      instructions++;
+    }
+  }
+  if (cycles >= LIMIT) fail('does not return');
+  return { result: core.registers[0], cycles, ...(counting ? { instructions } : {}) };
+}
+
+const commands = {
+  write([address, data]) {
+    const [memory, at] = place(address);
+    memory.set(Buffer.from(data, 'base64'), at);
+    return {};
+  },
+  read([address, count]) {
+    const [memory, at] = place(address);
+    return { data: Buffer.from(memory.slice(at, at + count)).toString('base64') };
+  },
+};
+
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const asked = JSON.parse(line);
+  const [name] = Object.keys(asked);
+  const answer = name === 'call' ? call(asked.call, asked.args ?? []) : commands[name](asked[name]);
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}

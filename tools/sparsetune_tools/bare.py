@@ -1,0 +1,157 @@
+"""The kernels alone on the emulated Pico's core: no MicroPython, no USB. For tests that compare
+bytes with the twin, and for counting cycles (emulated, XIP cache not modelled).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from .emulated_pico import SOURCES, ensure_bootrom, ensure_packages, node_command
+from .firmware import KERNELS
+from .needs import require
+from .shell import BUILD, locked, run
+
+FOLDER = BUILD / "bare"
+# As micropython.cmake compiles them.
+FLAGS = ("-mcpu=cortex-m0plus", "-mthumb", "-O2", "-fwrapv", "-std=gnu99", "-ffreestanding")
+CODE, DATA, DATA_END = 0x101E0000, 0x20000000, 0x20040000
+BUFFERS = 5
+START = """
+#include "program.h"
+// args: {buffer address, size} five times, training, begin, end; result: status | operator << 8.
+int32_t bare_run(const uint32_t *arg) {
+    st_machine_t m;
+    for (int i = 0; i < ST_BUFFERS; i++)
+        m.buffer[i] = (st_buffer_t){(uint8_t *)arg[2 * i], arg[2 * i + 1]};
+    m.training = (int)arg[10];
+    int32_t at;
+    int32_t status = st_program_run(&m, (int32_t)arg[11], (int32_t)arg[12], &at);
+    return status | at << 8;
+}
+void bare_nothing(void) {}
+"""
+
+
+def build(folder: Path = FOLDER, flags: Sequence[str] = ()) -> Path:
+    """The kernels as an ELF whose code lies in flash; its path."""
+    require("arm-none-eabi-gcc")
+    names = ("bind_", "natmod_", "simd_")
+    sources = [path for pattern in ("*.c", "*.S") for path in sorted(KERNELS.glob(pattern))
+               if not path.name.startswith(names)]
+    with locked(folder):
+        elf, start = folder / "kernels.elf", folder / "start.c"
+        start.write_text(START)
+        run("building the kernels alone",
+            ["arm-none-eabi-gcc", *FLAGS, *flags, f"-I{KERNELS}", start, *sources,
+             "-nostartfiles", "-Wl,-e,bare_run", f"-Wl,-Ttext={CODE:#x}",
+             "-Wl,--section-start=.time_critical=0x20000000", "-specs=nosys.specs",
+             "-o", elf], folder / "build.log")
+        run("", ["arm-none-eabi-objcopy", "-O", "binary", "-R", ".time_critical", elf,
+                 folder / "flash.bin"], folder / "build.log")
+        run("", ["arm-none-eabi-objcopy", "-O", "binary", "-j", ".time_critical", elf,
+                 folder / "ram.bin"], folder / "build.log")
+    return elf
+
+
+def symbols(elf: Path) -> dict[str, int]:
+    table = subprocess.run(["arm-none-eabi-nm", elf], check=True, capture_output=True, text=True)
+    rows = [line.split() for line in table.stdout.splitlines()]
+    return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a function answered and what it cost, the call's return included."""
+
+    result: int
+    cycles: int
+    instructions: int = 0
+
+
+class BareCore:
+    """The emulated core with the kernels in flash and the memory of an RP2040."""
+
+    def __init__(self, elf: Path | None = None, count_instructions: bool = False) -> None:
+        elf = elf or build()
+        ensure_packages()
+        command = [node_command(), str(SOURCES / "bare_call.mjs"), str(ensure_bootrom())]
+        command += ["--instructions"] if count_instructions else []
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True)
+        self.symbols = symbols(elf)
+        self.write(CODE, elf.with_name("flash.bin").read_bytes())
+        ram = elf.with_name("ram.bin").read_bytes()
+        self.data = DATA + -(-len(ram) // 16) * 16
+        if ram:
+            self.write(DATA, ram)
+
+    def __enter__(self) -> BareCore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def write(self, address: int, data: bytes) -> None:
+        self._ask({"write": [address, base64.b64encode(data).decode()]})
+
+    def read(self, address: int, count: int) -> bytes:
+        return base64.b64decode(self._ask({"read": [address, count]})["data"])
+
+    def call(self, name: str, *arguments: int) -> Called:
+        padded = [*arguments, *[0] * (4 - len(arguments))]
+        return Called(**self._ask({"call": self.symbols[name], "args": padded}))
+
+    def _ask(self, question: dict[str, object]) -> dict[str, object]:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the emulated core stopped: see above")
+        return dict(json.loads(line))
+
+
+class BareMachine:
+    """An image with its buffers on such a core. writable: state, arena, cold."""
+
+    IMAGE = 0x10000000
+
+    def __init__(self, core: BareCore, image: bytes, writable: Sequence[bytes]) -> None:
+        self.core = core
+        self.sizes = [len(image), *map(len, writable), 0]
+        self.places = [self.IMAGE, *[0] * len(writable), 0]
+        at = core.data + 64
+        for i, data in enumerate(writable, 1):
+            self.places[i] = at
+            at += -(-len(data) // 4) * 4 + 4
+        if at > DATA_END or self.IMAGE + len(image) > CODE:
+            raise RuntimeError(f"the program does not fit an RP2040's memory: {self.sizes}")
+        core.write(self.IMAGE, image)
+        for i, data in enumerate(writable, 1):
+            self.load(i, data)
+
+    def load(self, buffer: int, data: bytes, offset: int = 0) -> None:
+        if data:
+            self.core.write(self.places[buffer] + offset, data)
+
+    def dump(self, buffer: int) -> bytes:
+        return self.core.read(self.places[buffer], self.sizes[buffer])
+
+    def run(self, begin: int, end: int, training: bool = True) -> Called:
+        """Runs operators [begin, end)."""
+        words = [w for pair in zip(self.places, self.sizes, strict=True) for w in pair]
+        words += [int(training), begin, end]
+        at = self.core.data
+        self.core.write(at, b"".join(w.to_bytes(4, "little") for w in words))
+        called = self.core.call("bare_run", at)
+        if called.result & 255:
+            raise RuntimeError(f"operator {called.result >> 8}: status {called.result & 255}")
+        return called
