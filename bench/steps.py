@@ -1,0 +1,194 @@
+"""Whole training steps and forward passes on the emulated Pico, in ms at 125 MHz.
+
+    python bench/steps.py [--model resnet8] [--python]
+
+The kernels of a step are run operator by operator from the state that the twin has after a few
+steps, so that their cycles repeat: forward, backward (loss, input gradients, masks), and what the
+weights take (what is kept for them, and the updates). With --python a training run is made as well,
+and what passes between the kernels is shown: samples from flash, choice of channels, telemetry,
+garbage collection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from cycles import choose
+from emulated import FIRMWARE, NOTHING, Case, Spent, flash_with, measure
+from four_layer_cnn import train_in_full
+from machine import Machine
+from networks import LABEL, NAMES, PLANS, Network, networks
+from one_operator import NO_RATE, RATE, SEED, WARM_STEPS
+from sparsetune.board import Board
+from sparsetune.data import Dataset, sample_file
+from sparsetune.plan import UpdatePlan
+from sparsetune.program import Flag, Op
+from sparsetune.push import push_file
+from sparsetune.romfs import build_romfs
+from sparsetune_tools.emulated_pico import MARK_PORT, EmulatedPico, Mark
+
+STEPS = 17  # of a run with Python; the first is left out: caches of names, exponents
+DATA = "/sparsetune/train.dat"
+# The engine's kernels, with marks around them: 1 they begin, 2 backward begins, 3 they end.
+ON_BOARD = """
+import machine, sparsetune_kernels, sparsetune_device.engine as engine
+from sparsetune_device.main import train
+class Marked:
+    pass
+def run(image, state, arena, cold, store, begin, end, training,
+        run=sparsetune_kernels.run, mark=machine.mem32, port={port}, middle={middle}):
+    mark[port] = 1
+    run(image, state, arena, cold, store, begin, middle, training)
+    mark[port] = 2
+    run(image, state, arena, cold, store, middle, end, training)
+    mark[port] = 3
+engine.kernels = Marked()
+engine.kernels.run = run
+train("/rom/model.img", {data!r}, steps={steps}, seed=1)
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Kernels of a training step. inference: a forward pass that trains nothing. weights: what is
+    kept for weight gradients, and the updates. between: what passes between the kernels of two
+    steps on average, where it was measured."""
+
+    inference: Spent
+    forward: Spent
+    backward: Spent
+    weights: Spent
+    between: Spent | None = None
+
+    @property
+    def kernels(self) -> Spent:
+        return self.forward + self.backward + self.weights
+
+    @property
+    def ratio(self) -> float:
+        """Step to forward pass, kernels alone."""
+        return self.kernels.cycles / self.inference.cycles
+
+    @property
+    def share_between(self) -> float:
+        """Of a whole step."""
+        between = self.between.cycles if self.between else 0
+        return between / (between + self.kernels.cycles)
+
+
+def machine_of(network: Network, plan: UpdatePlan) -> Machine:
+    """On the twin: what stands in RAM after a few steps without learning."""
+    machine = Machine(network.graph, plan)
+    choose(machine)
+    for _ in range(WARM_STEPS if plan.layers else 0):
+        machine.step(network.x[0], LABEL, NO_RATE, SEED)
+    machine.control(LABEL, RATE, SEED)
+    machine.load(network.x[0])
+    return machine
+
+
+def case_of(machine: Machine) -> tuple[Case, list[Op]]:
+    """All operators of its program one by one, and which they are; a strip is one."""
+    training = bool(machine.program.layers)
+    skipped = Flag.IN_STRIP | (Flag.INFERENCE_ONLY if training else Flag.TRAINING_ONLY)
+    which = [i for i, op in enumerate(machine.ops) if not op.flags & skipped]
+    spans = tuple((i, i + 1) for i in which)
+    case = Case(machine.image.data, bytes(machine.arena), bytes(machine.state), spans, training)
+    return case, [machine.ops[i] for i in which]
+
+
+def group_of(op: Op, position: int, forward: int) -> str:
+    """Of Step: where an operator belongs. position: in the program."""
+    if op.code.name.endswith("UPDATE") or op.code.name == "KEEP_CHANNELS":
+        return "weights"
+    return "forward" if position < forward else "backward"
+
+
+def measure_steps(network: Network, plans: list[UpdatePlan]) -> list[Step]:
+    """One for each plan. Raises SparsetuneError where a plan cannot be compiled."""
+    machines = [machine_of(network, plan) for plan in (UpdatePlan(()), *plans)]
+    cases = [case_of(machine) for machine in machines]
+    inference, *steps = measure([case for case, _ in cases])
+    forward_pass = sum(inference, NOTHING)
+    return [
+        _step(machine, ops, spent, forward_pass)
+        for machine, (_, ops), spent in zip(machines[1:], cases[1:], steps, strict=True)
+    ]
+
+
+def _step(machine: Machine, ops: list[Op], spent: list[Spent], inference: Spent) -> Step:
+    groups = {"forward": NOTHING, "backward": NOTHING, "weights": NOTHING}
+    positions = {id(op): i for i, op in enumerate(machine.ops)}
+    for op, took in zip(ops, spent, strict=True):
+        group = group_of(op, positions[id(op)], machine.program.forward)
+        groups[group] += took
+    return Step(inference, **groups)
+
+
+def measure_between(network: Network, plan: UpdatePlan) -> Spent:
+    """What passes between the kernels of a step and those of the next one, on average."""
+    machine = Machine(network.graph, plan)
+    labels = np.arange(len(network.x)) % machine.image.task.outputs
+    samples = sample_file(Dataset(network.x, labels), machine.image.task)
+    script = ON_BOARD.format(port=MARK_PORT, middle=machine.image.forward_ops, data=DATA,
+                             steps=STEPS)  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        flash = flash_with(Path(folder), build_romfs({"model.img": machine.image.data}))
+        with EmulatedPico(FIRMWARE, flash) as pico, Board.connect(pico.port) as board:
+            push_file(board, DATA, samples)
+            pico.marks()
+            board.stream(script, lambda line: None)
+            return _mean_gap(pico.marks())
+
+
+def _mean_gap(marks: list[Mark]) -> Spent:
+    begins = [mark for mark in marks if mark.tag == 1][2:]
+    ends = [mark for mark in marks if mark.tag == 3][1:-1]
+    gaps = [(b.cycles - a.cycles, b.instructions - a.instructions)
+            for a, b in zip(ends, begins, strict=True)]  # fmt: skip
+    return Spent(*(round(sum(column) / len(gaps)) for column in zip(*gaps, strict=True)))
+
+
+def plan_of(network: Network) -> UpdatePlan:
+    """What a step of this network trains here: all of the four-layer CNN."""
+    return PLANS.get(network.name, train_in_full)(network.graph)
+
+
+def table(steps: dict[str, Step]) -> Iterator[str]:
+    yield (f"{'ms emulated':<24}{'inference':>10}{'forward':>10}{'backward':>10}{'weights':>10}"
+           f"{'between':>10}{'step':>10}{'between':>9}{'kernels/inference':>19}")  # fmt: skip
+    for title, step in steps.items():
+        parts = (step.inference, step.forward, step.backward, step.weights)
+        between = step.between or NOTHING
+        columns = "".join(f"{part.ms:>10.1f}" for part in (*parts, between, step.kernels + between))
+        yield f"{title:<24}{columns}{step.share_between:>9.1%}{step.ratio:>19.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=NAMES, action="append")
+    parser.add_argument("--python", action="store_true")
+    options = parser.parse_args()
+    print(*table(all_steps(options.model or NAMES, options.python)), sep="\n")
+
+
+def all_steps(names: tuple[str, ...] = NAMES, python: bool = True) -> dict[str, Step]:
+    """By title."""
+    return {network.title: whole_step(network, python) for network in networks(names)}
+
+
+def whole_step(network: Network, python: bool = True) -> Step:
+    plan = plan_of(network)
+    (step,) = measure_steps(network, [plan])
+    return replace(step, between=measure_between(network, plan)) if python else step
+
+
+if __name__ == "__main__":
+    main()
