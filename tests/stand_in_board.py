@@ -24,6 +24,7 @@ import tty
 import types
 from collections.abc import Iterator
 
+from nor_partition import NorPartition
 from sparsetune_device import receive
 
 BANNER = "raw REPL; CTRL-B to exit\r\n>"
@@ -99,7 +100,7 @@ class Wire:
 
 
 class StandInLine:
-    """Takes the place of receive.Line."""
+    """Takes the place of receive.open_line."""
 
     wire: Wire
 
@@ -120,30 +121,6 @@ class StandInLine:
 
     def say(self, text: str) -> None:
         self.wire.write(text + "\r\n")
-
-
-class StandInFlash:
-    """A ROMFS partition that notes in which order its blocks are written."""
-
-    blocks, size = 64, 4096
-
-    def __init__(self) -> None:
-        self.data = bytearray(b"\xff" * (self.blocks * self.size))
-        self.order: list[str] = []
-
-    def ioctl(self, request: int, argument: int) -> int:
-        if request == 6:
-            self.order.append(f"erase {argument}")
-            start = argument * self.size
-            self.data[start : start + self.size] = b"\xff" * self.size
-        return {4: self.blocks, 5: self.size}.get(request, 0)
-
-    def readblocks(self, block: int, buf: bytearray) -> None:
-        buf[:] = self.data[block * self.size : block * self.size + len(buf)]
-
-    def writeblocks(self, block: int, buf: bytes) -> None:
-        self.order.append(f"write {block}")
-        self.data[block * self.size : block * self.size + len(buf)] = buf
 
 
 class Output(io.TextIOBase):
@@ -175,7 +152,7 @@ def fake_train(steps: int = 5, pause: float = 0.01, warmup: int = 0, **_: object
         raise
 
 
-def install_modules(flash: StandInFlash, stock: bool) -> None:
+def install_modules(flash: NorPartition, stock: bool) -> None:
     """Give CPython the modules of a board that the project's code asks for."""
     modules = {
         "machine": {"unique_id": lambda: b"\x01\x02"},
@@ -258,9 +235,9 @@ def main() -> None:
         parser.add_argument(f"--{fault}", type=int, nargs="*", default=[])
     options = parser.parse_args()
     wire = Wire(options)
-    flash = StandInFlash()
+    flash = NorPartition(64)
     StandInLine.wire = wire
-    receive.Line = StandInLine
+    receive.open_line = StandInLine
     receive.IDLE_MS, receive.GAP_MS = 6000, 300
     install_modules(flash, options.stock)
     print(wire.path, flush=True)

@@ -20,6 +20,7 @@ MICROPYTHON = {
     *("array", "binascii", "gc", "hashlib", "machine", "micropython", "os", "rp2", "struct"),
     *("select", "sys", "time", "vfs", "io", "uctypes"),
     "sparsetune_board",  # of our firmware (boards/SPARSETUNE_PICO/modules)
+    "sparsetune_link",  # of our firmware too, where it has a fast line (link.c)
 }
 # module -> the one file of host that may know it.
 SOLE_OWNERS = {

@@ -5,6 +5,7 @@ The tests on the stand-in inject faults; those on the emulated Pico prove the re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import signal
@@ -15,10 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nor_partition import NorPartition, PowerCut
+from sparsetune import push
 from sparsetune.board import Board
 from sparsetune.errors import SparsetuneError
 from sparsetune.push import push_file, push_rom
 from sparsetune.romfs import ALIGN, BLOCK, build_romfs
+from sparsetune_device import receive
 
 StandIn = Callable[..., str]
 ROOT = Path(__file__).parent.parent
@@ -101,6 +105,68 @@ def test_romfs_refuses_names(name: str) -> None:
         build_romfs({name: b""})
 
 
+# Into flash -------------------------------------------------------------------------
+
+
+def write_rom(image: bytes, flash: NorPartition) -> None:
+    """What receive.py does with an image that arrives without a fault."""
+    target = receive.RomTarget(len(image), flash)
+    order = image[BLOCK:] + image[:BLOCK]
+    for index in range(len(image) // BLOCK):
+        target.write(index, memoryview(order)[index * BLOCK : (index + 1) * BLOCK])
+    target.finish(len(image), hashlib.sha256(image).hexdigest())
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 5, 6, 15, 16, 17, 20, 32, 33, 40])
+@pytest.mark.parametrize("old", ["blank", "full"])
+def test_rom_is_what_was_sent(blocks: int, old: str) -> None:
+    """40 blocks: the last group of 16 is not whole in the partition."""
+    flash = NorPartition(40, noise(40 * BLOCK, 9) if old == "full" else b"")
+    image = noise(blocks * BLOCK, blocks)
+    write_rom(image, flash)
+    assert flash.data[: len(image)] == image
+
+
+def test_rom_without_ram_for_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(size: int) -> bytearray:
+        if size > BLOCK:
+            raise MemoryError
+        return bytearray(size)
+
+    monkeypatch.setitem(vars(receive), "bytearray", no_room)
+    flash, image = NorPartition(40, noise(40 * BLOCK, 9)), noise(20 * BLOCK)
+    write_rom(image, flash)
+    assert flash.data[: len(image)] == image
+    assert flash.order == ["erase 0", *(f"write {i}" for i in range(1, 20)), "fill 0", "fill 0"]
+
+
+def test_rom_blocks_that_are_the_same_are_left_alone() -> None:
+    image = bytearray(noise(40 * BLOCK))
+    flash = NorPartition(40, bytes(image))
+    for block in (3, 17, 19):
+        image[block * BLOCK] ^= 1
+    write_rom(bytes(image), flash)
+    assert flash.data == image
+    assert flash.order == ["erase 0", "write 3", "write 17", "write 19", "fill 0", "fill 0"]
+
+
+def test_rom_power_cut_anywhere_leaves_no_half_image() -> None:
+    """After each page and each erase: the old image, or nothing that mounts, or the new one."""
+    old = build_romfs({"model.img": noise(70_000, 1)})
+    new = build_romfs({"model.img": noise(80_000, 2)})
+    power, whole = 0, False
+    while not whole:
+        flash = NorPartition(40, old, power)
+        with contextlib.suppress(PowerCut):
+            write_rom(new, flash)
+            whole = True
+        mounts = flash.data[:3] == build_romfs({})[:3]
+        is_old, is_new = (flash.data[: len(image)] == image for image in (old, new))
+        assert not mounts or is_old or is_new, power
+        power += 1
+    assert power > 300
+
+
 # On the stand-in --------------------------------------------------------------------
 
 
@@ -155,16 +221,13 @@ def test_hopeless_line_ends_in_one_error(stand_in: StandIn, tmp_path: Path) -> N
 
 
 def test_rom_image_is_written_header_last(stand_in: StandIn) -> None:
-    files = {"model.img": noise(20000)}
+    files = {"model.img": noise(100_000)}
     with Board.connect(stand_in()) as board:
         assert push_rom(board, files)
-        image = build_romfs(files)
         order = board.exec("import vfs; print(vfs.rom_ioctl(2, 0).order)")
-        blocks = len(image) // BLOCK
-        expected = ["erase 0", *(f"write {i}" for i in range(1, blocks)), "write 0"]
-        assert order == str(expected)
+        assert order == str(["erase 0", "write 0-15", "write 16-31", "fill 0", "fill 0"])
         assert not push_rom(board, files)
-        assert push_rom(board, {"model.img": noise(20000, 2)})
+        assert push_rom(board, {"model.img": noise(100_000, 2)})
 
 
 def test_rom_image_too_large(stand_in: StandIn) -> None:
@@ -263,6 +326,23 @@ def test_emulated_file(emulated_pico) -> None:
         assert push_file(board, "/deep/er/train.dat", b"short")
         assert board.read_file("/deep/er/train.dat") == b"short"
         assert board.exec("import os; print(os.listdir('/deep/er'))") == "['train.dat']"
+
+
+WITHOUT_LINK = """
+import sparsetune_device.receive as receive
+receive.open_line = receive.Line
+receive.receive_file({path!r}, {size}, {digest!r})
+"""
+
+
+def test_emulated_file_without_the_firmwares_own_module(emulated_pico) -> None:
+    """As on stock firmware: through sys.stdin and a timer, slower but the same."""
+    data = noise(40_001)
+    code = WITHOUT_LINK.format(path="/train.dat", size=len(data), digest=sha256(data))
+    with Board.connect(str(emulated_pico.port_link)) as board:
+        push._transfer(board, code, data, None)
+        assert board.read_file("/train.dat") == data
+        board.remove_file("/train.dat")
 
 
 def test_emulated_rom(emulated_pico) -> None:

@@ -17,6 +17,7 @@ list(APPEND MICROPY_DEF_BOARD MP_CONFIGFILE="sparsetune_config.h")
 set(MICROPY_LIB_DIR ${MICROPY_BOARD_DIR})
 
 set(MICROPY_FROZEN_MANIFEST ${MICROPY_BOARD_DIR}/manifest.py)
+set(MICROPY_SOURCE_BOARD ${MICROPY_BOARD_DIR}/link.c)
 
 # No path of the machine that builds it gets into the firmware.
 get_filename_component(SPARSETUNE_ROOT ${MICROPY_BOARD_DIR}/../.. ABSOLUTE)
