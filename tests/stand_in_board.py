@@ -6,6 +6,7 @@ it proves about a real board is only that both ends of the protocol agree. The s
 run on the emulated Pico too.
 
     python stand_in_board.py [--stock] [--flip N ...] [--drop N ...] [--mute N ...]
+        [--out-flip N ...] [--out-drop N ...]
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Wire:
         self._data = bytearray()
         self._count: int | None = None  # bytes since the transfer began
         self._answers = 0
+        self._raw_bytes = 0
         self._ready = threading.Condition()
         self.interruptible = False  # code runs, and Ctrl-C stops it
         self.transfer = False
@@ -96,7 +98,24 @@ class Wire:
             self._answers += 1
             if self._answers in self._faults.mute:
                 return
-        os.write(self.master, text.encode())
+        self._send(text.encode())
+
+    def write_raw(self, data: bytes) -> int:
+        """What the board's code writes to sys.stdout.buffer, damaged on demand. Each fault comes
+        once: what is sent again arrives."""
+        out = bytearray()
+        for byte in data:
+            if self._raw_bytes in self._faults.out_flip:
+                byte ^= 0x10
+            if self._raw_bytes not in self._faults.out_drop:
+                out.append(byte)
+            self._raw_bytes += 1
+        self._send(bytes(out))
+        return len(data)
+
+    def _send(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self.master, data) :]
 
 
 class StandInLine:
@@ -128,6 +147,7 @@ class Output(io.TextIOBase):
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self.buffer = types.SimpleNamespace(write=wire.write_raw)  # type: ignore[misc]
 
     def write(self, text: str) -> int:
         self._wire.write(text.replace("\n", "\r\n"))
@@ -231,7 +251,7 @@ class Repl:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--stock", action="store_true", help="without our firmware's modules")
-    for fault in ("flip", "drop", "mute"):
+    for fault in ("flip", "drop", "mute", "out-flip", "out-drop"):
         parser.add_argument(f"--{fault}", type=int, nargs="*", default=[])
     options = parser.parse_args()
     wire = Wire(options)

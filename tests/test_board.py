@@ -18,6 +18,7 @@ import serial
 from sparsetune import board as board_module
 from sparsetune.board import Board, find_port, list_boards
 from sparsetune.errors import SparsetuneError
+from sparsetune.push import push_file
 
 StandIn = Callable[..., str]
 
@@ -294,6 +295,34 @@ def test_read_file_checks_what_it_reads(stand_in: StandIn, tmp_path: Path) -> No
     assert not path.exists()
 
 
+PULL_FAULTS = {
+    "a byte differs": ["--out-flip", 5000],
+    "a byte is lost": ["--out-drop", 5000],
+    "the first": ["--out-drop", 0],
+    "the last": ["--out-drop", 19_999],
+    "a line's length is lost": ["--out-drop", *range(4096, 8192)],
+    "some of each": ["--out-flip", 100, 9000, "--out-drop", 15_000, 26_000],
+}
+
+
+@pytest.mark.parametrize("fault", PULL_FAULTS)
+def test_read_file_repairs_damage(stand_in: StandIn, tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"\x04\x04>\x03\x01" * 4000)  # bytes that mean something in the raw REPL
+    with Board.connect(stand_in(*PULL_FAULTS[fault])) as board:
+        assert board.read_file(str(path)) == path.read_bytes()
+        assert board.exec("print('alive')") == "alive"
+
+
+def test_read_file_gives_up_on_a_hopeless_line(stand_in: StandIn, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(os.urandom(20_000))
+    with Board.connect(stand_in("--out-flip", *range(0, 400_000, 1000))) as board:
+        with pytest.raises(SparsetuneError, match="arrives damaged from .*: check the cable"):
+            board.read_file(str(path))
+        assert board.exec("print('alive')") == "alive"
+
+
 # On the emulated Pico ---------------------------------------------------------------
 
 
@@ -306,6 +335,14 @@ def test_emulated_identify(emulated_pico) -> None:
     assert info.device_version
     assert info.romfs_bytes == 768 * 1024
     assert 150_000 < info.heap_free < 264_000
+
+
+def test_emulated_read_file(emulated_pico) -> None:
+    data = os.urandom(20_000) + b"\x04\x04>" * 2000
+    with Board.connect(str(emulated_pico.port_link)) as board:
+        push_file(board, "/x", data)
+        assert board.read_file("/x") == data
+        board.remove_file("/x")
 
 
 def test_emulated_errors(emulated_pico) -> None:

@@ -38,6 +38,8 @@ DEBUG_PROBES = ((0x2E8A, 0x0004), (0x2E8A, 0x000C))
 
 ANSWER_S = 15.0  # a board that computes nothing answers well within this
 WRITE_S = 20.0  # a board that reads nothing for so long is stuck
+LOST_S = 2.0  # the rest of a piece takes less
+QUIET_S = 0.3  # what was on its way has arrived
 POLL_S = 0.1  # how long one read of the port waits
 
 _END = b"\x04"  # ends the output, then the error text, of code in the raw REPL
@@ -95,20 +97,30 @@ _st_identify()
 del _st_identify
 """
 
+# Sends pieces as they are, after a line with length and checksum; all that was read is hashed.
 _READ_FILE = """
-def _st_read(path):
-    import binascii, hashlib
+def _st_read(path, skip):
+    import binascii, hashlib, sys
     sha = hashlib.sha256()
+    view = memoryview(bytearray(4096))
+    write = sys.stdout.buffer.write
     with open(path, "rb") as f:
-        data = f.read(1536)
-        while data:
-            sha.update(data)
-            print(binascii.b2a_base64(data).decode().strip())
-            data = f.read(1536)
+        n = f.readinto(view)
+        while n:
+            piece = view[:n]
+            sha.update(piece)
+            skip -= 1
+            if skip < 0:
+                print(n, binascii.crc32(piece))
+                if write(piece) != n:
+                    raise OSError("host does not read")
+            n = f.readinto(view)
     print("=" + binascii.hexlify(sha.digest()).decode())
-_st_read({path!r})
+_st_read({path!r}, {skip})
 del _st_read
 """
+PIECE_BYTES = 4096  # as in _READ_FILE
+MAX_DAMAGES = 5  # in a row
 
 # From a timer, so that the raw REPL is answered and left first.
 _BOOTLOADER = """
@@ -199,6 +211,10 @@ class Board:
         try:
             yield talk
             talk.finish(timeout)
+        except Damage:  # what is on its way cannot be made out: Ctrl-C, and a prompt anew
+            self.write(b"\r\x03\x03")
+            self._drain(QUIET_S)
+            raise
         except BaseException:
             talk.abandon()
             raise
@@ -298,12 +314,15 @@ class Board:
 
     def read_file(self, path: str) -> bytes:
         """Return the content of a file on the board, checked by its SHA-256."""
-        for _ in range(3):
-            *rows, digest = self.exec(_READ_FILE.format(path=path)).split("\n")
-            with contextlib.suppress(binascii.Error):
-                data = b"".join(binascii.a2b_base64(row) for row in rows)
-                if "=" + hashlib.sha256(data).hexdigest() == digest:
-                    return data
+        data, damages = bytearray(), 0
+        while damages < MAX_DAMAGES:
+            had = len(data)
+            with contextlib.suppress(Damage), self.talk(_read_from(path, had)) as talk:
+                digest = _take_pieces(talk, data)
+                if digest == hashlib.sha256(data).hexdigest():
+                    return bytes(data)
+                data.clear()
+            damages = damages + 1 if len(data) <= had else 1
         raise SparsetuneError(f"{path} arrives damaged from {self.port}: check the cable")
 
     def has_file(self, path: str) -> bool:
@@ -337,6 +356,11 @@ class Board:
                 if data or (end is not None and time.monotonic() > end):
                     return data
 
+    def _drain(self, quiet: float) -> None:
+        """Forget what arrives until nothing does for `quiet` seconds."""
+        while self.read_some(quiet):
+            pass
+
     def _set_timeout(self, seconds: float) -> None:
         """Set how long one read of the port waits (costs system calls, so only changes)."""
         if self._transport.serial.timeout != seconds:
@@ -360,6 +384,30 @@ class PortLost(SparsetuneError):
 
 class Silence(SparsetuneError):
     """The board has said nothing for too long."""
+
+
+class Damage(SparsetuneError):
+    """What arrived is not what was sent."""
+
+
+def _read_from(path: str, had: int) -> str:
+    """Code that sends a file from byte `had` on, a multiple of PIECE_BYTES or its end."""
+    return _READ_FILE.format(path=path, skip=-(-had // PIECE_BYTES))
+
+
+def _take_pieces(talk: Talk, data: bytearray) -> str:
+    """Append what code of _READ_FILE sends to `data`, and return its SHA-256. Raises Damage."""
+    while (line := talk.read_line(ANSWER_S)) is not None:
+        if line.startswith("="):
+            return line[1:]
+        words = line.split()
+        if len(words) != 2 or not all(word.isdecimal() for word in words):
+            raise Damage("a line that does not belong here")
+        piece = talk.read_bytes(min(int(words[0]), PIECE_BYTES))
+        if binascii.crc32(piece) != int(words[1]):
+            raise Damage("a piece with another checksum")
+        data += piece
+    return ""  # the code failed: talk() says why
 
 
 class Talk:
@@ -389,6 +437,17 @@ class Talk:
                 return self._last_line(timeout)
             self._more(timeout)
         return None
+
+    def read_bytes(self, count: int) -> bytes:
+        """Return exactly `count` bytes of output, whatever they are. Raises Damage when fewer come
+        within LOST_S."""
+        while len(self._buffer) < count:
+            more = self._board.read_some(LOST_S)
+            if not more:
+                raise Damage("bytes were lost")
+            self._buffer += more
+        data, self._buffer = self._buffer[:count], self._buffer[count:]
+        return data
 
     def _last_line(self, timeout: float | None) -> str | None:
         """Take what is left: output, Ctrl-D, the error text, Ctrl-D and the prompt."""
