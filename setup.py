@@ -21,6 +21,7 @@ setup(
             "sparsetune_kernels",
             sources=sources,
             depends=sorted(glob.glob("ulab_kernels/*.h")),
+            define_macros=[("ST_SIMD", "1")],  # ulab_kernels/simd.h: in no other build
             extra_compile_args=CFLAGS.split(),
         )
     ],

@@ -6,10 +6,12 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sparsetune_kernels as kernels
 from c_tools import KERNELS, SOURCES, STRICT, compile_program, compiler
 from gradient_cases import CASES, draw, train_all
 from machine import Machine
@@ -28,14 +30,29 @@ DAMAGED_IMAGES = 200
 WRAP = ("-fwrapv", "-fno-sanitize=signed-integer-overflow")
 
 
-@pytest.fixture(scope="module")
-def replay(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_program("replay.c", tmp_path_factory.mktemp("replay"))
+# Both versions of the kernels; the portable ones alone where the processor has no others.
+VERSIONS = {"portable": (), "simd": ("-DST_SIMD",)}
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
+    """Flags for the C compiler; the twin runs the same version meanwhile."""
+    is_fast = request.param == "simd"
+    if is_fast and not kernels.set_simd(True):
+        pytest.skip("SKIP: the processor has no AVX2")
+    kernels.set_simd(is_fast)
+    yield VERSIONS[request.param]
+    kernels.set_simd(True)
 
 
 @pytest.fixture(scope="module")
-def replay_wrapping(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_program("replay.c", tmp_path_factory.mktemp("wrapping"), WRAP)
+def replay(version: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_program("replay.c", tmp_path_factory.mktemp("replay"), version)
+
+
+@pytest.fixture(scope="module")
+def replay_wrapping(version: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_program("replay.c", tmp_path_factory.mktemp("wrapping"), (*WRAP, *version))
 
 
 def sparse_machine(model: bytes, last: int, residual: bool) -> Machine:
@@ -218,6 +235,8 @@ def test_compilers_have_nothing_to_say(
 ) -> None:
     for source in SOURCES:
         compile_object(source, tmp_path, command, optimise, *CHECKED)
+        if source.name.startswith(("simd_", "run_")):
+            compile_object(source, tmp_path, command, optimise, *CHECKED, "-DST_SIMD")
 
 
 def calls(source: Path, folder: Path, *flags: str) -> dict[str, set[str]]:
@@ -292,6 +311,8 @@ def test_the_search_for_calls_finds_them(tmp_path: Path) -> None:
 
 def test_kernels_include_nothing_but_freestanding_headers() -> None:
     allowed = {"stddef.h", "stdint.h"}
+    vectors = {"simd_vector.h": {"immintrin.h"}}  # of CPython alone
     for path in sorted(KERNELS.glob("*.[ch]")):
         if not path.name.startswith(("bind_", "natmod_")):
-            assert set(re.findall(r"#include <(.+)>", path.read_text())) <= allowed, path.name
+            included = set(re.findall(r"#include <(.+)>", path.read_text()))
+            assert included <= allowed | vectors.get(path.name, set()), path.name

@@ -2,6 +2,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "fast.h"
 #include "methods.h"
 
 typedef void (*st_method_t)(const st_arg_t *arg, st_result_t *result);
@@ -48,10 +49,25 @@ static PyObject *call(st_method_t method, const char *signature, PyObject *args)
 #include "methods.def.h"
 #undef ST_METHOD
 
+// Of CPython alone: which version of the kernels runs is decided in every other build when it is
+// compiled (fast.h).
+static PyObject *set_simd(PyObject *self, PyObject *on) {
+    (void)self;
+    const int wanted = on == Py_None ? st_simd_is_on() : PyObject_IsTrue(on);
+    if (wanted < 0)
+        return NULL;
+    return PyBool_FromLong(st_simd_set(wanted));
+}
+
 static PyMethodDef method_table[] = {
 #define ST_METHOD(name, qstr, signature) {#name, mod_##name, METH_VARARGS, NULL},
 #include "methods.def.h"
 #undef ST_METHOD
+    {"set_simd", set_simd, METH_O,
+     "set_simd(on) -> bool: whether the fast kernels run from now on. None asks. They give the "
+     "same bytes as\n"
+     "the portable ones, which run where the processor lacks AVX2. At the start: on, unless the\n"
+     "environment has SPARSETUNE_SIMD=0."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -60,5 +76,7 @@ static struct PyModuleDef module = {
 };
 
 PyMODINIT_FUNC PyInit_sparsetune_kernels(void) {
+    const char *wanted = getenv("SPARSETUNE_SIMD");
+    st_simd_set(!wanted || strcmp(wanted, "0") != 0);
     return PyModule_Create(&module);
 }

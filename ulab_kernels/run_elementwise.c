@@ -2,6 +2,7 @@
 
 #include "activation.h"
 #include "elementwise.h"
+#include "fast.h"
 
 #define MAX_ELEMENTS (INT32_MAX / 8)
 
@@ -55,11 +56,11 @@ void st_run_elementwise(st_context_t *c, const st_op_elementwise_t *op) {
     if (c->status)
         return;
     if (op->head.opcode == OP_ADD)
-        add_s8(p, a, b, y);
+        ST_FAST(add_s8)(p, a, b, y);
     else if (op->head.opcode == OP_SUB)
-        sub_s8(p, a, b, y);
+        ST_FAST(sub_s8)(p, a, b, y);
     else
-        mul_s8(p, a, b, y);
+        ST_FAST(mul_s8)(p, a, b, y);
 }
 
 static int mean_ok(const st_mean_t *p) {
@@ -115,6 +116,6 @@ void st_run_error_add(st_context_t *c, const st_op_error_add_t *op) {
     st_emit_t e = st_open_error(c, &op->out, &op->head, op->count);
     if (c->status)
         return;
-    error_add(dy, op->count, &e);
+    ST_FAST(error_add)(dy, op->count, &e);
     st_emit_end(&e);
 }

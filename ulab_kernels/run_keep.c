@@ -1,12 +1,13 @@
 #include "operators.h"
 
 #include "activation.h"
+#include "fast.h"
 
 void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op) {
     const int8_t *y = PLACE(int8_t, op->y, op->count);
     uint8_t *bits = PLACE_OUT(uint8_t, op->bits, ((int64_t)op->count + 7) / 8);
     if (c->status == ST_OK)
-        clamp_mask_s8(y, op->count, op->lo, op->hi, bits);
+        ST_FAST(clamp_mask_s8)(y, op->count, op->lo, op->hi, bits);
 }
 
 void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op) {
@@ -22,5 +23,5 @@ void st_run_apply_mask(st_context_t *c, const st_op_apply_mask_t *op) {
     int16_t *dy = PLACE_OUT(int16_t, op->dy, op->count);
     const uint8_t *bits = PLACE(uint8_t, op->bits, ((int64_t)op->count + 7) / 8);
     if (c->status == ST_OK)
-        apply_mask(dy, op->count, bits);
+        ST_FAST(apply_mask)(dy, op->count, bits);
 }

@@ -61,7 +61,7 @@ void st_update_in_column(const st_update_t *u, st_step_t step, int32_t index, in
     *weight = (int8_t)subtract_sat(*weight, delta, 127);
 }
 
-static void update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {
+void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {
     st_step_t step = step_of(u, u->bias_rate[out_channel]);
     int32_t delta = stochastic_step(sum, step, st_random(~u->seed, (uint32_t)out_channel));
     if (delta)
@@ -75,6 +75,6 @@ void st_update_biases(int32_t positions, int32_t out_c, const int16_t *dy, const
         int32_t sum = 0;
         for (int32_t i = 0; i < positions; i++)
             sum += dy[i * out_c + oc];
-        update_bias(u, oc, sum);
+        st_update_bias(u, oc, sum);
     }
 }

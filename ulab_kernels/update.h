@@ -43,6 +43,9 @@ void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32
 void st_update_in_column(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
                          int8_t *weight);
 
+// Subtracts sum * step from the bias of one output channel.
+void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum);
+
 // Subtracts the bias step of every output channel, where the bias is trained.
 // dy: int16 [positions, out_c].
 void st_update_biases(int32_t positions, int32_t out_c, const int16_t *dy, const st_update_t *u);

@@ -1,0 +1,115 @@
+"""The twin's fast kernels give the bytes of the portable ones: kernel by kernel over random shapes,
+values, factors and alignments (tests/c/simd.c, under the sanitizers), and whole training runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sparsetune_kernels as kernels
+from c_tools import KERNELS, TESTS, compile_program
+from machine import Machine
+from real_models import NAMES, real_model
+from schemes import MBV2_99, published
+from shared_tasks import shared_folder
+from small_models import Array
+from sparsetune.numerics import rate
+from sparsetune.plan import UpdatePlan, default_plan
+from sparsetune.tflite import parse_tflite
+
+WRAP = ("-fwrapv", "-fno-sanitize=signed-integer-overflow")
+CASES = {"long_conv": 20}  # of the others:
+MANY = 4000
+KINDS = (
+    *("conv", "long_conv", "depthwise_conv", "fully_connected", "elementwise"),
+    *("emit", "add_errors", "masks", "conv_grad", "depthwise_grad"),
+    *("conv_update", "depthwise_update"),
+)
+STEPS = 3
+
+
+@pytest.fixture(autouse=True)
+def both_versions() -> Iterator[None]:
+    """SKIPs where there is one version only."""
+    if not kernels.set_simd(True):
+        pytest.skip("SKIP: the processor has no AVX2")
+    yield
+    kernels.set_simd(True)
+
+
+@pytest.fixture(scope="module")
+def compare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_program("simd.c", tmp_path_factory.mktemp("simd"), ("-DST_SIMD", *WRAP))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_give_the_same_bytes(compare: Path, kind: str) -> None:
+    command = [str(compare), kind, "1", str(CASES.get(kind, MANY))]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+
+
+def test_every_kernel_is_swept() -> None:
+    header = (KERNELS / "simd.h").read_text()
+    sweep = (TESTS / "c" / "simd.c").read_text()
+    declared = set(re.findall(r"\b\w+_simd(?=\()", header))
+    parts = {"st_update_tap_simd", "st_update_biases_simd"}  # of the updates
+    assert len(declared) > len(parts)
+    assert declared - set(re.findall(r"\b\w+_simd\b", sweep)) == parts
+    assert set(re.findall(r'^    \{"(\w+)", \w+\},$', sweep, re.M)) == set(KINDS)
+
+
+def states(model: bytes, plan: UpdatePlan, x: Array, y: Array, is_fast: bool) -> list[bytes]:
+    """Output of an inference, then the state after each training step."""
+    kernels.set_simd(is_fast)
+    machine = Machine(parse_tflite(model), plan)
+    after = [machine.infer(x[0]).tobytes()]
+    for i, sample in enumerate(x):
+        machine.step(sample, int(y[i]), rate(0.02), 7 + i)
+        after.append(bytes(machine.state))
+    return after
+
+
+def check_runs(model: bytes, plan: UpdatePlan, x: Array, y: Array) -> None:
+    portable, fast = (states(model, plan, x, y, is_fast) for is_fast in (False, True))
+    assert len(set(portable)) == len(portable), "nothing was learnt"
+    assert portable == fast
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_real_models_learn_the_same(name: str) -> None:
+    task = real_model(name, STEPS)
+    for layers, ratio in ((2, 1.0), (6, 0.3)):
+        plan = default_plan(parse_tflite(task.model), layers, ratio)
+        check_runs(task.model, plan, task.x, task.y)
+
+
+def test_mobilenet_v2_learns_the_same() -> None:
+    shared = shared_folder()
+    if shared is None:
+        pytest.skip("SKIP: the shared models are not here")
+    name = "mobilenet_v2_w0.35_128_int8"
+    model = (shared / "models" / "tiny_training" / f"{name}.tflite").read_bytes()
+    x = np.load(shared / "golden" / f"litert_ref__tiny_training__{name}.npz")["x"][:STEPS]
+    graph = parse_tflite(model)
+    for plan in (published(graph, MBV2_99), default_plan(graph, 6)):
+        check_runs(model, plan, x, np.arange(STEPS))
+
+
+@pytest.mark.parametrize("value", ["0", "1", ""])
+def test_the_environment_turns_them_off(value: str) -> None:
+    code = "import sparsetune_kernels as kernels; print(kernels.set_simd(None))"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SPARSETUNE_SIMD": value, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == str(value != "0")

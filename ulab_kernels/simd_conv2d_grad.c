@@ -1,0 +1,200 @@
+// Gradients of convolutions as products of matrices: of the input, errors times weights, four
+// positions at a time; of the weights, errors times kept activations, tap by tap.
+#include "simd_product.h"
+
+#if ST_HAS_SIMD
+
+#define TILE 4
+
+static int32_t even(int32_t n) {
+    return (n + 1) & ~1;
+}
+
+/// Input ///
+
+// Errors of one output position times the scales of their channels:
+// (dy * scale + 2^14) >> 15, which is what mulhrs does; a scale of 2^15 is 1.
+ST_AVX2 static void scale_errors(const int16_t *dy, const uint16_t *scale, int32_t n, int16_t *to) {
+    const st_vec_t one = _mm256_set1_epi16(INT16_MIN);
+    int32_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const st_vec_t d = vec_load(dy + i), s = vec_load(scale + i);
+        vec_store(to + i,
+                  _mm256_blendv_epi8(_mm256_mulhrs_epi16(d, s), d, _mm256_cmpeq_epi16(s, one)));
+    }
+    for (; i < n; i++)
+        to[i] = (int16_t)((dy[i] * (int32_t)scale[i] + (1 << 14)) >> 15);
+}
+
+// What one input position gets: for each tap the scaled errors of the output that read it there,
+// or zeros. to: int16 [even(taps * out_c)].
+ST_AVX2 static void fill_errors(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                const int16_t *dy, const int32_t at[2], int16_t *to) {
+    const int32_t n = g->out_c;
+    to[even(g->kernel_h * g->kernel_w * n) - 1] = 0;
+    for (int32_t ky = 0; ky < g->kernel_h; ky++) {
+        const int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
+        for (int32_t kx = 0; kx < g->kernel_w; kx++, to += n) {
+            const int32_t ox =
+                st_output_of(at[1], kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
+            if (oy < 0 || ox < 0)
+                __builtin_memset(to, 0, sizeof(*to) * (size_t)n);
+            else
+                scale_errors(dy + (oy * g->out_w + ox) * n, p->scale_q15, n, to);
+        }
+    }
+}
+
+// Row k of the product's right side: the weights of one tap and output channel.
+static const int8_t *weights_of(const st_conv_geometry_t *g, const st_conv_params_t *p, int32_t k) {
+    const int32_t taps = g->kernel_h * g->kernel_w;
+    if (k >= taps * g->out_c)
+        return NULL;
+    const int32_t tap = k / g->out_c, oc = k - tap * g->out_c;
+    return p->weights + (oc * taps + tap) * g->in_c;
+}
+
+ST_AVX2 static void pack_weights(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                 int32_t pairs, int16_t *b) {
+    for (int32_t k = 0; k < pairs; k++) {
+        const int8_t *const rows[2] = {weights_of(g, p, 2 * k), weights_of(g, p, 2 * k + 1)};
+        st_simd_pack_pair(rows, g->in_c, g->w_zero, pairs, b + k * 2 * ST_PANEL);
+    }
+}
+
+// The rows of `count` positions from number `at` on, behind one another in the tensor.
+ST_AVX2 static void emit(const st_product_t *product, int32_t in_c, int32_t at, int32_t count,
+                         st_emit_t *dx) {
+    const int32_t step = product->panels * ST_PANEL;
+    if (step == in_c) {
+        st_emit_row_simd(dx, at * in_c, product->c, count * in_c);
+        return;
+    }
+    for (int32_t i = 0; i < count; i++)
+        st_emit_row_simd(dx, (at + i) * in_c, product->c + i * step, in_c);
+}
+
+// Whether the left side of a tile, the right side and the sums have room.
+static int input_has_room(const st_conv_geometry_t *g, const st_conv_params_t *p) {
+    const int64_t length = (int64_t)g->kernel_h * g->kernel_w * g->out_c + 1;
+    const int64_t columns = ST_PANEL * (int64_t)st_panels(g->in_c);
+    return g->groups == 1 && !p->columns && length * TILE <= ST_SIMD_ROOM &&
+           length * columns <= ST_SIMD_ROOM && columns * TILE <= ST_SIMD_SUMS;
+}
+
+ST_AVX2 void conv2d_grad_input_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                    const int16_t *dy, int32_t *row, st_emit_t *dx) {
+    if (!input_has_room(g, p)) {
+        conv2d_grad_input(g, p, dy, row, dx);
+        return;
+    }
+    st_simd_scratch_t *scratch = st_simd_scratch();
+    const int32_t length = even(g->kernel_h * g->kernel_w * g->out_c);
+    const st_product_t product = {scratch->a, scratch->b, length / 2, st_panels(g->in_c),
+                                  scratch->c};
+    const int32_t positions = g->in_h * g->in_w;
+    pack_weights(g, p, product.pairs, scratch->b);
+    for (int32_t first = 0; first < positions; first += TILE) {
+        const int32_t n = st_min(TILE, positions - first);
+        for (int32_t i = 0; i < n; i++) {
+            const int32_t at[2] = {(first + i) / g->in_w, (first + i) % g->in_w};
+            fill_errors(g, p, dy, at, scratch->a + i * length);
+        }
+        st_simd_product(&product, n);
+        emit(&product, g->in_c, first, n, dx);
+    }
+}
+
+/// Weights ///
+
+// Errors [positions][out_c] of `count` channels from `first` on as rows of even(positions).
+ST_AVX2 static void transpose_errors(const int16_t *dy, int32_t positions, int32_t out_c,
+                                     int32_t count, int16_t *to) {
+    const int32_t step = even(positions);
+    for (int32_t i = 0; i < count; i++) {
+        to[i * step + step - 1] = 0;
+        for (int32_t at = 0; at < positions; at++)
+            to[i * step + at] = dy[at * out_c + i];
+    }
+}
+
+// The chosen channels that a tap meets at output position `at`; NULL outside of the map.
+static const int8_t *kept_row(const st_conv_geometry_t *g, const st_update_t *u,
+                              const int32_t tap[3], int32_t at) {
+    const int32_t oy = at / g->out_w, ox = at - oy * g->out_w;
+    const int32_t iy = oy * g->stride_h - g->pad_h + tap[0] * g->dilation_h;
+    const int32_t ix = ox * g->stride_w - g->pad_w + tap[1] * g->dilation_w;
+    if (oy >= g->out_h || iy < 0 || iy >= g->in_h || ix < 0 || ix >= g->in_w)
+        return NULL;
+    return u->kept + ((iy * g->in_w + ix) * g->groups + tap[2]) * u->n_channels;
+}
+
+ST_AVX2 static void pack_kept(const st_conv_geometry_t *g, const st_update_t *u,
+                              const int32_t tap[3], int32_t pairs, int16_t *b) {
+    for (int32_t k = 0; k < pairs; k++) {
+        const int8_t *const rows[2] = {kept_row(g, u, tap, 2 * k), kept_row(g, u, tap, 2 * k + 1)};
+        st_simd_pack_pair(rows, u->n_channels, g->x_zero, pairs, b + k * 2 * ST_PANEL);
+    }
+}
+
+// Output channels [first, first + count), whose errors stand transposed in a: one tap of all their
+// filters.
+ST_AVX2 static void update_tap(const st_conv_geometry_t *g, const st_update_t *u,
+                               const st_product_t *product, const int32_t tap[3], int32_t first,
+                               int32_t count) {
+    const int32_t taps = g->kernel_h * g->kernel_w, step = product->panels * ST_PANEL;
+    const int32_t channels = st_group_inputs(g);
+    for (int32_t i = 0; i < count; i += TILE) {
+        st_product_t tile = *product;
+        const int32_t rows = st_min(TILE, count - i);
+        tile.a += i * 2 * tile.pairs;
+        st_simd_product(&tile, rows);
+        for (int32_t r = 0; r < rows; r++) {
+            const int32_t oc = first + i + r;
+            const int32_t base = (oc * taps + tap[0] * g->kernel_w + tap[1]) * channels;
+            st_update_tap_simd(u, st_weight_step(u, oc), base, tile.c + r * step);
+        }
+    }
+}
+
+// Output channels [first, first + count) of one group, all taps.
+ST_AVX2 static void update_filters(const st_conv_geometry_t *g, const int16_t *dy,
+                                   const st_update_t *u, int32_t first, int32_t count) {
+    st_simd_scratch_t *scratch = st_simd_scratch();
+    const int32_t positions = g->out_h * g->out_w;
+    const st_product_t product = {scratch->a, scratch->b, even(positions) / 2,
+                                  st_panels(u->n_channels), scratch->c};
+    const int32_t group = first / st_group_outputs(g);
+    transpose_errors(dy + first, positions, g->out_c, count, scratch->a);
+    for (int32_t ky = 0; ky < g->kernel_h; ky++)
+        for (int32_t kx = 0; kx < g->kernel_w; kx++) {
+            const int32_t tap[3] = {ky, kx, group};
+            pack_kept(g, u, tap, product.pairs, scratch->b);
+            update_tap(g, u, &product, tap, first, count);
+        }
+}
+
+// Filters whose errors have room at once; 0 where this is left to the portable kernel.
+static int32_t filters_at_once(const st_conv_geometry_t *g, const st_update_t *u) {
+    const int64_t length = even(g->out_h * g->out_w);
+    const int64_t columns = ST_PANEL * (int64_t)st_panels(u->n_channels);
+    if (u->columns || length * columns > ST_SIMD_ROOM || columns * TILE > ST_SIMD_SUMS)
+        return 0;
+    return (int32_t)(ST_SIMD_ROOM / length);
+}
+
+ST_AVX2 void conv2d_update_simd(const st_conv_geometry_t *g, const int16_t *dy,
+                                const st_update_t *u, int32_t *row) {
+    const int32_t chunk = u->n_channels ? filters_at_once(g, u) : 1;
+    if (!chunk) {
+        conv2d_update(g, dy, u, row);
+        return;
+    }
+    const int32_t outputs = st_group_outputs(g);
+    for (int32_t group = 0; u->n_channels && group < g->groups; group++)
+        for (int32_t n = 0; n < outputs; n += chunk)
+            update_filters(g, dy, u, group * outputs + n, st_min(chunk, outputs - n));
+    st_update_biases_simd(g->out_h * g->out_w, g->out_c, dy, u);
+}
+
+#endif

@@ -1,0 +1,142 @@
+// Vectors of eight int32 or sixteen int16, and the arithmetic of fixedpoint.h on them.
+// Internal to simd_*.c.
+#ifndef ST_SIMD_VECTOR_H
+#define ST_SIMD_VECTOR_H
+
+#if defined(ST_SIMD) && defined(__x86_64__) && defined(__GNUC__)
+#define ST_HAS_SIMD 1
+#else
+#define ST_HAS_SIMD 0
+#endif
+
+#if ST_HAS_SIMD
+
+#include <immintrin.h>
+
+#include "fixedpoint.h"
+#include "simd.h"
+
+// What is compiled for AVX2 whatever the rest of the build is compiled for; it runs only where
+// st_simd_is_on().
+#define ST_AVX2 __attribute__((target("avx2")))
+// Small helpers become part of their caller, so that vectors stay in registers.
+#define ST_AVX2_INLINE ST_AVX2 __attribute__((always_inline)) static inline
+
+typedef __m256i st_vec_t;
+
+// Any alignment.
+ST_AVX2_INLINE st_vec_t vec_load(const void *from) {
+    return _mm256_loadu_si256((const __m256i *)from);
+}
+
+ST_AVX2_INLINE void vec_store(void *to, st_vec_t v) {
+    _mm256_storeu_si256((__m256i *)to, v);
+}
+
+// Sixteen int8 as int16.
+ST_AVX2_INLINE st_vec_t vec_widen(const int8_t *from) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)from));
+}
+
+// Two int16 that lie side by side, as the one int32 that they are, in all places.
+ST_AVX2_INLINE st_vec_t vec_pair(const int16_t *from) {
+    int32_t pair;
+    __builtin_memcpy(&pair, from, sizeof(pair));
+    return _mm256_set1_epi32(pair);
+}
+
+// sum + products of pairs of int16.
+ST_AVX2_INLINE st_vec_t vec_dot(st_vec_t sum, st_vec_t a, st_vec_t b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+}
+
+// The sum of the eight int32.
+ST_AVX2_INLINE int32_t vec_total(st_vec_t v) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+// Eight factors of st_requantize, ready for use.
+typedef struct {
+    st_vec_t multiplier, left, right, mask, half;
+} vec_requant_t;
+
+ST_AVX2_INLINE vec_requant_t vec_requant(st_vec_t multiplier, st_vec_t shift) {
+    const st_vec_t zero = _mm256_setzero_si256();
+    vec_requant_t f = {.multiplier = multiplier};
+    f.left = _mm256_max_epi32(shift, zero);
+    f.right = _mm256_max_epi32(_mm256_sub_epi32(zero, shift), zero);
+    f.mask =
+        _mm256_sub_epi32(_mm256_sllv_epi32(_mm256_set1_epi32(1), f.right), _mm256_set1_epi32(1));
+    f.half = _mm256_srli_epi32(f.mask, 1);
+    return f;
+}
+
+// Eight factors that lie in memory one behind the other.
+ST_AVX2_INLINE vec_requant_t vec_requant_load(const st_requant_t *from) {
+    const __m256 a = _mm256_castsi256_ps(vec_load(from));
+    const __m256 b = _mm256_castsi256_ps(vec_load(from + 4));
+    const st_vec_t multiplier = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88));
+    const st_vec_t shift = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));
+    return vec_requant(_mm256_permute4x64_epi64(multiplier, 0xd8),
+                       _mm256_permute4x64_epi64(shift, 0xd8));
+}
+
+// st_mul_high for b > INT32_MIN.
+ST_AVX2_INLINE st_vec_t vec_mul_high(st_vec_t a, st_vec_t b) {
+    const st_vec_t round = _mm256_set1_epi64x(1ll << 30);
+    const st_vec_t even = _mm256_mul_epi32(a, b);
+    const st_vec_t odd = _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+    // Of (product + round) >> 31 the lower 32 bits are wanted, which need no sign.
+    const st_vec_t low = _mm256_srli_epi64(_mm256_add_epi64(even, round), 31);
+    const st_vec_t high = _mm256_slli_epi64(_mm256_add_epi64(odd, round), 1);
+    return _mm256_blend_epi32(low, high, 0xaa);
+}
+
+// st_requantize.
+ST_AVX2_INLINE st_vec_t vec_requantize(st_vec_t x, const vec_requant_t *f) {
+    x = vec_mul_high(_mm256_sllv_epi32(x, f->left), f->multiplier);
+    const st_vec_t threshold = _mm256_add_epi32(f->half, _mm256_srli_epi32(x, 31));
+    const st_vec_t up = _mm256_cmpgt_epi32(_mm256_and_si256(x, f->mask), threshold);
+    return _mm256_sub_epi32(_mm256_srav_epi32(x, f->right), up);
+}
+
+// Four times eight int32 within int16 to int8, saturating, in their order.
+ST_AVX2_INLINE st_vec_t vec_narrow(st_vec_t a, st_vec_t b, st_vec_t c, st_vec_t d) {
+    const st_vec_t bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+// How a requantised sum becomes an output.
+typedef struct {
+    st_vec_t zero, min, max;
+} vec_output_t;
+
+ST_AVX2_INLINE vec_output_t vec_output(int32_t zero, int32_t min, int32_t max) {
+    const vec_output_t o = {_mm256_set1_epi32(zero), _mm256_set1_epi32(min),
+                            _mm256_set1_epi32(max)};
+    return o;
+}
+
+ST_AVX2_INLINE st_vec_t vec_clamp(st_vec_t v, const vec_output_t *o) {
+    v = _mm256_add_epi32(v, o->zero);
+    return _mm256_min_epi32(_mm256_max_epi32(v, o->min), o->max);
+}
+
+// Scratch of the calling thread; a kernel uses it within its call alone.
+#define ST_SIMD_ROOM (1 << 18) // elements of a and of b
+#define ST_SIMD_SUMS (1 << 16) // elements of c
+typedef struct {
+    int16_t a[ST_SIMD_ROOM], b[ST_SIMD_ROOM];
+    int32_t c[ST_SIMD_SUMS];
+} st_simd_scratch_t;
+st_simd_scratch_t *st_simd_scratch(void);
+
+// to[i] = x[i] - zero, i < n.
+void st_simd_widen(const int8_t *x, int32_t n, int32_t zero, int16_t *to);
+
+#else
+typedef int st_no_simd_t; // ISO C wants a declaration in every file
+#endif
+#endif
