@@ -17,14 +17,15 @@ export RUSTUP_HOME := $(CURDIR)/build/cache/rustup
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export npm_config_update_notifier := false
 
-.PHONY: help setup firmware natmods demo test lint bench clean
+.PHONY: help setup firmware natmods demo test lint bench bench-accept bench-quality clean
 
 help:
 	@echo "make demo      build all, fine-tune a model on an emulated Pico, show the result"
 	@echo "make test      run every test, the emulated board's included"
 	@echo "make firmware  build firmware.uf2 for the Raspberry Pi Pico"
 	@echo "make natmods   build the kernels as native modules for stock MicroPython"
-	@echo "make bench     print the figures that the tests hold us to"
+	@echo "make bench     measure speed and sizes, into bench/results (make bench-accept: keep the"
+	@echo "               emulated cycles that tests compare with; bench-quality: all other figures)"
 	@echo "make lint      format and type checks"
 	@echo "make clean     remove what was built (not the downloads)"
 
@@ -66,8 +67,15 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/clang-format --dry-run --Werror ulab_kernels/*.c ulab_kernels/*.h
 
-bench: firmware
-	@for bench in bench/*.py; do echo "== $$bench"; $(PY) $$bench || exit 1; done
+bench: firmware natmods
+	@$(PY) bench/speed.py
+
+bench-accept: firmware
+	@$(PY) bench/kept.py --accept
+
+bench-quality: firmware
+	@for name in gradients memory quantize convert store cycles main_job; do \
+		echo "== bench/$$name.py"; $(PY) bench/$$name.py || exit 1; done
 
 clean:
 	rm -rf build/firmware build/natmod build/unix build/emulator build/logs out

@@ -8,69 +8,27 @@ real board is slower.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import numpy as np
-from conftest import FIRMWARE
+from emulated import HERTZ, measure
 from gradient_cases import train_all
 from machine import Machine
-from runs import Task, board_train, cifar_task, digits_task, kws_task
-from shared_tasks import shared_folder
-from small_models import RELU, Net, wide_front
-from sparsetune.board import Board
+from networks import Network, network, networks
+from small_models import RELU, Array, Net, wide_front
 from sparsetune.compile import build_program
 from sparsetune.cycles import OTHER, SKIP_ZEROS, Clock, Cost, Work, step_cycles, work_of, works
 from sparsetune.graph import input_channels
-from sparsetune.numerics import rate
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
 from sparsetune.program import Buffer, Code, Flag, Op
-from sparsetune.push import push_file, push_rom
 from sparsetune.tflite import parse_tflite
-from sparsetune_device.channels import make_policy
-from sparsetune_device.columns import Columns
-from sparsetune_device.image import Image as DeviceImage
-from sparsetune_tools.emulated_pico import EmulatedPico
+from steps import measure_between, measure_steps, plan_of
+from whole_program import case_of, choose, settle
 
-HERTZ = 125_000_000
 SOURCE = "emulated Pico, flash cache not modelled"
-LABEL, RATE, SEED = 1, rate(0.01), 7
 LARGE = 10_000  # cycles
 UNMEASURED = Cost(0.0, 0.0, 100.0)  # of operators that no model here has
-WARM_STEPS = 3  # until error tensors have found their exponents
-ON_BOARD = """
-import struct, time, sparsetune_kernels as k
-from sparsetune_device.engine import Engine
-from sparsetune_device.image import open_image
-from sparsetune_device.channels import make_policy
-from sparsetune_device.columns import Columns
-e = Engine(open_image("/rom/model.img"))
-make_policy("static", e.image.layers, 1).choose(0, e.state)
-for layer in e.image.layers:
-    if layer.has_columns:
-        Columns(layer, e.image, e.state).bring()
-b = e.image.data, e.state, e.arena, e.cold, e.store
-def us(i, j):
-    start = time.ticks_us()
-    k.run(*b, i, j, 1)
-    return time.ticks_diff(time.ticks_us(), start)
-def control(mantissa, exponent):
-    with open("/sparsetune/x", "rb") as f:
-        f.readinto(e.sample)
-    struct.pack_into("<iiiIiI", e.state, 0, {label}, 0, 0, mantissa, exponent, {seed})
-for i in range({warm}):
-    control(0, 0)
-    us(0, e.image.ops)
-control({mantissa}, {exponent})
-us(0, 0)
-print(us(0, 0))
-for i, j in {spans}:
-    print(us(i, j))
-"""
 
 
 @dataclass(frozen=True)
@@ -184,46 +142,24 @@ def models() -> Iterator[tuple[Machine, Net]]:
 # Measuring ------------------------------------------------------------------------------------
 
 
-class Bench:
-    """A board to measure on."""
-
-    def __init__(self, board: Board) -> None:
-        self.board = board
-
-    def times(self, image: bytes, x: np.ndarray, spans: list[tuple[int, int]]) -> list[int]:
-        """Cycles of stretches of a training step's program."""
-        push_rom(self.board, {"model.img": image})
-        push_file(self.board, "/sparsetune/x", x.tobytes())
-        settings = {"label": LABEL, "seed": SEED, "warm": WARM_STEPS, "spans": spans,
-                    "mantissa": RATE[0], "exponent": RATE[1]}
-        lines: list[str] = []
-        self.board.stream(ON_BOARD.format(**settings), lines.append)
-        empty, *times = (int(line) * HERTZ // 1_000_000 for line in lines)
-        return [cycles - empty for cycles in times]
-
-    def measure(self, machine: Machine, net: Net) -> list[Measured]:
-        """Every operator of a training step; a strip as one."""
-        x = net.sample()
-        which = [i for i, op in enumerate(machine.ops)
-                 if not op.flags & (Flag.IN_STRIP | Flag.INFERENCE_ONLY)]
-        times = self.times(machine.image.data, x, [(i, i + 1) for i in which])
-        shares = shares_not_zero(machine, x, which)
-        counted = list(works(machine.program, machine.graph))
-        found = []
-        for i, cycles, share in zip(which, times, shares, strict=True):
-            op = machine.ops[i]
-            work = counted[i] if op.code == Code.STRIP else work_of(op, share)
-            found.append(Measured(op, work, cycles))
-        return found
-
-
-def shares_not_zero(machine: Machine, x: np.ndarray, which: list[int]) -> list[float]:
-    """On the twin: the share of dy that is not zero, where zeros are skipped; else 1."""
+def measure_ops(machine: Machine, x: Array) -> list[Measured]:
+    """Every operator of a training step; a strip as one."""
     choose(machine)
-    for _ in range(WARM_STEPS):
-        machine.step(x, LABEL, (0, 0), SEED)
-    machine.load(x)
-    machine.control(LABEL, RATE, SEED)
+    settle(machine, x)
+    case, which = case_of(machine)
+    (spent,) = measure([case])
+    shares = shares_not_zero(machine, which)
+    counted = list(works(machine.program, machine.graph))
+    found = []
+    for i, took, share in zip(which, spent, shares, strict=True):
+        op = machine.ops[i]
+        work = counted[i] if op.code == Code.STRIP else work_of(op, share)
+        found.append(Measured(op, work, took.cycles))
+    return found
+
+
+def shares_not_zero(machine: Machine, which: list[int]) -> list[float]:
+    """On the twin: the share of dy that is not zero, where zeros are skipped; else 1."""
     shares = []
     for i in which:
         op = machine.ops[i]
@@ -234,40 +170,23 @@ def shares_not_zero(machine: Machine, x: np.ndarray, which: list[int]) -> list[f
     return shares
 
 
-def choose(machine: Machine) -> None:
-    """The channels that the board trains, too."""
-    layers = DeviceImage(machine.image.data)
-    make_policy("static", layers.layers, 1).choose(0, machine.state)
-    for layer in layers.layers:
-        if layer.has_columns:
-            Columns(layer, layers, machine.state).bring()
-
-
-def measure_strips(bench: Bench) -> list[Measured]:
+def measure_strips() -> list[Measured]:
     """What strips take beyond the same operators one by one."""
     net = wide_front()
     graph = parse_tflite(net.to_bytes())
     plan = default_plan(graph, 1)
+    x = net.sample()
     strips = Machine(graph, plan)
     alone = {row.op.source: row.cycles for row in
-             bench.measure(Machine(graph, replace(plan, strips=False)), net)
+             measure_ops(Machine(graph, replace(plan, strips=False)), x)
              if not row.op.flags & Flag.TRAINING_ONLY}
     found = []
-    for row in bench.measure(strips, net):
+    for row in measure_ops(strips, x):
         if row.op.code == Code.STRIP:
             at = strips.ops.index(row.op)
             plain = sum(alone[op.source] for op in strips.ops[at + 1 : at + 1 + row.op.words[0]])
             found.append(Measured(row.op, row.work, max(1, row.cycles - plain)))
     return found
-
-
-def python_cycles(bench: Bench) -> int:
-    """Cycles of a step of the digits model beside its kernels."""
-    task = digits_task(steps=40)
-    lines, _ = board_train(bench.board, task)
-    steps = [float(line.split(",ms:")[1]) for line in lines if line.startswith("loss:")]
-    kernels = bench.times(task.image.data, task.train.x[0], [(0, task.image.ops)])
-    return round(float(np.median(steps)) * HERTZ / 1000 - kernels[0])
 
 
 # Fitting --------------------------------------------------------------------------------------
@@ -297,44 +216,45 @@ def show(code: str, cost: Cost, rows: list[Measured]) -> None:
 
 
 def large_enough(rows: list[Measured]) -> list[Measured]:
-    """Without those where reading the clock and starting the operator count."""
+    """Without those where starting the operator counts."""
     large = [row for row in rows if row.cycles >= LARGE]
     return large or [max(rows, key=lambda row: row.cycles)]
 
 
-def check(bench: Bench, title: str, task: Task, clock: Clock) -> None:
+def check(network: Network, clock: Clock) -> None:
     """A whole step of a real model against its estimate."""
-    plan = default_plan(task.graph, len(task.image.layers))
-    program = build_program(task.graph, plan)
-    guess = sum(step_cycles(program, task.graph, clock))
-    (cycles,) = bench.times(task.image.data, task.train.x[0], [(0, task.image.ops)])
-    print(f"# {title}: kernels of a step {cycles / HERTZ * 1000:.1f} ms, estimated "
+    graph, plan = network.graph, plan_of(network)
+    guess = sum(step_cycles(build_program(graph, plan), graph, clock))
+    (step,) = measure_steps(network, [plan])
+    print(f"# {network.title}: kernels of a step {step.kernels.ms:.1f} ms, estimated "
           f"{guess / HERTZ * 1000:.1f} ms")
+
+
+def between_steps() -> int:
+    """Cycles of a step of the digits model beside its kernels."""
+    digits = network("digits")
+    assert digits is not None  # it comes with the project
+    return measure_between(digits, plan_of(digits)).cycles
 
 
 def main() -> None:
     found: dict[str, list[Measured]] = {}
-    with EmulatedPico(firmware=FIRMWARE) as pico, Board.connect(pico.port) as board:
-        bench = Bench(board)
-        for machine, net in models():
-            for row in bench.measure(machine, net):
-                found.setdefault(row.op.code.name.lower(), []).append(row)
-        found = {code: large_enough(rows) for code, rows in sorted(found.items())}
-        costs = {code: fit(rows) for code, rows in found.items()}
-        found["strip"] = measure_strips(bench)
-        costs["strip"] = fit(found["strip"])
-        costs[OTHER] = UNMEASURED
-        print(f'[cycles]\nsource = "{SOURCE}"\nhertz = {HERTZ}\nstep = {python_cycles(bench)}\n')
-        print("[cycles.operators]")
-        for code, rows in found.items():
-            show(code, costs[code], rows)
-        show(OTHER, UNMEASURED, [])
-        clock = Clock(SOURCE, HERTZ, 0, costs)
-        check(bench, "digits", digits_task(), clock)
-        shared = shared_folder()
-        if shared:
-            check(bench, "KWS", kws_task(shared), clock)
-            check(bench, "ResNet-8", cifar_task(shared), clock)
+    for machine, net in models():
+        for row in measure_ops(machine, net.sample()):
+            found.setdefault(row.op.code.name.lower(), []).append(row)
+    found = {code: large_enough(rows) for code, rows in sorted(found.items())}
+    costs = {code: fit(rows) for code, rows in found.items()}
+    found["strip"] = measure_strips()
+    costs["strip"] = fit(found["strip"])
+    costs[OTHER] = UNMEASURED
+    print(f'[cycles]\nsource = "{SOURCE}"\nhertz = {HERTZ}\nstep = {between_steps()}\n')
+    print("[cycles.operators]")
+    for code, rows in found.items():
+        show(code, costs[code], rows)
+    show(OTHER, UNMEASURED, [])
+    clock = Clock(SOURCE, HERTZ, 0, costs)
+    for real in networks(("digits", "kws", "resnet8")):
+        check(real, clock)
 
 
 if __name__ == "__main__":

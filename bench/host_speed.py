@@ -30,8 +30,7 @@ from typing import Any
 import numpy as np
 from emulated import ROOT
 from machine import litert_tensors
-from networks import LABEL, NAMES, Network, networks
-from one_operator import RATE, SEED
+from networks import NAMES, Network, networks
 from sparsetune.compile import build_program, source_of
 from sparsetune.image import lay_out
 from sparsetune.litert import _runtime
@@ -40,6 +39,7 @@ from sparsetune_device.channels import make_policy
 from sparsetune_device.engine import Engine
 from sparsetune_device.image import Image
 from steps import plan_of
+from whole_program import LABEL, RATE, SEED
 
 SECONDS = 1.5
 FOLDERS = ("host", "device")  # what torch_net.py needs

@@ -20,7 +20,7 @@ from statistics import median
 from emulated import FIRMWARE, NOTHING, Case, Spent, measure
 from four_layer_cnn import train_in_full
 from machine import Machine
-from networks import LABEL, NAMES, Network, networks
+from networks import NAMES, Network, networks
 from one_operator import Replay
 from sparsetune.geometry import conv_geometry
 from sparsetune.graph import TRAINABLE, Graph, Operator
@@ -119,7 +119,7 @@ def _of_program(
     network: Network, plan: UpdatePlan, parts: set[str], others: bool
 ) -> Iterator[Wanted]:
     machine = Machine(network.graph, plan)
-    replay = Replay(machine, network.x[:1], LABEL)
+    replay = Replay(machine, network.x[:1])
     for i, case in replay.cases.items():
         op = machine.ops[i]
         weighted = isinstance(op.words[0], Const) and has_weights(machine.graph.operator(op.source))
@@ -189,17 +189,22 @@ def _other(row: Row) -> str:
 def by_kind(rows: list[Row]) -> Iterator[str]:
     """Of each kind of layer and part: the average over all multiply-accumulates, the median and
     the worst layer."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row.part in PARTS and row.spent:
-            groups.setdefault((row.kind, row.part), []).append(row)
     yield f"{'kind':<16} {'part':<9} {'layers':>6} {'average':>8} {'median':>8} {'worst':>8}"
-    for (kind, part), group in sorted(groups.items()):
+    for (kind, part), group in groups_of(rows).items():
         average, middle, worst = summary(group)
         yield (
             f"{kind:<16} {part:<9} {len(group):>6} {average:>8.2f} {middle:>8.2f} "
             f"{worst.cycles_per_mac:>8.2f}  {worst.model} layer {worst.layer}, {worst.shape}"
         )
+
+
+def groups_of(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    """By kind and part, those that were measured."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.part in PARTS and row.spent:
+            groups.setdefault((row.kind, row.part), []).append(row)
+    return dict(sorted(groups.items()))
 
 
 def summary(rows: list[Row]) -> tuple[float, float, Row]:

@@ -12,7 +12,7 @@ from four_layer_cnn import four_layer_cnn
 from runs import DIGITS
 from schemes import MBV2_99, published
 from shared_tasks import CIFAR_MODEL, KWS_MODEL, shared_folder
-from small_models import Array
+from small_models import RELU, Array, Net
 from sparsetune.graph import Graph
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.plan import UpdatePlan, default_plan
@@ -21,7 +21,7 @@ from sparsetune.tflite import parse_tflite
 VWW_MODEL = "models/mlcommons/vww_96_int8.tflite"
 MBV2_MODEL = "models/tiny_training/mobilenet_v2_w0.35_128_int8.tflite"
 OF_SHARED = {"kws": KWS_MODEL, "resnet8": CIFAR_MODEL, "vww": VWW_MODEL, "mbv2": MBV2_MODEL}
-OURS = ("cnn4", "digits")
+OURS = ("cnn4", "digits", "blocks")
 NAMES = (*OURS, *OF_SHARED)
 TITLES = {
     "cnn4": "four-layer CNN",
@@ -31,7 +31,6 @@ TITLES = {
     "vww": "VWW",
     "mbv2": "MobileNetV2-w0.35@128",
 }
-LABEL = 1
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,32 @@ def networks(names: tuple[str, ...] = NAMES) -> Iterator[Network]:
 
 def network(name: str) -> Network | None:
     """One of NAMES; None where ../shared is needed and is not there."""
-    if name == "cnn4":
-        net = four_layer_cnn()
+    if name in ("cnn4", "blocks"):
+        net = four_layer_cnn() if name == "cnn4" else blocks()
         return Network(name, net.to_bytes(), np.concatenate([net.sample() for _ in range(4)]))
     if name == "digits":
         x = np.random.default_rng(1).integers(-128, 128, (4, 16, 16, 1), np.int8)
         return Network(name, DIGITS.read_bytes(), _fitting(x, DIGITS.read_bytes()))
     shared = shared_folder()
     return _of_shared(shared, name) if shared else None
+
+
+def blocks() -> Net:
+    """The kinds of layers that MobileNets and ResNets are made of, in usual sizes."""
+    relu = {"activation": RELU, "zero": -128}
+    net = Net((1, 12, 12, 16), seed=2)
+    net.conv(16, 3, **relu)
+    net.conv(64, 1, **relu)
+    net.depthwise(1, 3, **relu)
+    net.conv(64, 1, **relu)
+    net.depthwise(1, 3, stride=2, **relu)
+    net.conv(24, 1)
+    net.conv(32, 3, stride=2, **relu)
+    net.flatten()
+    net.dense(64, **relu)
+    net.dense(10)
+    net.softmax()
+    return net
 
 
 def _fitting(x: Array, model: bytes) -> Array:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import emulated  # noqa: F401 - the path to tests
 import numpy as np
 import sparsetune_kernels as kernels
 from emulated import CONTROL_BYTES, Case
@@ -16,11 +15,9 @@ from machine import Machine
 from small_models import Array
 from sparsetune.compile import source_of
 from sparsetune.image import lay_out, parse_image
-from sparsetune.numerics import rate
 from sparsetune.program import Buffer, Flag, LimitOf, Op, Program, Slot, Word
+from whole_program import WARM_STEPS, settle
 
-WARM_STEPS = 3
-SEED, RATE, NO_RATE = 7, rate(0.01), (0, 0)
 CONTROL_RATE = slice(12, 20)  # in st_control_t
 
 
@@ -30,15 +27,12 @@ class Replay:
     cases[i]: operator i alone, as the step met it. shares[i]: of the gradients that it read, those
     that were not zero (1 where it reads none)."""
 
-    def __init__(self, machine: Machine, x: Array, label: int) -> None:
+    def __init__(self, machine: Machine, x: Array) -> None:
         self.machine = machine
         self.cases: dict[int, Case] = {}
         self.dense: dict[int, Case] = {}
         self.shares: dict[int, float] = {}
-        for _ in range(WARM_STEPS):
-            machine.step(x, label, NO_RATE, SEED)
-        machine.load(x)
-        machine.control(label, RATE, SEED)
+        settle(machine, x)
         for i, op in enumerate(machine.ops):
             if not op.flags & (Flag.IN_STRIP | Flag.INFERENCE_ONLY):
                 self._take(i, op)

@@ -18,19 +18,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from cycles import choose
-from emulated import FIRMWARE, NOTHING, Case, Spent, flash_with, measure
+from emulated import FIRMWARE, NOTHING, Spent, flash_with, measure
 from four_layer_cnn import train_in_full
 from machine import Machine
-from networks import LABEL, NAMES, PLANS, Network, networks
-from one_operator import NO_RATE, RATE, SEED, WARM_STEPS
+from networks import NAMES, PLANS, Network, networks
 from sparsetune.board import Board
 from sparsetune.data import Dataset, sample_file
 from sparsetune.plan import UpdatePlan
-from sparsetune.program import Flag, Op
+from sparsetune.program import Op
 from sparsetune.push import push_file
 from sparsetune.romfs import build_romfs
 from sparsetune_tools.emulated_pico import MARK_PORT, EmulatedPico, Mark
+from whole_program import case_of, machine_of
 
 STEPS = 17  # of a run with Python; the first is left out: caches of names, exponents
 DATA = "/sparsetune/train.dat"
@@ -81,27 +80,6 @@ class Step:
         return between / (between + self.kernels.cycles)
 
 
-def machine_of(network: Network, plan: UpdatePlan) -> Machine:
-    """On the twin: what stands in RAM after a few steps without learning."""
-    machine = Machine(network.graph, plan)
-    choose(machine)
-    for _ in range(WARM_STEPS if plan.layers else 0):
-        machine.step(network.x[0], LABEL, NO_RATE, SEED)
-    machine.control(LABEL, RATE, SEED)
-    machine.load(network.x[0])
-    return machine
-
-
-def case_of(machine: Machine) -> tuple[Case, list[Op]]:
-    """All operators of its program one by one, and which they are; a strip is one."""
-    training = bool(machine.program.layers)
-    skipped = Flag.IN_STRIP | (Flag.INFERENCE_ONLY if training else Flag.TRAINING_ONLY)
-    which = [i for i, op in enumerate(machine.ops) if not op.flags & skipped]
-    spans = tuple((i, i + 1) for i in which)
-    case = Case(machine.image.data, bytes(machine.arena), bytes(machine.state), spans, training)
-    return case, [machine.ops[i] for i in which]
-
-
 def group_of(op: Op, position: int, forward: int) -> str:
     """Of Step: where an operator belongs. position: in the program."""
     if op.code.name.endswith("UPDATE") or op.code.name == "KEEP_CHANNELS":
@@ -111,22 +89,21 @@ def group_of(op: Op, position: int, forward: int) -> str:
 
 def measure_steps(network: Network, plans: list[UpdatePlan]) -> list[Step]:
     """One for each plan. Raises SparsetuneError where a plan cannot be compiled."""
-    machines = [machine_of(network, plan) for plan in (UpdatePlan(()), *plans)]
+    graph, x = network.graph, network.x[:1]
+    machines = [machine_of(graph, plan, x) for plan in (UpdatePlan(()), *plans)]
     cases = [case_of(machine) for machine in machines]
     inference, *steps = measure([case for case, _ in cases])
     forward_pass = sum(inference, NOTHING)
     return [
-        _step(machine, ops, spent, forward_pass)
-        for machine, (_, ops), spent in zip(machines[1:], cases[1:], steps, strict=True)
+        _step(machine, which, spent, forward_pass)
+        for machine, (_, which), spent in zip(machines[1:], cases[1:], steps, strict=True)
     ]
 
 
-def _step(machine: Machine, ops: list[Op], spent: list[Spent], inference: Spent) -> Step:
+def _step(machine: Machine, which: list[int], spent: list[Spent], inference: Spent) -> Step:
     groups = {"forward": NOTHING, "backward": NOTHING, "weights": NOTHING}
-    positions = {id(op): i for i, op in enumerate(machine.ops)}
-    for op, took in zip(ops, spent, strict=True):
-        group = group_of(op, positions[id(op)], machine.program.forward)
-        groups[group] += took
+    for i, took in zip(which, spent, strict=True):
+        groups[group_of(machine.ops[i], i, machine.program.forward)] += took
     return Step(inference, **groups)
 
 
