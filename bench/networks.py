@@ -26,6 +26,7 @@ NAMES = (*OURS, *OF_SHARED)
 TITLES = {
     "cnn4": "four-layer CNN",
     "digits": "digits",
+    "blocks": "blocks",
     "kws": "KWS",
     "resnet8": "ResNet-8",
     "vww": "VWW",
