@@ -39,11 +39,11 @@ static int32_t even(int32_t n) {
 ST_AVX2 static void fill_row(const st_group_t *s, const int8_t *x, st_taps_t t, int16_t *to) {
     const st_conv_geometry_t *g = s->g;
     if (g->dilation_w == 1 && g->groups == 1) {
-        st_simd_widen(x, (t.end - t.begin) * s->channels, g->x_zero, to);
+        vec_widen_all(x, (t.end - t.begin) * s->channels, g->x_zero, to);
         return;
     }
     for (int32_t i = t.begin; i < t.end; i++, to += s->channels, x += g->dilation_w * g->in_c)
-        st_simd_widen(x, s->channels, g->x_zero, to);
+        vec_widen_all(x, s->channels, g->x_zero, to);
 }
 
 static int is_whole(const st_conv_geometry_t *g, st_taps_t y, st_taps_t x) {
@@ -64,10 +64,23 @@ ST_AVX2 static void fill_window(const st_group_t *s, const int8_t *x, st_taps_t 
     }
 }
 
+// Whether the positions of x are the windows, one behind the other.
+static int is_pointwise(const st_group_t *s) {
+    const st_conv_geometry_t *g = s->g;
+    return g->kernel_h * g->kernel_w * g->stride_h * g->stride_w * g->groups == 1 && !g->pad_w &&
+           g->out_w == g->in_w && g->pad_h <= 0 && g->out_h - g->pad_h <= g->in_h &&
+           !(s->length & 1);
+}
+
 // Windows of the `count` positions from number `at` on.
 ST_AVX2 static void fill_windows(const st_group_t *s, const int8_t *x, int32_t at, int32_t count,
                                  int16_t *to) {
     const st_conv_geometry_t *g = s->g;
+    if (is_pointwise(s)) {
+        const int32_t first = (at - g->pad_h * g->in_w) * g->in_c;
+        vec_widen_all(x + first, count * g->in_c, g->x_zero, to);
+        return;
+    }
     int32_t oy = at / g->out_w, ox = at - oy * g->out_w;
     st_taps_t ty = st_taps_h(g, oy);
     for (; count > 0; count--, to += even(s->length)) {
@@ -81,7 +94,7 @@ ST_AVX2 static void fill_windows(const st_group_t *s, const int8_t *x, int32_t a
 
 /// From sums to outputs ///
 
-// Eight channels of up to four positions; fewer than eight: `channels`.
+// Sums [positions][panels * 8] of up to four positions, and where their outputs go.
 typedef struct {
     const int32_t *sums;
     int32_t sums_step;
@@ -90,52 +103,33 @@ typedef struct {
     int32_t positions, channels;
 } st_block_t;
 
-ST_AVX2_INLINE void store_block(const st_block_t *b, st_vec_t bytes) {
-    int8_t out[4 * ST_PANEL];
-    vec_store(out, bytes);
-    for (int32_t i = 0; i < b->positions; i++) {
-        if (b->channels == ST_PANEL)
-            __builtin_memcpy(b->y + i * b->y_step, out + i * ST_PANEL, ST_PANEL);
-        else
-            __builtin_memcpy(b->y + i * b->y_step, out + i * ST_PANEL, (size_t)b->channels);
-    }
-}
-
-ST_AVX2_INLINE void finish_block(const st_block_t *b, const int32_t *bias,
-                                 const st_requant_t *requant, const vec_output_t *o) {
-    const vec_requant_t f = vec_requant_load(requant);
-    const st_vec_t start = vec_load(bias);
+// Eight channels of four positions.
+ST_AVX2_INLINE st_vec_t outputs_of(const st_block_t *b, int32_t channel, const st_factors_t *f,
+                                   const vec_output_t *o) {
     st_vec_t v[TILE];
     for (int i = 0; i < TILE; i++) {
-        const int32_t *sums = b->sums + (i < b->positions ? i : 0) * b->sums_step;
-        v[i] = vec_requantize(_mm256_add_epi32(vec_load(sums), start), &f);
-        v[i] = vec_clamp(v[i], o);
+        const int32_t at = i < b->positions ? i * b->sums_step : 0;
+        v[i] = vec_clamp(vec_finish(vec_load(b->sums + at + channel), f), o);
     }
-    store_block(b, vec_narrow(v[0], v[1], v[2], v[3]));
+    return vec_narrow(v[0], v[1], v[2], v[3]);
 }
 
-// The last channels, fewer than eight: tables of their own, so that nothing is read behind the end.
-ST_AVX2 static void finish_last(const st_block_t *b, const int32_t *bias,
-                                const st_requant_t *requant, const vec_output_t *o) {
-    int32_t some_bias[ST_PANEL] = {0};
-    st_requant_t some_requant[ST_PANEL] = {{0, 0}};
-    __builtin_memcpy(some_bias, bias, sizeof(*bias) * (size_t)b->channels);
-    __builtin_memcpy(some_requant, requant, sizeof(*requant) * (size_t)b->channels);
-    finish_block(b, some_bias, some_requant, o);
-}
-
-// Outputs [first, first + count) of up to four positions from sums [positions][panels * 8].
-ST_AVX2 static void finish(const st_group_t *s, int32_t first, int32_t count, st_block_t b) {
-    const vec_output_t o = vec_output(s->g->y_zero, s->g->act_min, s->g->act_max);
-    const int32_t *bias = s->p->bias + first;
-    const st_requant_t *requant = s->p->requant + first;
-    for (int32_t n = 0; n < count; n += ST_PANEL, b.sums += ST_PANEL, b.y += ST_PANEL) {
-        b.channels = st_min(ST_PANEL, count - n);
-        if (b.channels == ST_PANEL)
-            finish_block(&b, bias + n, requant + n, &o);
+ST_AVX2_INLINE void store_outputs(const st_block_t *b, int32_t channel, st_vec_t bytes) {
+    int8_t out[TILE * ST_PANEL], *y = b->y + channel;
+    const int32_t n = st_min(ST_PANEL, b->channels - channel);
+    vec_store(out, bytes);
+    for (int32_t i = 0; i < b->positions; i++)
+        if (n == ST_PANEL)
+            __builtin_memcpy(y + i * b->y_step, out + i * ST_PANEL, ST_PANEL);
         else
-            finish_last(&b, bias + n, requant + n, &o);
-    }
+            __builtin_memcpy(y + i * b->y_step, out + i * ST_PANEL, (size_t)n);
+}
+
+ST_AVX2 static void finish(const st_conv_geometry_t *g, const st_factors_t *f,
+                           const st_block_t *b) {
+    const vec_output_t o = vec_output(g->y_zero, g->act_min, g->act_max);
+    for (int32_t n = 0; n < b->channels; n += ST_PANEL)
+        store_outputs(b, n, outputs_of(b, n, f++, &o));
 }
 
 /// Forward ///
@@ -147,21 +141,23 @@ ST_AVX2 static void make_outputs(const st_group_t *s, int32_t first, int32_t cou
     st_simd_scratch_t *scratch = st_simd_scratch();
     const st_product_t product = {scratch->a, scratch->b, even(s->length) / 2, st_panels(count),
                                   scratch->c};
-    const int32_t positions = g->out_h * g->out_w;
+    const int32_t positions = g->out_h * g->out_w, step = product.panels * ST_PANEL;
+    st_simd_factors(s->p, first, count, scratch->factors);
     for (int32_t at = 0; at < positions; at += TILE) {
         const int32_t n = st_min(TILE, positions - at);
         fill_windows(s, x, at, n, scratch->a);
         st_simd_product(&product, n);
-        finish(s, first, count,
-               (st_block_t){scratch->c, product.panels * ST_PANEL, y + at * g->out_c + first,
-                            g->out_c, n, 0});
+        const st_block_t b = {scratch->c, step, y + at * g->out_c + first, g->out_c, n, count};
+        finish(g, scratch->factors, &b);
     }
 }
 
-// Columns that b has room for, and c; 0 where the windows are too long.
+// Columns that b has room for, and the factors; 0 where the windows are too long.
 static int32_t chunk_of(int32_t length) {
-    const int32_t in_b = ST_SIMD_ROOM / even(length), in_c = ST_SIMD_SUMS / TILE;
-    return TILE * (int64_t)even(length) > ST_SIMD_ROOM ? 0 : st_min(in_b, in_c) & ~(ST_PANEL - 1);
+    const int32_t in_b = ST_SIMD_ROOM / even(length);
+    if (TILE * (int64_t)even(length) > ST_SIMD_ROOM)
+        return 0;
+    return st_min(in_b, ST_SIMD_CHANNELS) & ~(ST_PANEL - 1);
 }
 
 ST_AVX2 static void run_group(const st_group_t *s, const int8_t *x, int8_t *y) {
@@ -178,11 +174,13 @@ ST_AVX2 static void run_group(const st_group_t *s, const int8_t *x, int8_t *y) {
 ST_AVX2 static void run_position(const st_group_t *s, const int8_t *x, int32_t at, int8_t *y) {
     st_simd_scratch_t *scratch = st_simd_scratch();
     fill_windows(s, x, at, 1, scratch->a);
-    for (int32_t n = 0; n < s->outputs; n += ST_SIMD_SUMS) {
-        const int32_t first = s->first + n, count = st_min(ST_SIMD_SUMS, s->outputs - n);
+    for (int32_t n = 0; n < s->outputs; n += ST_SIMD_CHANNELS) {
+        const int32_t first = s->first + n, count = st_min(ST_SIMD_CHANNELS, s->outputs - n);
         st_simd_dots(scratch->a, s->p->weights + first * s->length, s->length, count, s->g->w_zero,
                      scratch->c);
-        finish(s, first, count, (st_block_t){scratch->c, 0, y + first, 0, 1, 0});
+        st_simd_factors(s->p, first, count, scratch->factors);
+        const st_block_t b = {scratch->c, 0, y + first, 0, 1, count};
+        finish(s->g, scratch->factors, &b);
     }
 }
 
@@ -207,7 +205,7 @@ ST_AVX2 void fully_connected_s8_simd(const st_conv_geometry_t *g, const st_conv_
                                      const int8_t *x, int8_t *y) {
     st_simd_scratch_t *scratch = st_simd_scratch();
     for (int32_t row = 0; row < g->out_w; row++, x += g->in_c, y += g->out_c) {
-        st_simd_widen(x, g->in_c, g->x_zero, scratch->a);
+        vec_widen_all(x, g->in_c, g->x_zero, scratch->a);
         st_simd_dots(scratch->a, p->weights, g->in_c, g->out_c, g->w_zero, scratch->c);
         for (int32_t oc = 0; oc < g->out_c; oc++) {
             const int32_t sum = p->bias[oc] + scratch->c[oc];

@@ -91,11 +91,10 @@ ST_AVX2 static void next_rows(const st_conv_geometry_t *g, const int8_t *x, cons
 
 // Sums of sixteen channels from `c` on: [0]: the lower eight.
 ST_AVX2_INLINE void sum_some_taps(const st_rows_read_t *r, const int32_t taps, int32_t c,
-                                  const int16_t *w, st_vec_t zero, st_vec_t sum[2]) {
+                                  const int16_t *w, st_vec_t sum[2]) {
     st_vec_t low = _mm256_setzero_si256(), high = low;
     for (int32_t tap = 0; tap < taps; tap += 2, w += 2 * LANES) {
-        const st_vec_t a = _mm256_sub_epi16(vec_widen(r->x[tap] + c), zero);
-        const st_vec_t b = _mm256_sub_epi16(vec_widen(r->x[tap + 1] + c), zero);
+        const st_vec_t a = vec_widen(r->x[tap] + c), b = vec_widen(r->x[tap + 1] + c);
         low = vec_dot(low, _mm256_unpacklo_epi16(a, b), vec_load(w));
         high = vec_dot(high, _mm256_unpackhi_epi16(a, b), vec_load(w + LANES));
     }
@@ -103,35 +102,25 @@ ST_AVX2_INLINE void sum_some_taps(const st_rows_read_t *r, const int32_t taps, i
     sum[1] = _mm256_permute2x128_si256(low, high, 0x31);
 }
 
-ST_AVX2_INLINE void sum_taps(const st_rows_read_t *r, int32_t c, const int16_t *w, st_vec_t zero,
+ST_AVX2_INLINE void sum_taps(const st_rows_read_t *r, int32_t c, const int16_t *w,
                              st_vec_t sum[2]) {
     if (r->taps == 10) // 3x3: unrolled
-        sum_some_taps(r, 10, c, w, zero, sum);
+        sum_some_taps(r, 10, c, w, sum);
     else
-        sum_some_taps(r, r->taps, c, w, zero, sum);
+        sum_some_taps(r, r->taps, c, w, sum);
 }
 
-ST_AVX2_INLINE st_vec_t output_of(st_vec_t sum, const int32_t *bias, const st_requant_t *requant,
+ST_AVX2_INLINE __m128i outputs_of(const st_vec_t sum[2], const st_factors_t *f,
                                   const vec_output_t *o) {
-    const vec_requant_t f = vec_requant_load(requant);
-    const st_vec_t v = vec_requantize(_mm256_add_epi32(sum, vec_load(bias)), &f);
-    return vec_clamp(v, o);
-}
-
-ST_AVX2_INLINE __m128i outputs_of(const st_vec_t sum[2], const int32_t *bias,
-                                  const st_requant_t *requant, const vec_output_t *o) {
-    const st_vec_t low = output_of(sum[0], bias, requant, o);
-    const st_vec_t high = output_of(sum[1], bias + 8, requant + 8, o);
+    const st_vec_t low = vec_clamp(vec_finish(sum[0], f), o);
+    const st_vec_t high = vec_clamp(vec_finish(sum[1], f + 1), o);
     return _mm256_castsi256_si128(vec_narrow(low, high, low, high));
 }
 
-// The last channels, fewer than sixteen: rows and tables of their own.
-ST_AVX2 static void last_channels(const st_conv_params_t *p, const st_rows_read_t *r, int32_t c,
-                                  int32_t n, const int16_t *w, st_vec_t zero, const vec_output_t *o,
-                                  int8_t *y) {
+// The last channels, fewer than sixteen: rows of their own.
+ST_AVX2 static void last_channels(const st_rows_read_t *r, int32_t c, int32_t n, const int16_t *w,
+                                  const st_factors_t *f, const vec_output_t *o, int8_t *y) {
     int8_t rows[MAX_TAPS][LANES], out[LANES];
-    int32_t bias[LANES] = {0};
-    st_requant_t requant[LANES] = {{0, 0}};
     st_rows_read_t some = {.taps = r->taps};
     st_vec_t sum[2];
     for (int32_t tap = 0; tap < r->taps; tap++) {
@@ -139,31 +128,49 @@ ST_AVX2 static void last_channels(const st_conv_params_t *p, const st_rows_read_
         __builtin_memcpy(rows[tap], r->x[tap] + c, (size_t)n);
         some.x[tap] = rows[tap];
     }
-    __builtin_memcpy(bias, p->bias + c, sizeof(*bias) * (size_t)n);
-    __builtin_memcpy(requant, p->requant + c, sizeof(*requant) * (size_t)n);
-    sum_taps(&some, 0, w, zero, sum);
-    _mm_storeu_si128((__m128i *)out, outputs_of(sum, bias, requant, o));
+    sum_taps(&some, 0, w, sum);
+    _mm_storeu_si128((__m128i *)out, outputs_of(sum, f, o));
     __builtin_memcpy(y, out, (size_t)n);
 }
 
 // All channels at one position.
-ST_AVX2 static void position(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                             const st_rows_read_t *r, const int16_t *w, int8_t *y) {
+ST_AVX2 static void position(const st_conv_geometry_t *g, const st_rows_read_t *r, int8_t *y) {
+    const st_simd_scratch_t *scratch = st_simd_scratch();
     const vec_output_t o = vec_output(g->y_zero, g->act_min, g->act_max);
-    const st_vec_t zero = _mm256_set1_epi16((int16_t)g->x_zero);
+    const int16_t *w = scratch->b;
+    const st_factors_t *f = scratch->factors;
     int32_t c = 0;
-    for (; c + LANES <= g->out_c; c += LANES, w += LANES * r->taps) {
+    for (; c + LANES <= g->out_c; c += LANES, w += LANES * r->taps, f += 2) {
         st_vec_t sum[2];
-        sum_taps(r, c, w, zero, sum);
-        _mm_storeu_si128((__m128i *)(y + c), outputs_of(sum, p->bias + c, p->requant + c, &o));
+        sum_taps(r, c, w, sum);
+        _mm_storeu_si128((__m128i *)(y + c), outputs_of(sum, f, &o));
     }
     if (c < g->out_c)
-        last_channels(p, r, c, g->out_c - c, w, zero, &o, y + c);
+        last_channels(r, c, g->out_c - c, w, f, &o, y + c);
+}
+
+// What the zero point adds to the sums of a window is the same everywhere: it goes into the biases.
+ST_AVX2 static void take_zero_off(const st_conv_geometry_t *g, const int16_t *w, st_factors_t *f) {
+    const st_vec_t ones = _mm256_set1_epi16(1), zero = _mm256_set1_epi32(g->x_zero);
+    const int32_t taps = even(g->kernel_h * g->kernel_w);
+    for (int32_t c = 0; c < g->out_c; c += LANES, f += 2) {
+        st_vec_t low = _mm256_setzero_si256(), high = low;
+        for (int32_t tap = 0; tap < taps; tap += 2, w += 2 * LANES) {
+            low = vec_dot(low, vec_load(w), ones);
+            high = vec_dot(high, vec_load(w + LANES), ones);
+        }
+        const st_vec_t first = _mm256_permute2x128_si256(low, high, 0x20);
+        const st_vec_t second = _mm256_permute2x128_si256(low, high, 0x31);
+        vec_store(f[0].bias,
+                  _mm256_sub_epi32(vec_load(f[0].bias), _mm256_mullo_epi32(first, zero)));
+        vec_store(f[1].bias,
+                  _mm256_sub_epi32(vec_load(f[1].bias), _mm256_mullo_epi32(second, zero)));
+    }
 }
 
 static int has_room(const st_conv_geometry_t *g) {
     const int32_t taps = g->kernel_h * g->kernel_w;
-    return g->out_c == g->in_c && taps <= MAX_TAPS &&
+    return g->out_c == g->in_c && taps <= MAX_TAPS && g->out_c <= ST_SIMD_CHANNELS - LANES &&
            (g->out_c + LANES - 1) * even(taps) <= ST_SIMD_ROOM;
 }
 
@@ -173,17 +180,19 @@ ST_AVX2 void depthwise_conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv
         depthwise_conv2d_s8(g, p, x, y);
         return;
     }
-    int16_t *w = st_simd_scratch()->b;
-    int8_t *nothing = (int8_t *)st_simd_scratch()->c;
+    st_simd_scratch_t *scratch = st_simd_scratch();
+    int8_t *nothing = (int8_t *)scratch->c;
     st_rows_read_t r = {.taps = even(g->kernel_h * g->kernel_w)};
-    pack_weights(g, p->weights, w);
+    pack_weights(g, p->weights, scratch->b);
+    st_simd_factors(p, 0, g->out_c, scratch->factors);
+    take_zero_off(g, scratch->b, scratch->factors);
     __builtin_memset(nothing, g->x_zero, (size_t)g->in_c);
     for (int32_t oy = 0; oy < g->out_h; oy++) {
         st_taps_t t[2] = {st_taps_h(g, oy)}, before = {0, 0, 0};
         for (int32_t ox = 0; ox < g->out_w; ox++, y += g->out_c, before = t[1]) {
             t[1] = st_taps_w(g, ox);
             next_rows(g, x, t, nothing, &r, before);
-            position(g, p, &r, w, y);
+            position(g, &r, y);
         }
     }
 }
@@ -299,7 +308,7 @@ ST_AVX2 static void widen_kept(const st_conv_geometry_t *g, const st_update_t *u
     const int32_t step = padded(u->n_channels);
     const int8_t *x = u->kept;
     for (int32_t at = 0; at < g->in_h * g->in_w; at++, x += u->n_channels, to += step) {
-        st_simd_widen(x, u->n_channels, g->x_zero, to);
+        vec_widen_all(x, u->n_channels, g->x_zero, to);
         for (int32_t i = u->n_channels; i < step; i++)
             to[i] = 0;
     }

@@ -71,6 +71,8 @@ ST_AVX2_INLINE void transpose(st_vec_t v[8]) {
 // Sixteen int8 from an array that may end before.
 ST_AVX2_INLINE st_vec_t widen_some(const int8_t *from, int32_t n) {
     int8_t some[16] = {0};
+    if (n == 8)
+        return _mm256_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)from));
     __builtin_memcpy(some, from, (size_t)n);
     return vec_widen(some);
 }

@@ -20,13 +20,31 @@ st_simd_scratch_t *st_simd_scratch(void) {
     return &scratch;
 }
 
-ST_AVX2 void st_simd_widen(const int8_t *x, int32_t n, int32_t zero, int16_t *to) {
-    const st_vec_t z = _mm256_set1_epi16((int16_t)zero);
-    int32_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        vec_store(to + i, _mm256_sub_epi16(vec_widen(x + i), z));
-    for (; i < n; i++)
-        to[i] = (int16_t)(x[i] - zero);
+// Eight channels.
+ST_AVX2 static void eight_factors(const int32_t *bias, const st_requant_t *requant,
+                                  st_factors_t *to) {
+    const vec_requant_t f = vec_requant_load(requant);
+    __builtin_memcpy(to->bias, bias, sizeof(to->bias));
+    vec_store(to->multiplier, f.multiplier);
+    vec_store(to->left, f.left);
+    vec_store(to->right, f.right);
+    vec_store(to->mask, f.mask);
+    vec_store(to->half, f.half);
+}
+
+ST_AVX2 void st_simd_factors(const st_conv_params_t *p, int32_t first, int32_t count,
+                             st_factors_t *to) {
+    const int32_t *bias = p->bias + first;
+    const st_requant_t *requant = p->requant + first;
+    for (; count >= 8; count -= 8, bias += 8, requant += 8)
+        eight_factors(bias, requant, to++);
+    if (!count)
+        return;
+    int32_t some_bias[8] = {0};
+    st_requant_t some_requant[8] = {{0, 0}};
+    __builtin_memcpy(some_bias, bias, sizeof(*bias) * (size_t)count);
+    __builtin_memcpy(some_requant, requant, sizeof(*requant) * (size_t)count);
+    eight_factors(some_bias, some_requant, to);
 }
 
 #endif

@@ -38,6 +38,12 @@ ST_AVX2_INLINE st_vec_t vec_widen(const int8_t *from) {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)from));
 }
 
+// Eight int8 as int16, z taken off.
+ST_AVX2_INLINE void vec_widen_eight(const int8_t *from, st_vec_t z, int16_t *to) {
+    const __m128i v = _mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)from));
+    _mm_storeu_si128((__m128i *)to, _mm_sub_epi16(v, _mm256_castsi256_si128(z)));
+}
+
 // Two int16 that lie side by side, as the one int32 that they are, in all places.
 ST_AVX2_INLINE st_vec_t vec_pair(const int16_t *from) {
     int32_t pair;
@@ -124,17 +130,50 @@ ST_AVX2_INLINE st_vec_t vec_clamp(st_vec_t v, const vec_output_t *o) {
     return _mm256_min_epi32(_mm256_max_epi32(v, o->min), o->max);
 }
 
+// n int8 as int16, their zero point taken off. Ends are done twice rather than one by one.
+ST_AVX2_INLINE void vec_widen_all(const int8_t *x, int32_t n, int32_t zero, int16_t *to) {
+    const st_vec_t z = _mm256_set1_epi16((int16_t)zero);
+    int32_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        vec_store(to + i, _mm256_sub_epi16(vec_widen(x + i), z));
+    if (i == n)
+        return;
+    if (n >= 16) {
+        vec_store(to + n - 16, _mm256_sub_epi16(vec_widen(x + n - 16), z));
+    } else if (n >= 8) {
+        vec_widen_eight(x, z, to);
+        vec_widen_eight(x + n - 8, z, to + n - 8);
+    } else {
+        for (; i < n; i++)
+            to[i] = (int16_t)(x[i] - zero);
+    }
+}
+
+// What turns the sums of eight channels into outputs: vec_requant_t in memory, behind the biases.
+typedef struct {
+    int32_t bias[8], multiplier[8], left[8], right[8], mask[8], half[8];
+} st_factors_t;
+
+// Of channels [first, first + count); zeros behind the last one.
+void st_simd_factors(const st_conv_params_t *p, int32_t first, int32_t count, st_factors_t *to);
+
+// st_requantize of eight sums and their biases.
+ST_AVX2_INLINE st_vec_t vec_finish(st_vec_t sums, const st_factors_t *from) {
+    const vec_requant_t f = {vec_load(from->multiplier), vec_load(from->left),
+                             vec_load(from->right), vec_load(from->mask), vec_load(from->half)};
+    return vec_requantize(_mm256_add_epi32(sums, vec_load(from->bias)), &f);
+}
+
 // Scratch of the calling thread; a kernel uses it within its call alone.
-#define ST_SIMD_ROOM (1 << 18) // elements of a and of b
-#define ST_SIMD_SUMS (1 << 16) // elements of c
+#define ST_SIMD_ROOM (1 << 18)     // elements of a and of b
+#define ST_SIMD_SUMS (1 << 16)     // elements of c
+#define ST_SIMD_CHANNELS (1 << 13) // that factors have room for
 typedef struct {
     int16_t a[ST_SIMD_ROOM], b[ST_SIMD_ROOM];
     int32_t c[ST_SIMD_SUMS];
+    st_factors_t factors[ST_SIMD_CHANNELS / 8];
 } st_simd_scratch_t;
 st_simd_scratch_t *st_simd_scratch(void);
-
-// to[i] = x[i] - zero, i < n.
-void st_simd_widen(const int8_t *x, int32_t n, int32_t zero, int16_t *to);
 
 #else
 typedef int st_no_simd_t; // ISO C wants a declaration in every file
