@@ -66,6 +66,21 @@ def test_run_is_followed(tmp_path: Path) -> None:
     assert run.seconds_left() == pytest.approx(5.0)
 
 
+def test_lost_lines_keep_their_numbers(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    lost = event_line("lost", lines=6, steps=5)
+    lines = [
+        event_line("start", steps=20),
+        *steps(3),
+        lost,
+        *steps(2),
+        event_line("lost", steps="x"),
+    ]
+    run = watch(lines, log)[0].run
+    assert (run.step, run.steps, len(run.losses)) == (10, 10, 5)
+    assert [record["step"] for record in read_steps(log)] == [1, 2, 3, 9, 10]
+
+
 def test_end_and_error(tmp_path: Path) -> None:
     lines = [*steps(2), event_line("error", what="arena too small: 10 KB"), event_line("done")]
     run = watch(lines, tmp_path / "log.jsonl")[0].run

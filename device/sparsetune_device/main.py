@@ -15,6 +15,7 @@ from .engine import Engine
 from .image import open_image
 from .schedule import Schedule, parse_rate
 from .telemetry import event_line, parse, step_line
+from .teller import Teller, open_teller
 
 WINDOW = 64  # steps over which the running accuracy is taken
 COLLECT_EVERY = 4  # steps between garbage collections
@@ -67,7 +68,7 @@ HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
           hold=None, save_to=None, save_every=100, resume=False, discard=False, flash=None,
-          out=print):
+          out=None):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
@@ -77,9 +78,11 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     the end and when interrupted. resume: go on from that checkpoint, with its run's settings where
     none are given; without it, the checkpoint of an earlier run is kept as PATH.old. flash: where
     trained channels go that have no room in RAM, see store.py (what the board has). It has room for
-    one run's: discard says that those of an earlier one may go.
+    one run's: discard says that those of an earlier one may go. out: takes the lines (a Teller,
+    which does not wait for a host that has stopped reading).
     """
     gc.collect()
+    out = out or open_teller()
     memory = Memory()
     engine = Engine(open_image(image))
     first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
@@ -102,6 +105,8 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     try:
         run.until(steps, memory, keeper, save_every, out)
     finally:
+        if isinstance(out, Teller):
+            out.last_lines()
         run.samples.close()
         if keeper and run.step > first:
             run.save(keeper)

@@ -37,6 +37,7 @@ class Run:
     port: str = ""
     total_steps: int | None = None
     first: int = 0  # steps done before
+    lost: int = 0  # steps whose lines the board dropped because nobody read them
     losses: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
@@ -49,12 +50,12 @@ class Run:
     @property
     def step(self) -> int:
         """Number of the last step; a resumed run does not begin at 1."""
-        return self.first + len(self.losses)
+        return self.first + self.steps
 
     @property
     def steps(self) -> int:
-        """Steps seen so far."""
-        return len(self.losses)
+        """Steps of this run so far."""
+        return len(self.losses) + self.lost
 
     def rate(self) -> float | None:
         """Steps a second by the host's clock, over the whole run."""
@@ -91,6 +92,8 @@ class Run:
                 self.total_steps = fields["steps"]
         elif kind == "error":
             self.error = str(fields.get("what", "unknown error"))
+        elif kind == "lost" and isinstance(fields.get("steps"), int):
+            self.lost += fields["steps"]
         elif kind == "done":
             self.done = True
 
@@ -203,7 +206,7 @@ def _last_events(run: Run) -> list[Text]:
     """Return a line for each event worth keeping in view."""
     lines = [
         Text(f"{kind:<9}{_fields_text(run.events[kind])}")
-        for kind in ("mem", "epoch", "eval", "saved")
+        for kind in ("mem", "epoch", "eval", "saved", "lost")
         if kind in run.events
     ]
     return lines + ([Text(f"{'error':<9}{run.error}", style="red")] if run.error else [])
@@ -366,8 +369,9 @@ def plot_loss(log: Path, png: Path, title: str = "") -> bool:
     smooth = running_means(losses)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(range(1, len(losses) + 1), losses, color="0.75", linewidth=1, label="each step")
-    axes.plot(range(1, len(smooth) + 1), smooth, label=f"mean of the last {SMOOTH}")
+    numbers = [record.get("step", i + 1) for i, record in enumerate(steps)]
+    axes.plot(numbers, losses, color="0.75", linewidth=1, label="each step")
+    axes.plot(numbers, smooth, label=f"mean of the last {SMOOTH}")
     axes.set(xlabel="step", ylabel="loss", title=title or log.stem)
     axes.legend()
     png.parent.mkdir(parents=True, exist_ok=True)
