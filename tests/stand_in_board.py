@@ -6,7 +6,7 @@ it proves about a real board is only that both ends of the protocol agree. The s
 run on the emulated Pico too.
 
     python stand_in_board.py [--stock] [--flip N ...] [--drop N ...] [--mute N ...]
-        [--out-flip N ...] [--out-drop N ...]
+        [--out-flip N ...] [--out-drop N ...] [--uart]
 """
 
 from __future__ import annotations
@@ -23,12 +23,19 @@ import time
 import traceback
 import tty
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from nor_partition import NorPartition
 from sparsetune_device import receive
 
 BANNER = "raw REPL; CTRL-B to exit\r\n>"
+
+
+# A serial port without flow control, on a board whose flash takes its time.
+UART_BYTES_PER_S = 92_160
+UART_ROOM = 260
+UART_PIECE = 64
+FLASH_S = 0.03
 
 
 class Wire:
@@ -47,6 +54,7 @@ class Wire:
         self._ready = threading.Condition()
         self.interruptible = False  # code runs, and Ctrl-C stops it
         self.transfer = False
+        self._wanted = 0  # bytes that a read waits for
         threading.Thread(target=self._pump, daemon=True).start()
 
     def begin_transfer(self) -> None:
@@ -60,7 +68,9 @@ class Wire:
 
     def _pump(self) -> None:
         while True:
-            data = os.read(self.master, 4096)
+            data = os.read(self.master, UART_PIECE if self._faults.uart else 4096)
+            if self._faults.uart and self.transfer:
+                data = self._overrun(data)
             if self._count is not None:
                 data = self._damage(data)
             if b"\x03" in data and self.interruptible and not self.transfer:
@@ -80,15 +90,23 @@ class Wire:
             self._count = (self._count or 0) + 1
         return bytes(out)
 
+    def _overrun(self, data: bytes) -> bytes:
+        """What a UART hears: its buffer is small, and nothing tells the host to wait."""
+        time.sleep(len(data) / UART_BYTES_PER_S)
+        with self._ready:
+            return data[: max(0, UART_ROOM + self._wanted - len(self._data))]
+
     def read(self, count: int, seconds: float | None) -> bytes:
         """Return up to `count` bytes, fewer when they take longer than `seconds`."""
         end = None if seconds is None else time.monotonic() + seconds
         with self._ready:
+            self._wanted = count
             while len(self._data) < count:
                 rest = 1.0 if end is None else end - time.monotonic()
                 if rest <= 0:
                     break
                 self._ready.wait(min(rest, 1.0))
+            self._wanted = 0
             data = bytes(self._data[:count])
             del self._data[:count]
             return data
@@ -172,6 +190,14 @@ def fake_train(steps: int = 5, pause: float = 0.01, warmup: int = 0, **_: object
         raise
 
 
+def write_slowly(write: Callable[..., None]) -> Callable[..., None]:
+    def slow(*args: object) -> None:
+        time.sleep(FLASH_S)
+        write(*args)
+
+    return slow
+
+
 def install_modules(flash: NorPartition, stock: bool) -> None:
     """Give CPython the modules of a board that the project's code asks for."""
     modules = {
@@ -251,6 +277,7 @@ class Repl:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--stock", action="store_true", help="without our firmware's modules")
+    parser.add_argument("--uart", action="store_true", help="no flow control")
     for fault in ("flip", "drop", "mute", "out-flip", "out-drop"):
         parser.add_argument(f"--{fault}", type=int, nargs="*", default=[])
     options = parser.parse_args()
@@ -258,6 +285,8 @@ def main() -> None:
     flash = NorPartition(64)
     StandInLine.wire = wire
     receive.open_line = StandInLine
+    if options.uart:
+        receive.FileTarget.write = write_slowly(receive.FileTarget.write)
     receive.IDLE_MS, receive.GAP_MS = 6000, 300
     install_modules(flash, options.stock)
     print(wire.path, flush=True)

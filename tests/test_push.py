@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import random
 import signal
 import subprocess
@@ -209,6 +210,18 @@ def test_damage_is_repaired(stand_in: StandIn, tmp_path: Path, fault: str) -> No
         assert push_file(board, str(remote), data)
         assert board.exec("print('alive')") == "alive"
     assert remote.read_bytes() == data
+
+
+def test_port_without_flow_control(stand_in: StandIn, tmp_path: Path) -> None:
+    """What a board loses while it writes is noticed, and from then on one frame travels at a time:
+    30 frames at 921,600 baud take 2.3 s; losing one of two would take 6 more."""
+    data = noise(30 * BLOCK)
+    remote = tmp_path / "train.dat"
+    started = time.monotonic()
+    with Board.connect(stand_in("--uart")) as board:
+        assert push_file(board, str(remote), data)
+    assert remote.read_bytes() == data
+    assert time.monotonic() - started < 6
 
 
 def test_hopeless_line_ends_in_one_error(stand_in: StandIn, tmp_path: Path) -> None:
@@ -450,11 +463,20 @@ def test_emulated_stock_firmware(tmp_path: Path) -> None:
 
 
 def test_emulated_throughput(emulated_pico, record_property) -> None:
-    """No bar on a busy machine: prints the figure."""
-    data = noise(200_000)
+    """The bar is 50 KB/s from identifying the board to the right hash: by the wall clock, and by
+    the board's emulated work with what erasing and programming take in addition (not emulated)."""
+    data = noise(300_000)
+    before, started = emulated_pico.counters(), time.monotonic()
     with Board.connect(str(emulated_pico.port_link)) as board:
-        started = time.monotonic()
         push_rom(board, {"model.img": data}, replace=True)
-        seconds = time.monotonic() - started
-    print(f"emulated: push of {len(data):,} bytes at {len(data) / 1000 / seconds:.0f} KB/s")
-    record_property("emulated_push_kb_per_s", round(len(data) / 1000 / seconds))
+        wall = time.monotonic() - started
+        after = emulated_pico.counters()
+        assert board.exec(READ_ROM).split()[0] == sha256(data)
+    flash = after.flash_seconds - before.flash_seconds
+    emulated = (after.busy_cycles - before.busy_cycles) / 125e6 + flash
+    rates = [round(len(data) / 1000 / seconds) for seconds in (wall, emulated)]
+    print(f"push of {len(data):,} bytes: {rates[0]} KB/s, emulated with flash {rates[1]} KB/s")
+    record_property("emulated_push_kb_per_s", rates)
+    is_idle = os.getloadavg()[0] < (os.cpu_count() or 1)
+    assert rates[1] >= 120 and (rates[0] >= 50 or not is_idle)
+    assert flash < 1.5  # 75 blocks of 4 KB alone take 3.4 s to erase

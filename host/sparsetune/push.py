@@ -194,7 +194,11 @@ def _await_done(talk: Talk) -> None:
 
 
 def _send(talk: Talk, frames: Frames, window: int, progress: Progress) -> None:
-    """Send all frames and wait until the board has stored them."""
+    """Send all frames and wait until the board has stored them.
+
+    A serial port without flow control may lose what comes while the board writes flash: after
+    damage one frame at a time is sent.
+    """
     stored = sent = faults = silences = 0
     progress(0, frames.total)
     while stored < frames.count:
@@ -212,6 +216,7 @@ def _send(talk: Talk, frames: Frames, window: int, progress: Progress) -> None:
         faults = faults + 1 if sign == "-" else 0
         if faults > MAX_FAULTS:
             raise SparsetuneError("the connection damages the data: check cable and USB hub")
+        window = 1 if faults else window
         silences = 0
         stored, sent = number, number if sign == "-" else max(sent, number)
         progress(frames.bytes_until(stored), frames.total)
