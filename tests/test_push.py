@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from nor_partition import NorPartition, PowerCut
 from sparsetune import push
-from sparsetune.board import Board
+from sparsetune.board import Board, Talk
 from sparsetune.errors import SparsetuneError
 from sparsetune.push import push_file, push_rom
 from sparsetune.romfs import ALIGN, BLOCK, build_romfs
@@ -339,6 +339,40 @@ def test_emulated_file(emulated_pico) -> None:
         assert push_file(board, "/deep/er/train.dat", b"short")
         assert board.read_file("/deep/er/train.dat") == b"short"
         assert board.exec("import os; print(os.listdir('/deep/er'))") == "['train.dat']"
+
+
+class BadCable:
+    """Damages some of what is sent: the sends' numbers -> what becomes of the bytes."""
+
+    FAULTS: dict[int, Callable[[bytes], bytes]] = {
+        1: lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:],
+        4: lambda data: data[:2000] + data[2010:],
+        5: lambda data: b"",
+        9: lambda data: data[12:],
+    }
+
+    def __init__(self, send: Callable[[Talk, bytes], None]) -> None:
+        self._send = send
+        self.sends = 0
+
+    def send(self, talk: Talk, data: bytes) -> None:
+        self._send(talk, self.FAULTS.get(self.sends, lambda data: data)(data))
+        self.sends += 1
+
+
+@pytest.mark.parametrize("kind", ["rom", "file"])
+def test_emulated_damage(emulated_pico, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    cable, data = BadCable(Talk.send), noise(60_000, 5)
+    monkeypatch.setattr(Talk, "send", lambda talk, data: cable.send(talk, data))
+    with Board.connect(str(emulated_pico.port_link)) as board:
+        if kind == "rom":
+            assert push_rom(board, {"model.img": data}, replace=True)
+            assert board.exec(READ_ROM).split()[0] == sha256(data)
+        else:
+            assert push_file(board, "/x", data)
+            assert board.read_file("/x") == data
+            board.remove_file("/x")
+    assert cable.sends > max(BadCable.FAULTS)
 
 
 WITHOUT_LINK = """
