@@ -31,7 +31,8 @@ from sparsetune.romfs import build_romfs
 from sparsetune_tools.emulated_pico import MARK_PORT, EmulatedPico, Mark
 from whole_program import case_of, machine_of
 
-STEPS = 17  # of a run with Python; the first is left out: caches of names, exponents
+MOST_SAMPLES = 250_000  # bytes of them
+STEPS = 18  # of a run with Python; the first is left out: caches of names, exponents
 DATA = "/sparsetune/train.dat"
 # The engine's kernels, with marks around them: 1 they begin, 2 backward begins, 3 they end.
 ON_BOARD = """
@@ -110,8 +111,9 @@ def _step(machine: Machine, which: list[int], spent: list[Spent], inference: Spe
 def measure_between(network: Network, plan: UpdatePlan) -> Spent:
     """What passes between the kernels of a step and those of the next one, on average."""
     machine = Machine(network.graph, plan)
-    labels = np.arange(len(network.x)) % machine.image.task.outputs
-    samples = sample_file(Dataset(network.x, labels), machine.image.task)
+    x = np.resize(network.x, (_samples(network), *network.x.shape[1:]))
+    labels = np.arange(len(x)) % machine.image.task.outputs
+    samples = sample_file(Dataset(x, labels), machine.image.task)
     script = ON_BOARD.format(port=MARK_PORT, middle=machine.image.forward_ops, data=DATA,
                              steps=STEPS)  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -121,6 +123,11 @@ def measure_between(network: Network, plan: UpdatePlan) -> Spent:
             pico.marks()
             board.stream(script, lambda line: None)
             return _mean_gap(pico.marks())
+
+
+def _samples(network: Network) -> int:
+    """As many as the run has steps, if there is room: an epoch's end is rare in a real run."""
+    return min(STEPS, MOST_SAMPLES // network.x[0].size)
 
 
 def _mean_gap(marks: list[Mark]) -> Spent:

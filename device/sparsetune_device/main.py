@@ -18,7 +18,7 @@ from .telemetry import event_line, parse, step_line
 from .teller import Teller, open_teller
 
 WINDOW = 64  # steps over which the running accuracy is taken
-COLLECT_EVERY = 4  # steps between garbage collections
+COLLECT_EVERY = 8  # steps between garbage collections: each takes 15 ms and more of a Pico
 HAS_HEAP = hasattr(gc, "mem_free")  # MicroPython; CPython looks after itself
 
 

@@ -34,6 +34,8 @@ def scaled(rate, factor):
     mantissa, exponent = rate[0] * factor, rate[1] - 15
     if mantissa == 0:
         return 0, 0
+    if mantissa >= 1 << 24:  # most of the way at once: this runs in every step
+        mantissa, exponent = mantissa >> 8, exponent + 8
     while mantissa >= 1 << 16:
         mantissa, exponent = mantissa >> 1, exponent + 1
     while mantissa < 1 << 15:

@@ -20,26 +20,11 @@ _FORBIDDEN = " ,:;|=#%\t\r\n"
 _HEX = "0123456789ABCDEF"
 
 
-def _decimal(value, scale, cap):
-    """Write `value` / `scale` (scale: a power of ten), saturated at +-`cap`."""
-    sign = ""
-    if value < 0:
-        sign = "-"
-        value = -value
-    value = min(value, cap)
-    digits = len(str(scale)) - 1
-    text = str(value % scale)
-    text = "0" * (digits - len(text)) + text
-    # No negative zero: the sign of a figure that rounds to nothing carries no meaning.
-    if value == 0:
-        sign = ""
-    return f"{sign}{value // scale}.{text}"
-
-
-def _rounded(value, multiply, divide):
-    """Return value * multiply / divide, rounded half away from zero."""
-    magnitude = (abs(value) * multiply + divide // 2) // divide
-    return -magnitude if value < 0 else magnitude
+def _tenthousandths(q16):
+    """Return |q16| / 65536 in units of 1/10000, rounded half up. In two parts, so that the board
+    needs no integers beyond a machine word: those are objects."""
+    q16 = abs(q16)
+    return (q16 >> 16) * 10000 + (((q16 & 65535) * 10000 + 32768) >> 16)
 
 
 def step_line(loss_q16, acc_q16, us):
@@ -52,12 +37,17 @@ def step_line(loss_q16, acc_q16, us):
               0..9999999.9.
     All three are rounded half away from zero. Returns a str.
     """
-    loss = _decimal(_rounded(loss_q16, 10000, 65536), 10000, LOSS_CAP)
-    ms = _decimal(_rounded(max(0, us), 1, 100), 10, MS_CAP)
+    # One formatting for the whole line: this runs in every step.
+    loss = min(_tenthousandths(loss_q16), LOSS_CAP)
+    sign = "-" if loss_q16 < 0 and loss else ""  # no negative zero: it would say nothing
+    ms = min((max(0, us) + 50) // 100, MS_CAP)
+    ends = ms // 10, ms % 10
     if acc_q16 is None:
-        return f"loss:{loss},ms:{ms}"
-    acc = _decimal(_rounded(max(0, acc_q16), 10000, 65536), 10000, ACC_CAP)
-    return f"loss:{loss},acc:{acc},ms:{ms}"
+        return "loss:%s%d.%04d,ms:%d.%d" % ((sign, loss // 10000, loss % 10000) + ends)
+    acc = min(_tenthousandths(max(0, acc_q16)), ACC_CAP)
+    return "loss:%s%d.%04d,acc:%d.%04d,ms:%d.%d" % (
+        (sign, loss // 10000, loss % 10000, acc // 10000, acc % 10000) + ends
+    )
 
 
 def _escape(text):
