@@ -3,7 +3,7 @@
 MobileNetV2-w0.35@128 by MCUNetV3's scheme for 100 KB, its eight trained convolutions with the same
 share of their input channels each, 1/8 to 1; kernels on the emulated Pico. Forward pass and input
 gradients are the same for all shares: what should fall in proportion is the rest, "weights". The
-plot goes to build/bench/ratios.svg.
+plot goes to bench/results/ratios.svg.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sparsetune.plan import UpdatePlan
 from steps import Step, measure_steps
 
 SHARES = tuple(i / 8 for i in range(1, 9))
-PLOT = ROOT / "build" / "bench" / "ratios.svg"
+PLOT = ROOT / "bench" / "results" / "ratios.svg"
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def plot(steps: dict[float, Step]) -> str:
         return "no plot: matplotlib is not installed (extra: plot)"
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "sparsetune"  # the same figures, the same file
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text: a third of the size
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")

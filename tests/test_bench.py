@@ -1,0 +1,70 @@
+"""What the benches count with: multiply-accumulates, lines, linker maps, single operators."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+
+import bars
+import pytest
+import ratios
+import sizes
+from conftest import FIRMWARE
+from four_layer_cnn import four_layer_cnn, train_in_full
+from layers import kind_of, macs_of
+from sparsetune.tflite import parse_tflite
+
+
+def test_the_four_layer_cnn_is_the_issue_s() -> None:
+    """Inside of the padding: 82 = 3 * 28 - 2 taps an axis, 40 = 3 * 14 - 2."""
+    graph = parse_tflite(four_layer_cnn().to_bytes())
+    macs = [macs_of(graph, op) for op in graph.trainable]
+    assert macs == [82 * 82 * 16, 40 * 40 * 16 * 32, 7 * 7 * 32 * 64, 64 * 10]
+    assert [kind_of(graph, op) for op in graph.trainable] == ["conv 3x3"] * 2 + [
+        "fully connected"
+    ] * 2
+    plan = train_in_full(graph)
+    assert [(p.channels, p.bias) for p in plan.layers] == [(1, True), (16, True), (1568, True),
+                                                           (64, True)]  # fmt: skip
+
+
+def test_a_line_is_found() -> None:
+    line = ratios.line_through({0.25: 30.0, 0.5: 40.0, 1.0: 60.0})
+    assert (round(line.slope, 6), round(line.intercept, 6)) == (40, 20)
+    assert line.worst < 1e-9
+    assert ratios.line_through({0.0: 0.0, 0.5: 3.0, 1.0: 0.0}).worst == pytest.approx(2)
+
+
+@pytest.mark.skipif(not sizes.MAP.exists(), reason="no firmware: run make firmware")
+def test_the_map_s_parts_are_the_firmware() -> None:
+    """Their sum is what arm-none-eabi-size says of the whole, to alignment."""
+    command = ["arm-none-eabi-size", "-A", str(FIRMWARE.with_suffix(".elf"))]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    sections = {words[0]: int(words[1]) for words in map(str.split, lines) if len(words) == 3
+                and words[1].isdigit()}  # fmt: skip
+    found = sizes.firmware_sizes(sizes.MAP.read_text())
+    whole = sizes.totals(found)["all"]
+    flash = sum(sections.get(name, 0) for name in sizes.IN_FLASH | sizes.IN_BOTH)
+    ram = sum(sections.get(name, 0) for name in sizes.IN_RAM | sizes.IN_BOTH)
+    assert whole.flash == pytest.approx(flash, rel=0.01)
+    assert whole.ram == pytest.approx(ram, rel=0.02)
+    assert all(f"ulab_kernels/{name}.c" in found for name in ("conv2d", "update", "program"))
+    assert all(f"device/{name}.py" in found for name in ("main", "telemetry"))
+
+
+def test_bars_compare_and_say_what_is_missing() -> None:
+    cycles = {"inference": 100, "forward": 100, "backward": 40, "weights": 30}
+    step = {part: {"cycles": n} for part, n in cycles.items()}
+    host = {"twin_forward": 4.0, "litert_forward": 1.0, "twin_step": 2.0, "torch_step": 12.0}
+    parts = {"steps": {"mbv2": step}, "host": {"mbv2": host}}
+    found = {bar.what: bar for bar in bars.bars(parts)}
+    sparse = found["MobileNetV2 at 100 KB, step / forward"]
+    assert sparse.figure == pytest.approx(1.7) and not sparse.is_met
+    assert not found["twin forward MobileNetV2 / LiteRT"].is_met
+    faster = found["twin step MobileNetV2, faster than PyTorch"]
+    assert faster.figure == 6 and faster.is_met
+    push = found["push of 300 KB with flash times, KB/s"]
+    assert push.figure is None and not push.is_met
