@@ -15,7 +15,7 @@ from machine import Machine
 from small_models import Array
 from sparsetune.compile import source_of
 from sparsetune.image import lay_out, parse_image
-from sparsetune.program import Buffer, Flag, LimitOf, Op, Program, Slot, Word
+from sparsetune.program import Buffer, Flag, LimitOf, Op, Program, Slot, Word, WordsOf
 from whole_program import WARM_STEPS, settle
 
 CONTROL_RATE = slice(12, 20)  # in st_control_t
@@ -87,6 +87,8 @@ def _copied(op: Op) -> tuple[Op, list[tuple[Buffer | Slot, Buffer | Slot]]]:
     def copied(word: Word) -> Word:
         if isinstance(word, LimitOf):
             return word.buffer.limit
+        if isinstance(word, WordsOf):
+            return word.buffer.size // 4 if word.buffer else 0
         if isinstance(word, Buffer | Slot):
             return copies.setdefault(word, replace(word))
         return word

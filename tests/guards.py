@@ -23,7 +23,8 @@ from sparsetune.program import Buffer, Code, Const, Op, Program, Slot, Word
 
 GUARD, PATTERN = 48, 0xA5
 RATE = rate(0.05)
-ALIGNMENTS = {"d": 2, "row": 4, "urow": 4}  # of int16 and int32; all other buffers are bytes
+# Of int16 and int32; all other buffers are bytes.
+ALIGNMENTS = {"d": 2, "row": 4, "urow": 4, "lanes": 4}
 # Where an operator names bytes that may stand in the image: weights, tables, constant operands.
 BYTES = {
     Code.LOOKUP: (0,),

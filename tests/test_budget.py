@@ -49,7 +49,7 @@ def small_model() -> Machine:
     net.flatten()
     net.dense(3)
     net.softmax()
-    plan = UpdatePlan((LayerPlan(1, 2), LayerPlan(3, 64)))
+    plan = UpdatePlan((LayerPlan(1, 2), LayerPlan(3, 64)), scratch=False)
     return Machine(net.to_bytes(), plan)
 
 
@@ -69,7 +69,7 @@ def test_small_model_is_what_was_worked_out() -> None:
 
 def test_partition() -> None:
     machine = small_model()
-    plan = UpdatePlan((LayerPlan(1, 2), LayerPlan(3, 64)))
+    plan = UpdatePlan((LayerPlan(1, 2), LayerPlan(3, 64)), scratch=False)
     parts = partition(machine.graph, plan, machine.program)
     assert parts.frozen == (0,)
     assert parts.tail[0] == 1 and parts.tail[-1] == 4
@@ -90,7 +90,7 @@ def test_weights_of_a_step() -> None:
     """2 of 4 channels of 4 filters and 4 biases; 64 * 3 weights and 3 biases. The whole model has
     the 72 weights and 4 biases of the first layer beside, and the other 8 weights."""
     graph = small_model().graph
-    plan = UpdatePlan((LayerPlan(1, 2), LayerPlan(3, 64)))
+    plan = UpdatePlan((LayerPlan(1, 2), LayerPlan(3, 64)), scratch=False)
     assert trained_weights(graph, plan) == 2 * 4 + 4 + 192 + 3
     assert all_weights(graph) == 72 + 4 + 16 + 4 + 192 + 3
     biases = UpdatePlan((LayerPlan(1, 0), LayerPlan(3, 0, bias=False)))

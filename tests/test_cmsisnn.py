@@ -94,7 +94,7 @@ def conv(case: Case, code: Code = Code.CONV2D) -> Array:
         x = Buffer("t0", g.in_positions * g.in_c)
         y = Buffer("t1", g.out_positions * g.out_c)
         weights = Const(a["weights"].tobytes())
-        return Op(code, (g.const(), x, weights, bias, factors, y)), x, y
+        return Op(code, (g.const(), x, weights, bias, factors, None, 0, y)), x, y
 
     return in_batches(make, c["INPUT_BATCHES"], a["input"])
 
@@ -121,7 +121,7 @@ def fully_connected(case: Case, code: Code = Code.FULLY_CONNECTED) -> Array:
     def make() -> tuple[Op, Buffer, Buffer]:
         x, y, weights = Buffer("t0", inputs), Buffer("t1", outputs), Const(a["weights"].tobytes())
         factors = requants(multipliers, shifts)
-        return Op(code, (g.const(), x, weights, bias, factors, y)), x, y
+        return Op(code, (g.const(), x, weights, bias, factors, None, 0, y)), x, y
 
     return in_batches(make, c["INPUT_BATCHES"], a["input"])
 

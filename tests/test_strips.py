@@ -19,7 +19,7 @@ from sparsetune.program import Code, Program
 from sparsetune.strips import chains, fuse
 from sparsetune.tflite import parse_tflite
 
-PLAIN = UpdatePlan((), strips=False)
+PLAIN = UpdatePlan((), strips=False, scratch=False)
 
 
 class FusedMachine(Machine):
@@ -99,7 +99,7 @@ def test_a_map_that_is_cut_into_other_rows(shape: tuple[int, ...]) -> None:
 def test_the_front_is_fused_where_it_makes_the_peak() -> None:
     graph = parse_tflite(wide_front().to_bytes())
     plain = lower_bound(lifetimes(build_program(graph, PLAIN)))
-    fused = build_program(graph, UpdatePlan(()))
+    fused = build_program(graph, UpdatePlan((), scratch=False))
     # Expanded maps: 16 * 16 * 32 bytes each. As windows of three rows and one row:
     rows = 3 * 16 * 32 + 16 * 32
     assert plain == 2 * 16 * 16 * 32
@@ -148,7 +148,7 @@ def test_fewer_bytes_in_real_models() -> None:
     for name in ("mlcommons/vww_96_int8", "mlcommons/pretrainedResnet_quant"):
         graph = parse_tflite((folder / "models" / f"{name}.tflite").read_bytes())
         golden = np.load(folder / "golden" / f"litert_ref__{name.replace('/', '__')}.npz")
-        fused, plain = Machine(graph, UpdatePlan(())), Machine(graph, PLAIN)
+        fused, plain = Machine(graph, UpdatePlan((), scratch=False)), Machine(graph, PLAIN)
         print(f"{name}: arena {plain.layout.arena_bytes} plain, {fused.layout.arena_bytes} fused")
         assert fused.layout.arena_bytes < 0.8 * plain.layout.arena_bytes
         for x, y in zip(golden["x"], golden["y0"], strict=True):

@@ -1,4 +1,5 @@
 #include "conv2d.h"
+#include "add_rows.h"
 #include "dot.h"
 
 // What one window meets: the taps inside the input, channels from `channel` on.
@@ -118,19 +119,26 @@ static int32_t column_change(const st_conv_geometry_t *g, const st_conv_params_t
 
 // row[in_c] += sum over out channels of dy * w_scale * w, for one output position and tap. The
 // tap's weights of output channel oc start at tap_weights + oc * filter_size.
-ST_HOT static void add_tap(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                           const int16_t *dy, const int8_t *tap_weights, int32_t *row) {
+static void add_tap(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
+                    const int8_t *tap_weights, int32_t *row) {
     const int32_t channels = st_group_inputs(g), outputs = st_group_outputs(g);
-    const int32_t filter_size = g->kernel_h * g->kernel_w * channels, zero = g->w_zero;
-    int32_t oc = 0;
+    const int32_t filter_size = g->kernel_h * g->kernel_w * channels;
+    st_terms_t terms; // no initialiser: it would clear the terms, too
+    terms.values = tap_weights;
+    terms.n = channels;
+    terms.count = 0;
+    int32_t oc = 0, at = 0;
     for (int32_t *end = row + g->in_c; row < end; row += channels) {
-        for (int32_t last = oc + outputs; oc < last; oc++, tap_weights += filter_size) {
-            if (!dy[oc]) // about half of them behind a ReLU
-                continue;
+        int32_t sum = 0;
+        terms.row = row;
+        for (int32_t last = oc + outputs; oc < last; oc++, at += filter_size) {
             const int32_t d = (dy[oc] * (int32_t)p->scale_q15[oc] + (1 << 14)) >> 15;
-            for (int32_t ic = 0; ic < channels; ic++)
-                row[ic] += d * (tap_weights[ic] - zero);
+            sum += d;
+            st_terms_put(&terms, d, at);
         }
+        st_terms_add(&terms);
+        for (int32_t ic = 0; g->w_zero && ic < channels; ic++)
+            row[ic] -= sum * g->w_zero;
     }
 }
 
@@ -174,24 +182,30 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
 
 // row[n] += over all positions of one output channel and one tap (y, x, group): dy * (kept -
 // x_zero).
-ST_HOT static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                             const int32_t tap[3], int32_t *row) {
+static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                      const int32_t tap[3], int32_t *row) {
+    st_terms_t terms; // no initialiser: it would clear the terms, too
+    terms.values = u->kept;
+    terms.row = row;
+    terms.n = u->n_channels;
+    terms.count = 0;
+    const int32_t step = g->groups * u->n_channels;
     int32_t dy_sum = 0;
     for (int32_t oy = 0; oy < g->out_h; oy++) {
-        int32_t iy = oy * g->stride_h - g->pad_h + tap[0] * g->dilation_h;
+        const int32_t iy = oy * g->stride_h - g->pad_h + tap[0] * g->dilation_h;
         if (iy < 0 || iy >= g->in_h)
             continue;
+        const int32_t left = iy * g->in_w * step + tap[2] * u->n_channels;
         int32_t ix = tap[1] * g->dilation_w - g->pad_w;
         for (int32_t ox = 0; ox < g->out_w; ox++, ix += g->stride_w) {
-            const int32_t d = dy[(oy * g->out_w + ox) * g->out_c];
-            if (!d || ix < 0 || ix >= g->in_w)
+            if (ix < 0 || ix >= g->in_w)
                 continue;
-            const int8_t *x = u->kept + ((iy * g->in_w + ix) * g->groups + tap[2]) * u->n_channels;
+            const int32_t d = dy[(oy * g->out_w + ox) * g->out_c];
             dy_sum += d;
-            for (int32_t i = 0; i < u->n_channels; i++)
-                row[i] += d * x[i];
+            st_terms_put(&terms, d, left + ix * step);
         }
     }
+    st_terms_add(&terms);
     for (int32_t i = 0; i < u->n_channels; i++)
         row[i] -= dy_sum * g->x_zero;
 }

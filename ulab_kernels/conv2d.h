@@ -21,6 +21,12 @@ typedef struct {
     const st_columns_t *columns; // NULL, or where trained channels lie (one group only)
 } st_conv_params_t;
 
+// Memory within a step, for a kernel of one operator.
+typedef struct {
+    int32_t *data; // NULL: none
+    int32_t words;
+} st_scratch_t;
+
 // y[out_h, out_w, out_c] int8 = conv(x[in_h, in_w, in_c] int8). Equal to TFLite's reference
 // kernel bit for bit. No scratch.
 void conv2d_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x, int8_t *y);

@@ -2,10 +2,9 @@
 #ifndef ST_DOT_H
 #define ST_DOT_H
 
-#include <stdint.h>
+#include "arch.h"
 
-// For what holds an innermost loop: inlined, it would run short of registers.
-#define ST_HOT __attribute__((noinline))
+#include <stdint.h>
 
 // Sum of (x[i] + offset) * w[i].
 static inline int32_t dot_s8(const int8_t *x, const int8_t *w, int32_t n, int32_t offset) {

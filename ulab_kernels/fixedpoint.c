@@ -2,6 +2,10 @@
 
 #define Q31_ONE INT32_MAX
 
+int32_t st_requantize_exactly(int32_t x, st_requant_t f) {
+    return st_requantize(x, f);
+}
+
 // exp(x) for x in [-1/4, 0), both Q0.31: Taylor series around -1/8 (gemmlowp).
 static int32_t exp_quarter(int32_t a) {
     const int32_t exp_minus_eighth = 1895147668; // exp(-1/8) in Q0.31

@@ -3,6 +3,8 @@
 #ifndef ST_FIXEDPOINT_H
 #define ST_FIXEDPOINT_H
 
+#include "arch.h"
+
 #include <stdint.h>
 
 // A positive real factor: multiplier * 2^(shift - 31), multiplier in [2^30, 2^31).
@@ -29,11 +31,25 @@ static inline int st_clz(uint32_t x) {
 }
 
 // round(a * b / 2^31), ties upwards; saturates the single case where both are INT32_MIN.
+#if ST_ARMV6M
+// By halves: this core has no 64-bit product, and the library's takes twice as long.
+static inline int32_t st_mul_high(int32_t a, int32_t b) {
+    if (a == INT32_MIN && b == INT32_MIN)
+        return INT32_MAX;
+    const int32_t ah = a >> 16, bh = b >> 16;
+    const uint32_t al = (uint16_t)a, bl = (uint16_t)b, low = al * bl;
+    const int32_t m = (int32_t)((uint32_t)ah * bl), n = (int32_t)(al * (uint32_t)bh);
+    const uint32_t middle = (low >> 16) + (uint16_t)m + (uint16_t)n + (1u << 14);
+    return (int32_t)((uint32_t)(ah * bh + (m >> 16) + (n >> 16) + (int32_t)(middle >> 16)) << 1) +
+           (int32_t)(middle >> 15 & 1);
+}
+#else
 static inline int32_t st_mul_high(int32_t a, int32_t b) {
     if (a == INT32_MIN && b == INT32_MIN)
         return INT32_MAX;
     return (int32_t)(((int64_t)a * b + (1ll << 30)) >> 31);
 }
+#endif
 
 // round(x / 2^n), ties away from zero, 0 <= n <= 31.
 static inline int32_t st_round_shift(int32_t x, int n) {
@@ -54,6 +70,9 @@ static inline int32_t st_requantize(int32_t x, st_requant_t f) {
     int right = f.shift > 0 ? 0 : -f.shift;
     return st_round_shift(st_mul_high((int32_t)((uint32_t)x << left), f.multiplier), right);
 }
+
+// The same out of line: for what is rarely needed.
+int32_t st_requantize_exactly(int32_t x, st_requant_t f);
 
 // x * factor, rounded once, ties away from zero: what TFLite's FULLY_CONNECTED does. shift <= 30.
 static inline int32_t st_requantize_once(int32_t x, st_requant_t f) {

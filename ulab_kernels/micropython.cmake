@@ -1,5 +1,5 @@
 # USER_C_MODULES for CMake ports (rp2, esp32).
-file(GLOB SPARSETUNE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/*.c)
+file(GLOB SPARSETUNE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/*.c ${CMAKE_CURRENT_LIST_DIR}/*.S)
 list(REMOVE_ITEM SPARSETUNE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/bind_cpython.c)
 add_library(usermod_sparsetune_kernels INTERFACE)
 target_sources(usermod_sparsetune_kernels INTERFACE ${SPARSETUNE_SOURCES})
@@ -7,4 +7,9 @@ target_include_directories(usermod_sparsetune_kernels INTERFACE ${CMAKE_CURRENT_
 # The port compiles with -Os; these loops are what a training step spends its time in. -fwrapv:
 # sums over a damaged image may overflow, which must not be undefined (CPython sets it too).
 set_source_files_properties(${SPARSETUNE_SOURCES} PROPERTIES COMPILE_OPTIONS "-O2;-fwrapv")
+# The innermost loops lie in RAM, where no cache misses: the Pico SDK copies this section there.
+if(DEFINED PICO_SDK_PATH)
+    set_property(SOURCE ${SPARSETUNE_SOURCES} APPEND PROPERTY COMPILE_DEFINITIONS
+        "ST_RAM_SECTION=\".time_critical.sparsetune\"")
+endif()
 target_link_libraries(usermod INTERFACE usermod_sparsetune_kernels)

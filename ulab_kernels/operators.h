@@ -58,9 +58,13 @@ typedef struct {
     uint16_t words;
 } st_op_head_t;
 
+// scratch: nowhere, or int32 [scratch_words] for a faster way where the processor has one
+// (conv2d_lanes.h, depthwise3x3.h).
 typedef struct {
     st_op_head_t head;
-    st_ref_t geometry, x, weights, bias, requant, y;
+    st_ref_t geometry, x, weights, bias, requant, scratch;
+    int32_t scratch_words;
+    st_ref_t y;
 } st_op_conv_t;
 
 // table: in the state, see columns.h.
@@ -283,6 +287,7 @@ typedef struct {
     const int8_t *x;
     uint8_t *winner; // of MAX_POOL
     int8_t *y;
+    st_scratch_t scratch;
     const int8_t *table; // of a LOOKUP in place behind it, in strips
 } st_window_op_t;
 

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define ST_IMAGE_MAGIC 0x4d495453u // "STIM"
-#define ST_IMAGE_VERSION 2u
+#define ST_IMAGE_VERSION 3u
 
 // A place in one of the buffers: the buffer in the upper three bits, the byte offset below.
 typedef uint32_t st_ref_t;

@@ -1,5 +1,7 @@
 #include "operators.h"
 
+#include "conv2d_lanes.h"
+#include "depthwise3x3.h"
 #include "depthwise_conv2d.h"
 #include "fully_connected.h"
 #include "random.h"
@@ -37,6 +39,28 @@ const st_requant_t *st_requant_table(st_context_t *c, st_ref_t ref, int32_t n) {
     return table;
 }
 
+// Words of scratch that the faster way of an operator takes; none if there is none for it.
+static int64_t least_scratch(const st_op_conv_t *op, const st_conv_geometry_t *g) {
+    if (op->head.opcode == OP_CONV2D && g->groups == 1 && !g->w_zero)
+        return conv2d_lanes_scratch(g);
+    if (op->head.opcode == OP_DEPTHWISE_CONV2D && depthwise3x3_suits(g))
+        return depthwise3x3_scratch(g);
+    return INT64_MAX;
+}
+
+static st_scratch_t place_scratch(st_context_t *c, const st_op_conv_t *op,
+                                  const st_conv_geometry_t *g) {
+    const st_scratch_t none = {NULL, 0};
+    if (st_is_nowhere(op->scratch))
+        return none;
+    if (op->scratch_words < least_scratch(op, g)) {
+        c->status = ST_BAD_OPERATOR;
+        return none;
+    }
+    int32_t *data = PLACE_ARENA(int32_t, op->scratch, op->scratch_words);
+    return (st_scratch_t){data, op->scratch_words};
+}
+
 st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows) {
     st_window_op_t w = {.opcode = op->head.opcode};
     const st_conv_geometry_t *g = st_geometry(c, op->geometry);
@@ -47,6 +71,7 @@ st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t r
     w.p.bias = PLACE(int32_t, op->bias, g->out_c);
     w.p.requant = st_requant_table(c, op->requant, g->out_c);
     w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
+    w.scratch = place_scratch(c, op, g);
     w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
     return w;
 }

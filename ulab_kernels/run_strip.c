@@ -4,7 +4,10 @@
 // same numbers as in the plain order: the outputs are equal bit for bit.
 #include "operators.h"
 
+#include "arch.h"
 #include "avg_pool.h"
+#include "conv2d_lanes.h"
+#include "depthwise3x3.h"
 #include "depthwise_conv2d.h"
 #include "fixedpoint.h"
 #include "fully_connected.h"
@@ -22,13 +25,19 @@ void st_run_window(const st_window_op_t *op) {
         max_pool_s8(&op->g, op->x, op->winner, op->y);
         break;
     case OP_DEPTHWISE_CONV2D:
-        depthwise_conv2d_s8(&op->g, &op->p, op->x, op->y);
+        if (ST_LANES && op->scratch.data)
+            depthwise3x3_s8(&op->g, &op->p, op->x, op->scratch, op->y);
+        else
+            depthwise_conv2d_s8(&op->g, &op->p, op->x, op->y);
         break;
     case OP_FULLY_CONNECTED:
         fully_connected_s8(&op->g, &op->p, op->x, op->y);
         break;
     default:
-        conv2d_s8(&op->g, &op->p, op->x, op->y);
+        if (ST_LANES && op->scratch.data)
+            conv2d_lanes_s8(&op->g, &op->p, op->x, op->scratch, op->y);
+        else
+            conv2d_s8(&op->g, &op->p, op->x, op->y);
     }
 }
 

@@ -79,6 +79,20 @@ def live_bytes(lives: list[Lifetime]) -> list[int]:
     return list(accumulate(changes))[:-1]
 
 
+def grow_scratch(program: Program) -> None:
+    """Gives scratch the room that its operator leaves below the arena's peak."""
+    lives = lifetimes(program)
+    live = live_bytes(lives)
+    peak = max(live, default=0)
+    for life in lives:
+        while_it_lives = live[life.first : life.last + 1]
+        room = peak - max(while_it_lives)
+        more = min(life.buffer.wanted - life.buffer.size, room) // ALIGN * ALIGN
+        if more > 0:
+            life.buffer.size += more
+            live[life.first : life.last + 1] = [size + more for size in while_it_lives]
+
+
 def place(lives: list[Lifetime]) -> int:
     """Sets buffer.offset for all; returns the arena's size in bytes."""
     packing = pack([Span(life.first, life.last, rounded(life.buffer.size)) for life in lives])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsetune_device.schedule import parse_rate
 
+from .arena import grow_scratch
 from .backward import Backward
 from .graph import Graph, Operator
 from .image import Layout, Source, lay_out
@@ -26,6 +27,7 @@ def build_program(graph: Graph, plan: UpdatePlan) -> Program:
         _differentiate(low)
     if plan.strips:
         fuse_front(low.program)
+    grow_scratch(low.program)
     return low.program
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from .arena import lifetimes, lower_bound, place_in_two
 from .errors import SparsetuneError
 from .inputs import Input
-from .program import Buffer, Code, Const, LimitOf, Op, Program, Slot, TrainedLayer, Word
+from .program import Buffer, Code, Const, LimitOf, Op, Program, Slot, TrainedLayer, Word, WordsOf
 from .task import LOSSES, Task
 
 MAGIC = b"STIM"
-VERSION = 2
+VERSION = 3
 HEADER_WORDS = 48
 CONTROL_BYTES = 32  # st_control_t
 CRC_FROM = 16  # the checksum covers everything behind itself
@@ -170,6 +170,8 @@ class _Writer:
             return IN_STATE | word.offset
         if isinstance(word, Buffer):
             return (IN_COLD if word.is_cold else IN_ARENA) | word.offset
+        if isinstance(word, WordsOf):
+            return word.buffer.size // 4 if word.buffer else 0
         if isinstance(word, LimitOf):
             return _checked_limit(word.buffer)
         return word & 0xFFFFFFFF

@@ -38,6 +38,7 @@ KINDS = {
     "winner": Kind("places of maxima", "uint8", "operator"),
     "kept": Kind("kept channels", "int8", "operator"),
     "filter": Kind("one filter", "int8", ""),
+    "lanes": Kind("packed weights and windows", "int32", ""),
     "target": Kind("target of the sample", "int8", ""),
 }
 WINDOW = Kind("rows of a map", "int8", "tensor")  # the few that a strip needs at a time

@@ -39,7 +39,8 @@ class UpdatePlan:
     (one byte of RAM each), so that small steps are not left to chance alone. strips: run frozen
     operators row by row where that saves memory (strips.py). loss: one of task.LOSSES, empty for
     what the model suggests. model: sha256 of the .tflite that it was made for, or empty. rate:
-    the learning rate that was measured for it, as decimal text, or empty."""
+    the learning rate that was measured for it, as decimal text, or empty. scratch: give kernels the
+    room in which they pack weights and run several times as fast (lanes.h)."""
 
     layers: tuple[LayerPlan, ...]
     residual: bool = False
@@ -47,6 +48,7 @@ class UpdatePlan:
     loss: str = ""
     model: str = ""
     rate: str = ""
+    scratch: bool = True
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)
@@ -234,5 +236,6 @@ def _from_json(data: dict[str, Any]) -> UpdatePlan:
     )
     layers = tuple(sorted(layers, key=lambda p: p.operator))
     strips, loss = bool(data.get("strips", True)), str(data.get("loss", ""))
-    rest = (str(data.get(name, "")) for name in ("model", "rate"))
-    return UpdatePlan(layers, bool(data["residual"]), strips, loss, *rest)
+    model, rate = (str(data.get(name, "")) for name in ("model", "rate"))
+    scratch = bool(data.get("scratch", True))
+    return UpdatePlan(layers, bool(data["residual"]), strips, loss, model, rate, scratch)

@@ -80,13 +80,14 @@ class Slot:
 class Buffer:
     """A place in the arena, alive from the first to the last operator that names it. limit: for
     error tensors, the largest magnitude that keeps every consumer's int32 sums from overflow.
-    is_cold: in the arena of slower memory."""
+    is_cold: in the arena of slower memory. wanted: of scratch, bytes up to which more is of use."""
 
     name: str
     size: int
     limit: int = 32767
     offset: int = -1
     is_cold: bool = False
+    wanted: int = 0
 
     def bound(self, limit: int) -> None:
         self.limit = min(self.limit, limit)
@@ -99,8 +100,15 @@ class LimitOf:
     buffer: Buffer
 
 
+@dataclass(frozen=True)
+class WordsOf:
+    """Stands for the int32 words of a buffer that may still grow; 0 for none."""
+
+    buffer: Buffer | None
+
+
 Place: TypeAlias = "Const | Slot | Buffer | None"
-Word: TypeAlias = "int | Const | Slot | Buffer | LimitOf | None"
+Word: TypeAlias = "int | Const | Slot | Buffer | LimitOf | WordsOf | None"
 
 
 @dataclass(frozen=True)

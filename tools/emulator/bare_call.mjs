@@ -3,6 +3,8 @@
 //   {"write": [address, base64]}        into RAM or flash; answers {}
 //   {"read": [address, count]}          answers {"data": base64}
 //   {"call": address, "args": [...]}    up to four; answers {"result": r0, "cycles", "instructions"}
+//   {"profile": 0}                      answers {"profile": [[address, cycles], ...]} since the start
+// With --count as the second argument instructions and the profile are counted, six times slower.
 // Cycles are those between the call and the return: emulated, XIP cache not modelled.
 import fs from 'node:fs';
 import readline from 'node:readline';
@@ -21,8 +23,10 @@ const fail = (message) => {
   throw new Error(message);
 };
 const hooks = { flashChanged() {}, reset() {}, bootsel() {}, fault: fail };
-const counting = process.argv[3] === '--instructions';
+const counting = process.argv[3] === '--count';
 const chip = new Chip({ flash, bootrom, hooks, ...(counting ? { Core: ReferenceCore } : {}) });
+
+const profile = new Map();
 
 function place(address) {
   const inFlash = address < 0x20000000;
@@ -42,8 +46,11 @@ function call(address, args) {
     if (done) {
       cycles += done;
     } else {
-      cycles += core.executeInstruction();
+      const { PC } = core;
+      const taken = core.executeInstruction();
+      cycles += taken;
       instructions++;
+      if (counting) profile.set(PC, (profile.get(PC) ?? 0) + taken);
     }
   }
   if (cycles >= LIMIT) fail('does not return');
@@ -51,6 +58,9 @@ function call(address, args) {
 }
 
 const commands = {
+  profile() {
+    return { profile: [...profile] };
+  },
   write([address, data]) {
     const [memory, at] = place(address);
     memory.set(Buffer.from(data, 'base64'), at);

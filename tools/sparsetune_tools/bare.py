@@ -7,10 +7,12 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from .emulated_pico import SOURCES, ensure_bootrom, ensure_packages, node_command
 from .firmware import KERNELS
@@ -19,7 +21,10 @@ from .shell import BUILD, locked, run
 
 FOLDER = BUILD / "bare"
 # As micropython.cmake compiles them.
-FLAGS = ("-mcpu=cortex-m0plus", "-mthumb", "-O2", "-fwrapv", "-std=gnu99", "-ffreestanding")
+FLAGS = (
+    *("-mcpu=cortex-m0plus", "-mthumb", "-O2", "-fwrapv", "-std=gnu99", "-ffreestanding"),
+    '-DST_RAM_SECTION=".time_critical.sparsetune"',
+)
 CODE, DATA, DATA_END = 0x101E0000, 0x20000000, 0x20040000
 BUFFERS = 5
 START = """
@@ -77,11 +82,11 @@ class Called:
 class BareCore:
     """The emulated core with the kernels in flash and the memory of an RP2040."""
 
-    def __init__(self, elf: Path | None = None, count_instructions: bool = False) -> None:
+    def __init__(self, elf: Path | None = None, count: bool = False) -> None:
         elf = elf or build()
         ensure_packages()
         command = [node_command(), str(SOURCES / "bare_call.mjs"), str(ensure_bootrom())]
-        command += ["--instructions"] if count_instructions else []
+        command += ["--count"] if count else []
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True)
         self.symbols = symbols(elf)
@@ -109,7 +114,16 @@ class BareCore:
         padded = [*arguments, *[0] * (4 - len(arguments))]
         return Called(**self._ask({"call": self.symbols[name], "args": padded}))
 
-    def _ask(self, question: dict[str, object]) -> dict[str, object]:
+    def profile(self) -> dict[str, int]:
+        """Cycles by function since the start; the core must be counting."""
+        places = sorted((at, name) for name, at in self.symbols.items())
+        spent: dict[str, int] = {}
+        for at, cycles in self._ask({"profile": 0})["profile"]:
+            name = places[bisect_right(places, (at + 1, "~")) - 1][1]
+            spent[name] = spent.get(name, 0) + cycles
+        return spent
+
+    def _ask(self, question: dict[str, object]) -> dict[str, Any]:
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(question) + "\n")
         self.process.stdin.flush()

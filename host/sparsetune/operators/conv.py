@@ -7,13 +7,21 @@ import struct
 import numpy as np
 
 from ..backward import INT32_ROOM, Backward, Error
-from ..geometry import conv_geometry
+from ..geometry import Geometry, conv_geometry
 from ..graph import Graph, Operator, input_channels, output_channels, per_channel_scales
 from ..lowering import Layer, Lowering
 from ..numerics import channel_scale_q15, quantize_multiplier, rate
 from ..plan import LayerPlan, UpdatePlan
-from ..program import Buffer, Code, Columns, Const, Flag, Place, Slot, TrainedLayer
+from ..program import Buffer, Code, Columns, Const, Flag, Place, Slot, TrainedLayer, WordsOf
 from .kind import Kind, check_fused, check_window, refuse
+
+# Of the scratch of faster ways. In int32 words: three pairs of packed channels are not too large,
+# all are small, more would make no difference. In bytes: gathered windows.
+LARGE_PAIRS, SMALL_PAIRS, MANY_PAIRS, WINDOWS = 2048, 384, 1536, 1024
+MOST_SUMS = 128
+MOST_POSITIONS = 16  # ulab_kernels/conv2d_lanes.c
+MOST_ROWS = 16  # ulab_kernels/depthwise3x3.c
+FEWEST_POSITIONS = 4  # for fewer outputs of a channel its weights are not worth packing
 
 
 class Weighted(Kind):
@@ -41,11 +49,16 @@ class Weighted(Kind):
         y = low.new_value(op.outputs[0])
         if layer.columns:
             filters = layer.geometry.kernel_h * layer.geometry.kernel_w * layer.geometry.in_c
-            scratch = Buffer(f"filter{op.index}", filters)
-            low.emit(self.columns_code, op, *words, layer.columns.table, scratch, y)
+            row = Buffer(f"filter{op.index}", filters)
+            low.emit(self.columns_code, op, *words, layer.columns.table, row, y)
         else:
-            low.emit(self.code, op, *words, y)
+            scratch = self.scratch(low.graph, op, layer) if low.plan.scratch else None
+            low.emit(self.code, op, *words, scratch, WordsOf(scratch), y)
         _record(low, op, layer)
+
+    def scratch(self, graph: Graph, op: Operator, layer: Layer) -> Buffer | None:
+        """Room for a faster way on the board, which is equal bit for bit; None if there is none."""
+        return None
 
     def differentiate(self, back: Backward, op: Operator) -> None:
         layer, dy = back.low.layers[op.index], back.take(op)
@@ -112,6 +125,14 @@ class Conv2D(Weighted):
             raise refuse(op, f"has wrong shapes ({x.shape}, {w.shape})")
 
 
+    def scratch(self, graph: Graph, op: Operator, layer: Layer) -> Buffer | None:
+        g = layer.geometry
+        few = g.out_positions < FEWEST_POSITIONS
+        if few or g.groups != 1 or g.w_zero or _has_minus_128(graph, op):
+            return None
+        return lanes_scratch(f"lanes{op.index}", g)
+
+
 class DepthwiseConv2D(Weighted):
     code = Code.DEPTHWISE_CONV2D
     grad_code = Code.DEPTHWISE_CONV2D_GRAD_INPUT
@@ -126,6 +147,13 @@ class DepthwiseConv2D(Weighted):
     def sums(self, layer: Layer) -> tuple[int, int]:
         g = layer.geometry
         return g.kernel_h * g.kernel_w * (g.out_c // g.in_c), 2 * g.in_c
+
+
+    def scratch(self, graph: Graph, op: Operator, layer: Layer) -> Buffer | None:
+        g = layer.geometry
+        if not suits_3x3(g) or _has_minus_128(graph, op):
+            return None
+        return scratch_3x3(f"lanes{op.index}", g)
 
 
 class FullyConnected(Weighted):
@@ -176,6 +204,56 @@ def _check_map(graph: Graph, op: Operator) -> int:
         raise refuse(op, "has scales or a bias that do not match its output channels")
     check_window(graph, op, (w.shape[1], w.shape[2]))
     return channels
+
+
+# Scratch --------------------------------------------------------------------------------------
+
+
+def _has_minus_128(graph: Graph, op: Operator) -> bool:
+    """What the packed sums cannot take; TFLite's converter and our steps never make it."""
+    weights = graph.tensor(op.inputs[1]).data
+    assert weights is not None
+    return bool((weights == -128).any())
+
+
+def lanes_scratch(name: str, g: Geometry) -> Buffer:
+    """For ulab_kernels/conv2d_lanes.c: packed pairs of channels, and gathered windows, unless they
+    are in place as they are. Least: three pairs if not very large, all if they are small."""
+    k = -(-g.kernel_h * g.kernel_w * g.in_c // 4) * 4
+    all_pairs = -(-g.out_c // 2)
+    pairs, small, wanted = (
+        max(1, min(all_pairs, words // (k + 2) // 3 * 3 or words // (k + 2)))
+        for words in (LARGE_PAIRS, SMALL_PAIRS, MANY_PAIRS)
+    )
+    least = small if small == all_pairs else min(3, pairs)
+    windows = 1 if _is_pointwise(g) else max(1, min(MOST_POSITIONS, WINDOWS // k))
+    bytes_of_windows = windows * k
+    return Buffer(
+        name,
+        4 * least * (k + 2) + bytes_of_windows,
+        wanted=4 * max(least, wanted) * (k + 2) + bytes_of_windows,
+    )
+
+
+def _is_pointwise(g: Geometry) -> bool:
+    sizes = (g.kernel_h, g.kernel_w, g.stride_h, g.stride_w, g.pad_w)
+    return sizes == (1, 1, 1, 1, 0) and g.out_w == g.in_w and g.in_c % 4 == 0
+
+
+def suits_3x3(g: Geometry) -> bool:
+    """Whether ulab_kernels/depthwise3x3.c can run it."""
+    kind = (g.kernel_h, g.kernel_w, g.dilation_h, g.dilation_w, g.w_zero) == (3, 3, 1, 1, 0)
+    one = g.stride_w == 1 and g.pad_w == 1 and g.out_w == g.in_w >= 2
+    reach = 2 * g.out_w - g.pad_w
+    two = g.stride_w == 2 and g.pad_w in (0, 1) and g.in_w in (reach, reach + 1)
+    return kind and g.out_c == g.in_c and (one or two)
+
+
+def scratch_3x3(name: str, g: Geometry) -> Buffer:
+    """For ulab_kernels/depthwise3x3.c. Least: a row of zero points, and of sums."""
+    zeros = -(-g.in_w * g.in_c // 4)
+    rows = max(1, min(MOST_ROWS, g.out_h, MOST_SUMS // g.out_w))
+    return Buffer(name, 4 * (zeros + g.out_w), wanted=4 * (zeros + rows * g.out_w))
 
 
 # Constants and state --------------------------------------------------------------------------

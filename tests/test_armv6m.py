@@ -1,0 +1,173 @@
+"""The kernels as the Cortex-M0+ runs them, its assembly among them, against the twin: on the
+emulated core, without MicroPython. Every buffer stands apart at some alignment, with guard bytes
+around."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import sparsetune_kernels as kernels
+from gradient_cases import ACTIVATIONS, CASES, ZEROS, draw, train_all
+from guards import Scattered
+from machine import Machine
+from small_models import Net, wide_front
+from sparsetune.numerics import rate
+from sparsetune.plan import UpdatePlan, default_plan
+from sparsetune.program import Buffer, Code, Flag
+from sparsetune.tflite import parse_tflite
+from sparsetune_tools.bare import BareCore, BareMachine
+
+RATE = rate(0.05)
+SCRATCH = "lanes"  # what the twin does not write
+CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 16, 24, 40)
+
+
+@pytest.fixture(scope="module")
+def core() -> Iterator[BareCore]:
+    with BareCore() as core:
+        yield core
+
+
+def memories(machine: Machine) -> list[bytearray]:
+    return [machine.state, machine.arena, machine.cold]
+
+
+def take_scratch(machine: Machine, board: BareMachine, at: int) -> int:
+    """What the operator (or those of the strip) left in its scratch, to the twin as well; how many
+    of its bytes changed."""
+    count = int(str(machine.ops[at].words[0])) if machine.ops[at].code == Code.STRIP else 0
+    changed = 0
+    for op in machine.ops[at : at + 1 + count]:
+        for word in op.words:
+            if isinstance(word, Buffer) and word.name.startswith(SCRATCH):
+                number = 3 if word.is_cold else 2
+                memory = memories(machine)[number - 1]
+                where = slice(word.offset, word.offset + word.size)
+                left = board.dump(number)[where]
+                changed += left != memory[where]
+                memory[where] = left
+    return changed
+
+
+def check_equal(machine: Machine, core: BareCore, training: bool = True) -> int:
+    """Runs all operators in both places; after each, all memory must be the same. How many made use
+    of scratch."""
+    board = BareMachine(core, machine.image.data, [bytes(m) for m in memories(machine)])
+    skipped = Flag.IN_STRIP | (Flag.INFERENCE_ONLY if training else Flag.TRAINING_ONLY)
+    fast = 0
+    for at, op in enumerate(machine.ops):
+        if op.flags & skipped:
+            continue
+        machine.run(at, at + 1, training)
+        board.run(at, at + 1, training)
+        fast += take_scratch(machine, board, at)
+        for number, memory in enumerate(memories(machine), 1):
+            assert board.dump(number) == bytes(memory), (at, op.code.name)
+    return fast
+
+
+def scattered(net: Net, shift: int, plan: UpdatePlan | None = None) -> Machine:
+    machine = Scattered(parse_tflite(net.to_bytes()), plan or UpdatePlan(()), shift)
+    machine.load(net.sample())
+    return machine
+
+
+def output(rng: Any) -> dict[str, Any]:
+    return {"zero": int(rng.choice(ZEROS)), "activation": ACTIVATIONS[rng.integers(4)]}
+
+
+@pytest.mark.parametrize("shift", range(16))
+def test_convolutions(shift: int, core: BareCore) -> None:
+    fast = 0
+    for i in range(6):
+        rng = np.random.default_rng((shift, i))
+        size = int(rng.integers(1, 8)), int(rng.integers(2, 9))
+        net = Net((1, *size, int(rng.choice(CHANNELS))), int(rng.choice(ZEROS)), 5 * shift + i)
+        kernel = ((1, 1), (1, 1), (3, 3), (2, 3))[rng.integers(4)]
+        stride, dilation = (int(rng.choice((1, 1, 2))) for _ in range(2))
+        net.conv(int(rng.choice(CHANNELS)), kernel, stride=stride, dilation=dilation, **output(rng))
+        net.conv(int(rng.choice(CHANNELS)), 1, **output(rng))
+        fast += check_equal(scattered(net, shift), core)
+    assert fast
+
+
+@pytest.mark.parametrize("shift", range(16))
+def test_depthwise(shift: int, core: BareCore) -> None:
+    fast = 0
+    for i in range(6):
+        rng = np.random.default_rng((100 + shift, i))
+        size = int(rng.integers(1, 9)), int(rng.integers(1, 9))
+        net = Net((1, *size, int(rng.choice(CHANNELS))), int(rng.choice(ZEROS)), 7 * shift + i)
+        same = bool(rng.integers(2)) or min(size) < 3
+        net.depthwise(1, 3, stride=int(rng.choice((1, 1, 2))), same=same, **output(rng))
+        fast += check_equal(scattered(net, shift), core)
+    assert fast
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("kind", ["conv", "pointwise", "depthwise", "stride 2"])
+def test_extremes(kind: str, sign: int, core: BareCore) -> None:
+    """All weights +-127 and all inputs -128 or 127: the largest sums that share a word."""
+    channels, kernel = 12, 1 if kind == "pointwise" else 3
+    for value in (-128, 127):
+        net = Net((1, 6, 6, channels), zero=-value - 1)
+        if kind in ("conv", "pointwise"):
+            weights = np.full((10, kernel, kernel, channels), 127 * sign)
+            weights[1::2] *= -1
+            net.conv(10, kernel, weights=weights)
+        else:
+            weights = np.full((1, 3, 3, channels), 127 * sign)
+            net.depthwise(1, 3, weights=weights, stride=2 if kind == "stride 2" else 1)
+        machine = scattered(net, 4)
+        machine.load(np.full((6, 6, channels), value))
+        assert check_equal(machine, core) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-5, 3e-4, 1e-3, 0.01, 0.1, 1.0, 30.0, 1e3])
+def test_output_scales(scale: float, core: BareCore) -> None:
+    """Factors that are reduced to 16 bits, that have too few to drop, and that are none."""
+    for shift in range(3):
+        net = Net((1, 4, 5, 8), zero=3, seed=shift)
+        net.conv(9, 1, scale=scale, zero=-5)
+        assert check_equal(scattered(net, 4), core)
+        net = Net((1, 4, 5, 8), zero=3, seed=shift)
+        net.depthwise(1, 3, scale=scale, zero=100)
+        assert check_equal(scattered(net, 4), core)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_steps(case: str, core: BareCore) -> None:
+    for seed in range(4):
+        drawn = draw(case, seed)
+        machine = Scattered(drawn.graph, train_all(drawn.graph), (5 * seed + 3) % 16)
+        machine.control(seed % 2, RATE, seed)
+        machine.load(drawn.x)
+        check_equal(machine, core)
+
+
+@pytest.mark.parametrize("last", [1, 4, 7])
+def test_chosen_channels_and_strips(last: int, core: BareCore) -> None:
+    net = wide_front()
+    graph = parse_tflite(net.to_bytes())
+    machine = Machine(graph, default_plan(graph, last, 0.4))
+    assert any(op.code == Code.STRIP for op in machine.ops) == (last == 1)
+    for seed in range(3):
+        machine.control(seed, RATE, seed)
+        machine.load(net.sample())
+        assert check_equal(machine, core)
+
+
+def test_too_little_scratch_is_refused() -> None:
+    net = Net((1, 6, 6, 4))
+    net.conv(8, 1)
+    machine = Machine(net.to_bytes())
+    op = machine.ops[0]
+    words = np.frombuffer(machine.image.data, "<u4").copy()
+    size = next(w for w in op.words if isinstance(w, Buffer) and w.name.startswith(SCRATCH)).size
+    (at,) = np.flatnonzero(words == size // 4)
+    words[at] = 1
+    with pytest.raises(ValueError, match="impossible parameters"):
+        kernels.run(words.tobytes(), machine.state, machine.arena, machine.cold, b"", 0, 1, 1)

@@ -1,0 +1,247 @@
+// The loop of depthwise3x3.c for Cortex-M0+: 43 cycles a column of three inputs, which is an output,
+// in the narrow way; 48 in the wide one.
+#include "arch.h"
+#if ST_ARMV6M
+#include "armv6m.h"
+
+    .syntax unified
+    .cpu cortex-m0plus
+    .thumb
+
+// Offsets in st_depthwise_job_t.
+.set ROWS, 0
+.set N_ROWS, 4
+.set CHANNEL, 8
+.set STEP, 12
+.set SUMS, 16
+.set LANES, 20
+.set FIRST, 44
+.set LAST, 48
+.set IN_LOOP, 52
+.set FIRST_IS_REAL, 56
+.set LAST_IS_REAL, 60
+// On the stack.
+.set AT_STEP, 0
+.set AT_SUMS, 4
+.set AT_END, 8
+.set AT_JOB, 12
+.set AT_ROWS, 16
+.set AT_ROWS_LEFT, 20
+.set STACK, 24
+
+// r0: x, r1 and r2: to the second and third row. r8-r10: lanes, r11, r12, lr: single weights. r3, r4:
+// scratch. The column's three inputs times the lanes go to r7 (and, in the wide way, the third to
+// r4), those times the single weights are added to `single`.
+.macro column wide, single, store
+    ldrb    r3, [r0]
+    sxtb    r3, r3
+    mov     r7, r8
+    muls    r7, r3, r7
+    mov     r4, r11
+    muls    r4, r3, r4
+    adds    \single, \single, r4
+    ldrsb   r3, [r0, r1]
+    mov     r4, r9
+    muls    r4, r3, r4
+    adds    r7, r7, r4
+    mov     r4, r12
+    muls    r4, r3, r4
+    adds    \single, \single, r4
+    ldrsb   r3, [r0, r2]
+    mov     r4, lr
+    muls    r4, r3, r4
+    adds    \single, \single, r4
+.if \store
+    store
+.endif
+    mov     r4, r10
+    muls    r4, r3, r4
+.if !\wide
+    adds    r7, r7, r4
+.endif
+.endm
+
+.macro store
+    ldr     r4, [sp, #AT_SUMS]
+    stmia   r4!, {r5}
+    str     r4, [sp, #AT_SUMS]
+.endm
+
+// Parts the lanes: lower halves are added to `low` and go to r5, upper halves to `high`.
+.macro part wide, low, high
+.if \wide           // the sum of three may need 17 bits: the third is parted for itself
+    sxth    r3, r4
+    adds    r5, \low, r3
+    subs    r4, r4, r3
+    sxth    r3, r7
+    adds    r5, r5, r3
+    subs    r7, r7, r3
+    asrs    r7, r7, #16
+    asrs    r4, r4, #16
+    adds    \high, r7, r4
+.else
+    sxth    r4, r7
+    adds    r5, \low, r4
+    subs    r7, r7, r4
+    asrs    \high, r7, #16
+.endif
+.endm
+
+.macro next_column
+    ldr     r4, [sp, #AT_STEP]
+    adds    r0, r0, r4
+.endm
+
+.macro begin
+    push    {r4-r7, lr}
+    mov     r4, r8
+    mov     r5, r9
+    mov     r6, r10
+    mov     r7, r11
+    push    {r4-r7}
+    sub     sp, #STACK
+    str     r0, [sp, #AT_JOB]
+    ldr     r1, [r0, #ROWS]
+    ldr     r2, [r0, #N_ROWS]
+    str     r1, [sp, #AT_ROWS]
+    str     r2, [sp, #AT_ROWS_LEFT]
+    ldr     r1, [r0, #STEP]
+    ldr     r2, [r0, #SUMS]
+    str     r1, [sp, #AT_STEP]
+    str     r2, [sp, #AT_SUMS]
+    adds    r0, r0, #LANES
+    ldmia   r0!, {r1-r6}
+    mov     r8, r1
+    mov     r9, r2
+    mov     r10, r3
+    mov     r11, r4
+    mov     r12, r5
+    mov     lr, r6
+.endm
+
+// The three rows to r0-r2, where the loop ends to the stack, the job to r7.
+.macro begin_row
+    ldr     r7, [sp, #AT_JOB]
+    ldr     r4, [r7, #IN_LOOP]
+    lsls    r4, r4, #2
+    ldr     r5, [sp, #AT_SUMS]
+    adds    r4, r4, r5
+    str     r4, [sp, #AT_END]
+    ldr     r4, [sp, #AT_ROWS]
+    ldmia   r4!, {r0-r2}
+    str     r4, [sp, #AT_ROWS]
+    ldr     r4, [r7, #CHANNEL]
+    adds    r0, r0, r4
+.endm
+
+// Z: whether all of the row's sums but the last are made.
+.macro at_end
+    ldr     r3, [sp, #AT_SUMS]
+    ldr     r4, [sp, #AT_END]
+    cmp     r3, r4
+.endm
+
+.macro end_row again
+    ldr     r4, [sp, #AT_ROWS_LEFT]
+    subs    r4, r4, #1
+    str     r4, [sp, #AT_ROWS_LEFT]
+    bne     \again
+    add     sp, #STACK
+    pop     {r4-r7}
+    mov     r8, r4
+    mov     r9, r5
+    mov     r10, r6
+    mov     r11, r7
+    pop     {r4-r7, pc}
+.endm
+
+// Stride 1. r5: sum of the output on the left, r6: of the own one.
+.macro stride_1 wide
+    begin
+1:  begin_row
+    ldr     r6, [r7, #FIRST]
+    column  \wide, r5, 0
+    part    \wide, r6, r6
+    next_column
+2:  column  \wide, r5, 1
+    part    \wide, r6, r6
+    next_column
+    at_end
+    bne     2b
+    ldr     r7, [sp, #AT_JOB]
+    ldr     r4, [r7, #LAST]
+    adds    r5, r5, r4
+    store
+    end_row 1b
+.endm
+
+// A column between two outputs: completes r5 and begins the next one there.
+.macro between
+    ldrb    r3, [r0]
+    sxtb    r3, r3
+    mov     r7, r8
+    muls    r7, r3, r7
+    ldrsb   r3, [r0, r1]
+    mov     r4, r9
+    muls    r4, r3, r4
+    adds    r7, r7, r4
+    ldrsb   r3, [r0, r2]
+    mov     r4, r10
+    muls    r4, r3, r4
+    part    1, r5, r6
+    next_column
+.endm
+
+// A column in the middle of r5's window.
+.macro middle
+    ldrb    r3, [r0]
+    sxtb    r3, r3
+    mov     r4, r11
+    muls    r4, r3, r4
+    adds    r5, r5, r4
+    ldrsb   r3, [r0, r1]
+    mov     r4, r12
+    muls    r4, r3, r4
+    adds    r5, r5, r4
+    ldrsb   r3, [r0, r2]
+    mov     r4, lr
+    muls    r4, r3, r4
+    adds    r5, r5, r4
+    next_column
+.endm
+
+ST_FUNCTION(st_depthwise_narrow)
+    stride_1 0
+ST_FUNCTION(st_depthwise_wide)
+    stride_1 1
+
+// Stride 2. r5: sum of the own output, r6: of the next one.
+ST_FUNCTION(st_depthwise_stride_2)
+    begin
+1:  begin_row
+    ldr     r6, [r7, #FIRST]
+    ldr     r4, [r7, #FIRST_IS_REAL]
+    cmp     r4, #0
+    beq     2f
+    between
+2:  movs    r5, r6
+    at_end
+    beq     4f
+3:  middle
+    between
+    store
+    movs    r5, r6
+    at_end
+    bne     3b
+4:  ldr     r7, [sp, #AT_JOB]
+    ldr     r4, [r7, #LAST_IS_REAL]
+    cmp     r4, #0
+    bne     5f
+    middle
+    ldr     r7, [sp, #AT_JOB]
+    ldr     r4, [r7, #LAST]
+    adds    r5, r5, r4
+    store
+5:  end_row 1b
+
+#endif

@@ -1,0 +1,146 @@
+#include "conv2d_lanes.h"
+
+#include "arch.h"
+#include "copy_bytes.h"
+#include "lanes.h"
+#include "requantize.h"
+
+#define MOST_POSITIONS 16
+
+// How the work is cut. k: inputs of a window, padded to 4. channels: packed at a time. positions:
+// windows gathered at a time.
+typedef struct {
+    int32_t k_used, k, channels, positions;
+} st_tiling_t;
+
+int64_t conv2d_lanes_scratch(const st_conv_geometry_t *g) {
+    const int64_t k = ((int64_t)g->kernel_h * g->kernel_w * g->in_c + 3) / 4 * 4;
+    return k + 2 + k / 4; // a pair of channels, a window
+}
+
+static st_tiling_t tiling(const st_conv_geometry_t *g, int32_t words) {
+    st_tiling_t t = {.k_used = g->kernel_h * g->kernel_w * g->in_c};
+    t.k = (t.k_used + 3) / 4 * 4;
+    const int32_t fitting = (words - t.k / 4) / (t.k + 2) * 2;
+    t.channels = fitting > ST_LANES_MOST ? fitting / ST_LANES_MOST * ST_LANES_MOST : fitting;
+    t.channels = st_min(g->out_c, t.channels);
+    words -= st_lanes_words(t.channels, t.k);
+    t.positions = st_min(MOST_POSITIONS, words / (t.k / 4));
+    return t;
+}
+
+// A convolution on its way: channels [first, end) are packed, a batch of positions is in sums.
+typedef struct {
+    const st_conv_geometry_t *g;
+    const st_conv_params_t *p;
+    st_tiling_t t;
+    const int8_t *x;
+    int8_t *y;
+    int32_t *packed;
+    int8_t *columns;
+    int32_t first, end;
+} st_work_t;
+
+static void pack(const st_work_t *w) {
+    int32_t *group = w->packed;
+    for (int32_t c = w->first; c < w->end; c += ST_LANES_MOST) {
+        const int32_t n = st_min(ST_LANES_MOST, w->end - c);
+        const st_lanes_weights_t weights = {
+            w->p->weights + c * w->t.k_used, w->p->bias + c, n, w->t.k_used, w->t.k, w->g->x_zero};
+        st_lanes_pack(&weights, group);
+        group += st_lanes_words(n, w->t.k);
+    }
+}
+
+// The n channels of one group, from the sums of a batch.
+static void put_group(const st_work_t *w, int32_t channel, int32_t n, st_requantize_t run) {
+    run.y_step = w->g->out_c;
+    run.zero = w->g->y_zero;
+    run.lo = w->g->act_min;
+    run.hi = w->g->act_max;
+    for (const st_requant_t *f = w->p->requant + channel; n > 0; n--, run.sums++, run.y++) {
+        run.f = *f++;
+        st_requantize_run(&run);
+    }
+}
+
+// All packed channels at `positions` windows that lie one behind the other at x.
+static void run_batch(const st_work_t *w, const int8_t *x, int32_t positions, int8_t *y) {
+    int32_t sums[MOST_POSITIONS * ST_LANES_MOST];
+    const int32_t *group = w->packed;
+    for (int32_t c = w->first; c < w->end; c += ST_LANES_MOST) {
+        const int32_t n = st_min(ST_LANES_MOST, w->end - c), pairs = (n + 1) / 2;
+        const st_lanes_job_t job = {x, group, pairs, w->t.k, positions};
+        st_lanes_run(&job, sums);
+        put_group(
+            w, c, n,
+            (st_requantize_t){.sums = sums, .y = y + c, .count = positions, .sum_step = 8 * pairs});
+        group += st_lanes_words(n, w->t.k);
+    }
+}
+
+// The window of one output, the zero point where it leaves the input.
+static void gather(const st_conv_geometry_t *g, const int8_t *x, const int32_t at[2],
+                   int8_t *column) {
+    const st_taps_t ty = st_taps_h(g, at[0]), tx = st_taps_w(g, at[1]);
+    const int32_t taps = (ty.end - ty.begin) * (tx.end - tx.begin);
+    if (taps < g->kernel_h * g->kernel_w)
+        st_fill_bytes(column, g->x_zero, g->kernel_h * g->kernel_w * g->in_c);
+    const int32_t one_run = g->dilation_w == 1;
+    const int32_t runs = one_run ? 1 : tx.end - tx.begin;
+    const int32_t length = one_run ? (tx.end - tx.begin) * g->in_c : g->in_c;
+    int32_t iy = ty.first;
+    for (int32_t ky = ty.begin; ky < ty.end; ky++, iy += g->dilation_h) {
+        const int8_t *from = x + (iy * g->in_w + tx.first) * g->in_c;
+        int8_t *to = column + (ky * g->kernel_w + tx.begin) * g->in_c;
+        for (int32_t run = 0; run < runs; run++) {
+            st_copy_bytes(to, from, length);
+            from += g->dilation_w * g->in_c;
+            to += g->in_c;
+        }
+    }
+}
+
+static void run_row_of_windows(const st_work_t *w, int32_t oy) {
+    const st_conv_geometry_t *g = w->g;
+    for (int32_t ox = 0; ox < g->out_w; ox += w->t.positions) {
+        const int32_t n = st_min(w->t.positions, g->out_w - ox);
+        for (int32_t i = 0; i < n; i++) {
+            const int32_t at[2] = {oy, ox + i};
+            gather(g, w->x, at, w->columns + i * w->t.k);
+        }
+        run_batch(w, w->columns, n, w->y + (oy * g->out_w + ox) * g->out_c);
+    }
+}
+
+// Whether the windows of all outputs lie in x as they are, one behind the other.
+static int is_in_place(const st_conv_geometry_t *g, const int8_t *x) {
+    const int pointwise = g->kernel_h == 1 && g->kernel_w == 1 && g->stride_h == 1 &&
+                          g->stride_w == 1 && g->pad_w == 0 && g->out_w == g->in_w;
+    const int inside = g->pad_h <= 0 && g->out_h - g->pad_h <= g->in_h;
+    return pointwise && inside && g->in_c % 4 == 0 && !((uintptr_t)x & 3);
+}
+
+static void run_in_place(const st_work_t *w) {
+    const st_conv_geometry_t *g = w->g;
+    const int8_t *x = w->x - g->pad_h * g->in_w * g->in_c;
+    const int32_t all = g->out_h * g->out_w;
+    for (int32_t at = 0; at < all; at += MOST_POSITIONS)
+        run_batch(w, x + at * g->in_c, st_min(MOST_POSITIONS, all - at), w->y + at * g->out_c);
+}
+
+void conv2d_lanes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
+                     st_scratch_t scratch, int8_t *y) {
+    st_work_t w = {.g = g, .p = p, .t = tiling(g, scratch.words), .x = x, .y = y};
+    w.packed = scratch.data;
+    w.columns = (int8_t *)(scratch.data + st_lanes_words(w.t.channels, w.t.k));
+    for (; w.first < g->out_c; w.first = w.end) {
+        w.end = st_min(g->out_c, w.first + w.t.channels);
+        pack(&w);
+        if (is_in_place(g, x))
+            run_in_place(&w);
+        else
+            for (int32_t oy = 0; oy < g->out_h; oy++)
+                run_row_of_windows(&w, oy);
+    }
+}

@@ -1,0 +1,188 @@
+// One channel after the other, along the rows of its outputs. Each column of three inputs is loaded
+// once and meets all columns of the filter that it meets for some output. Two of them share a
+// multiplication as in lanes.h. Rows outside of the input are read from a row of zero points.
+#include "depthwise3x3.h"
+
+#include "arch.h"
+#include "copy_bytes.h"
+#include "requantize.h"
+
+#define MOST_ROWS 16 // of outputs of one channel that are made at a time
+
+// The three input rows of a row of outputs: the address of the first, and how far the others are.
+typedef struct {
+    const int8_t *x;
+    intptr_t second, third;
+} st_three_rows_t;
+
+// armv6m_depthwise.S reads this. Of each row of the filter two weights in one word, and one alone.
+typedef struct {
+    const st_three_rows_t *rows;
+    int32_t n_rows;
+    intptr_t channel, step; // bytes to this channel, from one column to the next
+    int32_t *sums;
+    int32_t lanes[3], single[3];
+    int32_t first, last; // what the columns of zero points left and right of the input add
+    int32_t in_loop;     // sums of a row that need no such column on the right
+    int32_t first_is_real, last_is_real; // stride 2: whether there is none on that side
+} st_depthwise_job_t;
+
+int depthwise3x3_suits(const st_conv_geometry_t *g) {
+    const int kind = g->kernel_h == 3 && g->kernel_w == 3 && g->dilation_h == 1 &&
+                     g->dilation_w == 1 && g->out_c == g->in_c && g->w_zero == 0;
+    const int one = g->stride_w == 1 && g->pad_w == 1 && g->out_w == g->in_w && g->in_w >= 2;
+    const int32_t reach = 2 * g->out_w - g->pad_w; // the last output's right column
+    const int two = g->stride_w == 2 && (g->pad_w == 0 || g->pad_w == 1) &&
+                    (g->in_w == reach || g->in_w == reach + 1);
+    return kind && (one || two);
+}
+
+// Of the row of zero points.
+static int64_t zeros_words(const st_conv_geometry_t *g) {
+    return ((int64_t)g->in_w * g->in_c + 3) / 4;
+}
+
+int64_t depthwise3x3_scratch(const st_conv_geometry_t *g) {
+    return zeros_words(g) + g->out_w;
+}
+
+#if ST_ARMV6M
+
+// armv6m_depthwise.S. narrow: no column of the filter adds up to more than 255.
+void st_depthwise_narrow(const st_depthwise_job_t *job);
+void st_depthwise_wide(const st_depthwise_job_t *job);
+void st_depthwise_stride_2(const st_depthwise_job_t *job);
+
+#else
+
+// The same in C. `single` goes to the output on the left with stride 1, to the own one with 2.
+typedef struct {
+    int32_t single, low, high;
+} st_column_t;
+
+static st_column_t column(const st_depthwise_job_t *job, int32_t row, int32_t at) {
+    const st_three_rows_t *rows = job->rows + row;
+    const intptr_t of_row[3] = {0, rows->second, rows->third};
+    st_column_t sums = {0, 0, 0};
+    for (int i = 0; i < 3; i++) {
+        const int32_t v = rows->x[of_row[i] + job->channel + at * job->step];
+        const int32_t lanes = (int32_t)((uint32_t)v * (uint32_t)job->lanes[i]);
+        sums.single += v * job->single[i];
+        sums.low += (int16_t)lanes;
+        sums.high += (lanes - (int16_t)lanes) >> 16;
+    }
+    return sums;
+}
+
+static void st_depthwise_wide(const st_depthwise_job_t *job) {
+    int32_t *sums = job->sums;
+    for (int32_t row = 0; row < job->n_rows; row++) {
+        int32_t left = 0, own = job->first;
+        for (int32_t at = 0; at <= job->in_loop; at++) {
+            const st_column_t c = column(job, row, at);
+            if (at)
+                *sums++ = left + c.single;
+            left = own + c.low;
+            own = c.high;
+        }
+        *sums++ = left + job->last;
+    }
+}
+#define st_depthwise_narrow st_depthwise_wide
+
+static void st_depthwise_stride_2(const st_depthwise_job_t *job) {
+    int32_t *sums = job->sums;
+    for (int32_t row = 0; row < job->n_rows; row++) {
+        int32_t at = 0, own = job->first_is_real ? column(job, row, at++).high : job->first;
+        for (int32_t i = 0; i < job->in_loop; i++, at += 2) {
+            const st_column_t right = column(job, row, at + 1);
+            *sums++ = own + column(job, row, at).single + right.low;
+            own = right.high;
+        }
+        if (!job->last_is_real)
+            *sums++ = own + column(job, row, at).single + job->last;
+    }
+}
+
+#endif
+
+// The rows that outputs [oy, oy + n) read; `zeros` is a row of zero points.
+static void find_rows(const st_conv_geometry_t *g, const int8_t *x, const int8_t *zeros, int32_t oy,
+                      int32_t n, st_three_rows_t *rows) {
+    for (; n > 0; n--, oy++, rows++) {
+        const int8_t *at[3];
+        for (int32_t ky = 0; ky < 3; ky++) {
+            const int32_t iy = oy * g->stride_h - g->pad_h + ky;
+            at[ky] = iy < 0 || iy >= g->in_h ? zeros : x + iy * g->in_w * g->in_c;
+        }
+        *rows = (st_three_rows_t){at[0], at[1] - at[0], at[2] - at[0]};
+    }
+}
+
+static int32_t magnitude(int32_t v) {
+    return v < 0 ? -v : v;
+}
+
+// Sets up one channel; returns the sum of its filter, and whether the narrow way will do.
+static int32_t set_filter(const st_conv_geometry_t *g, const int8_t *w, st_depthwise_job_t *job,
+                          int *narrow) {
+    // The columns of the filter that a column of the input meets as: own, next output; left, own.
+    const int32_t low = g->stride_w == 1 ? g->out_c : 2 * g->out_c, single = 3 * g->out_c - low;
+    int32_t first = 0, last = 0, middle = 0, size[2] = {0, 0};
+    for (int i = 0; i < 3; i++, w += 3 * g->out_c) {
+        job->lanes[i] = w[low] + (int32_t)((uint32_t)w[0] << 16);
+        job->single[i] = w[single];
+        first += w[0];
+        middle += w[g->out_c];
+        last += w[2 * g->out_c];
+        size[0] += magnitude(w[0]);
+        size[1] += magnitude(w[low]);
+    }
+    job->first = g->x_zero * first;
+    job->last = g->x_zero * last;
+    *narrow = size[0] <= 255 && size[1] <= 255;
+    return first + middle + last;
+}
+
+static void run_channel(const st_conv_geometry_t *g, const st_conv_params_t *p, int32_t channel,
+                        st_depthwise_job_t *job, st_requantize_t *row) {
+    int narrow;
+    const int32_t sum = set_filter(g, p->weights + channel, job, &narrow);
+    job->channel = channel;
+    if (g->stride_w == 2)
+        st_depthwise_stride_2(job);
+    else if (narrow)
+        st_depthwise_narrow(job);
+    else
+        st_depthwise_wide(job);
+    row->bias = p->bias[channel] - g->x_zero * sum;
+    row->f = p->requant[channel];
+    st_requantize_row(row);
+}
+
+void depthwise3x3_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
+                     st_scratch_t scratch, int8_t *y) {
+    st_three_rows_t rows[MOST_ROWS];
+    int8_t *zeros = (int8_t *)scratch.data;
+    int32_t *sums = scratch.data + zeros_words(g);
+    const int32_t most = st_min(MOST_ROWS, (scratch.words - (int32_t)zeros_words(g)) / g->out_w);
+    st_fill_bytes(zeros, g->x_zero, g->in_w * g->in_c);
+    const int32_t last_is_real = g->stride_w == 2 && g->in_w == 2 * g->out_w - g->pad_w + 1;
+    st_depthwise_job_t job = {.rows = rows,
+                              .step = g->in_c,
+                              .sums = sums,
+                              .in_loop = g->out_w - !last_is_real,
+                              .first_is_real = g->pad_w == 0,
+                              .last_is_real = last_is_real};
+    st_requantize_t row = {
+        .sums = sums, .y_step = g->out_c, .zero = g->y_zero, .lo = g->act_min, .hi = g->act_max};
+    for (int32_t oy = 0; oy < g->out_h; oy += most) {
+        job.n_rows = st_min(most, g->out_h - oy);
+        find_rows(g, x, zeros, oy, job.n_rows, rows);
+        row.count = job.n_rows * g->out_w;
+        for (int32_t c = 0; c < g->out_c; c++) {
+            row.y = y + oy * g->out_w * g->out_c + c;
+            run_channel(g, p, c, &job, &row);
+        }
+    }
+}

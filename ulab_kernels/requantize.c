@@ -1,0 +1,57 @@
+#include "requantize.h"
+#include "arch.h"
+
+static void requantize_exactly(const st_requantize_t *r, int32_t step, int32_t bias) {
+    const uint8_t *sum = (const uint8_t *)r->sums;
+    int8_t *y = r->y;
+    for (int32_t i = 0; i < r->count; i++, sum += step, y += r->y_step) {
+        const int32_t v = st_requantize_exactly(*(const int32_t *)(const void *)sum + bias, r->f);
+        *y = (int8_t)st_clamp(v + r->zero, r->lo, r->hi);
+    }
+}
+
+#if ST_ARMV6M
+
+// armv6m_requantize.S.
+void st_requantize_run_fast(const st_requantize_t *run, const st_reduced_t *reduced);
+void st_requantize_row_fast(const st_requantize_t *row, const st_reduced_t *reduced);
+
+#else
+
+static void requantize_each(const st_requantize_t *r, const st_reduced_t *reduced, int32_t step,
+                            int32_t bias) {
+    const uint8_t *sum = (const uint8_t *)r->sums;
+    int8_t *y = r->y;
+    for (int32_t i = 0; i < r->count; i++, sum += step, y += r->y_step) {
+        const int32_t v = *(const int32_t *)(const void *)sum + bias;
+        *y = (int8_t)st_clamp(st_requantize_reduced(v, r->f, reduced, r->zero), r->lo, r->hi);
+    }
+}
+
+static void st_requantize_run_fast(const st_requantize_t *r, const st_reduced_t *reduced) {
+    requantize_each(r, reduced, r->sum_step, 0);
+}
+
+static void st_requantize_row_fast(const st_requantize_t *r, const st_reduced_t *reduced) {
+    requantize_each(r, reduced, 4, r->bias);
+}
+
+#endif
+
+void st_requantize_run(const st_requantize_t *run) {
+    if (!st_is_reducible(run->f)) {
+        requantize_exactly(run, run->sum_step, 0);
+        return;
+    }
+    const st_reduced_t reduced = st_reduce(run->f, run->zero);
+    st_requantize_run_fast(run, &reduced);
+}
+
+void st_requantize_row(const st_requantize_t *row) {
+    if (!st_is_reducible(row->f)) {
+        requantize_exactly(row, 4, row->bias);
+        return;
+    }
+    const st_reduced_t reduced = st_reduce(row->f, row->zero);
+    st_requantize_row_fast(row, &reduced);
+}
