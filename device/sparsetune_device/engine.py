@@ -5,12 +5,20 @@ import struct
 
 import sparsetune_kernels as kernels
 
+HAS_HEAP = hasattr(gc, "mem_free")  # MicroPython; CPython looks after itself
+
 # Byte offsets in the control block, the first bytes of the state buffer (st_control_t).
 LABEL, LOSS, PREDICTED, RATE, SEED = 0, 4, 8, 12, 20
 
 
+def collect():
+    """Of a heap of a few KB nothing may be left lying; CPython would only lose time."""
+    if HAS_HEAP:
+        gc.collect()
+
+
 def _no_room(need):
-    free = "%d are free" % gc.mem_free() if hasattr(gc, "mem_free") else "too few are free"
+    free = "%d are free" % gc.mem_free() if HAS_HEAP else "too few are free"
     return "the image needs %d bytes of RAM, %s: plan again with a smaller --ram" % (need, free)
 
 
@@ -21,7 +29,7 @@ class Engine:
 
     def __init__(self, image):
         self.image = image
-        gc.collect()
+        collect()
         try:
             self.arena = bytearray(image.arena_bytes)
             self.cold = bytearray(image.cold_bytes)

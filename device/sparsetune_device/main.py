@@ -11,7 +11,7 @@ from .channels import make_policy
 from .checkpoint import OLD, Keeper, load, settings_of
 from .clock import now_us, since_us
 from .data import Order, Samples
-from .engine import Engine
+from .engine import HAS_HEAP, Engine, collect
 from .image import open_image
 from .schedule import Schedule, parse_rate
 from .telemetry import event_line, parse, step_line
@@ -19,7 +19,6 @@ from .teller import Teller, open_teller
 
 WINDOW = 64  # steps over which the running accuracy is taken
 COLLECT_EVERY = 8  # steps between garbage collections: each takes 15 ms and more of a Pico
-HAS_HEAP = hasattr(gc, "mem_free")  # MicroPython; CPython looks after itself
 
 
 class Accuracy:
@@ -81,7 +80,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     one run's: discard says that those of an earlier one may go. out: takes the lines (a Teller,
     which does not wait for a host that has stopped reading).
     """
-    gc.collect()
+    collect()
     out = out or open_teller()
     memory = Memory()
     engine = Engine(open_image(image))
@@ -99,7 +98,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
         refuse_to_lose(run.store, save_to)
     out(event_line("start", image=engine.image.crc, samples=run.samples.count, first=first,
                    **run.settings))
-    gc.collect()  # what the set-up left behind
+    collect()  # what the set-up left behind
     memory.look()
     memory.tell(engine, out)
     try:
@@ -178,22 +177,22 @@ class Run:
     def save(self, keeper):
         if keeper.saved == self.step:
             return
-        gc.collect()  # a file takes a few KB of buffers: not on top of garbage, and given back
+        collect()  # a file takes a few KB of buffers: not on top of garbage, and given back
         store = self.store  # by these two the columns in flash are found again
         known = {"store": store.run, "generation": store.generation} if store else {}
         settings = event_line("run", **self.settings, **known)
         keeper.save(self.engine.image, self.engine.state, self.step, settings)
         if store:
             store.checkpointed()
-        gc.collect()
+        collect()
 
     def bring(self):
         """Columns of the chosen channels into RAM. That allocates: it happens between steps."""
         moved = False
         for columns in self.columns:
             moved |= columns.bring()
-        if moved and HAS_HEAP:
-            gc.collect()
+        if moved:
+            collect()
 
     def one_step(self):
         """Returns (loss in units of 1/65536, 1 if the answer was right else 0)."""
@@ -249,12 +248,24 @@ def evaluate(image, data, checkpoint=None, outputs=False, flash=None, out=print)
     checkpoint: path of what was learnt, else the model as it came. outputs: also tell the raw
     output of every sample, as hexadecimal int8. flash: as for train.
     """
+    engine, samples = open_trained(image, data, checkpoint, flash)
+    correct, loss = measure_samples(engine, samples, range(samples.count), outputs, out)
+    samples.close()
+    out(eval_line(correct, loss, samples.count))
+
+
+def open_trained(image, data, checkpoint=None, flash=None):
+    """(engine with what was learnt, samples), ready for measure_samples; see evaluate."""
     engine = Engine(open_image(image))
     if checkpoint:
         load_trained(engine, checkpoint, flash)
-    samples = Samples(data, engine.image)
+    return engine, Samples(data, engine.image)
+
+
+def measure_samples(engine, samples, numbers, outputs, out):
+    """(right answers, sum of the losses) over the samples with these numbers; see evaluate."""
     correct, loss = 0, 0
-    for i in range(samples.count):
+    for i in numbers:
         label = samples.load(i, engine.sample, engine.target)
         if outputs:
             engine.infer()
@@ -263,5 +274,8 @@ def evaluate(image, data, checkpoint=None, outputs=False, flash=None, out=print)
         sample_loss, answer = engine.measure(label)
         correct += is_right(engine.image, label, answer)
         loss += sample_loss
-    samples.close()
-    out(event_line("eval", correct=correct, total=samples.count, loss=loss // samples.count))
+    return correct, loss
+
+
+def eval_line(correct, loss, count):
+    return event_line("eval", correct=correct, total=count, loss=loss // count)

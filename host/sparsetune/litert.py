@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sparsetune.cores import in_parts
 from sparsetune.errors import SparsetuneError
 from sparsetune.tflite import repair_quantisation
 
@@ -35,8 +36,13 @@ def predict(model: Model, x: Array, fast: bool = False) -> Array:
 
     x: [N, ...] in the model's input dtype (int8 for int8 models); each sample must hold as many
     values as the model's input. Returns [N, ...output shape without the batch axis]. Raises
-    LiteRTError.
+    LiteRTError. All cores work on it, each with an interpreter of one thread.
     """
+    parts = in_parts(len(x), lambda part: _predict(model, x[part.start : part.stop], fast))
+    return np.concatenate(parts)
+
+
+def _predict(model: Model, x: Array, fast: bool) -> Array:
     interpreter = open_interpreter(model, fast=fast)
     source, sink = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     x = _fed(x, source)

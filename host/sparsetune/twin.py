@@ -9,6 +9,7 @@ from typing import Any
 
 import sparsetune_device.main as device
 
+from .cores import in_parts
 from .errors import SparsetuneError
 from .nor_flash import NorFlash
 from .pulled import complete
@@ -41,9 +42,7 @@ class Twin:
 
     def train(self, out: Line, **options: Any) -> bytes:
         """Runs device.main.train with the given options; returns the checkpoint."""
-        self._run(
-            device.train, "train.dat", out=out, save_to=self._file("trained.ckpt"), **options
-        )
+        self._run(device.train, "train.dat", out=out, save_to=self._file("trained.ckpt"), **options)
         return self.pull()
 
     @property
@@ -60,16 +59,33 @@ class Twin:
         return complete(Path(path).read_bytes(), tell)
 
     def evaluate(self, out: Line, samples: bytes, trained: bool, outputs: bool = False) -> None:
-        """Runs device.main.evaluate on samples of its own, with or without what was learnt."""
+        """What device.main.evaluate tells of samples of its own, with or without what was learnt.
+        All cores work on it; the lines are those of one, in their order."""
         (self.path / "test.dat").write_bytes(samples)
-        checkpoint = self._file("trained.ckpt") if trained else None
-        self._run(
-            device.evaluate, "test.dat", out=out, checkpoint=checkpoint, outputs=outputs
-        )
+        count = self._open(trained)[1].count
+        parts = in_parts(count, lambda part: self._measure(part, trained, outputs))
+        correct = loss = 0
+        for lines, part_correct, part_loss in parts:
+            correct, loss = correct + part_correct, loss + part_loss
+            for line in lines:
+                out(line)
+        out(device.eval_line(correct, loss, count))
 
-    def _run(self, function: Callable[..., None], data: str, **options: Any) -> None:
+    def _measure(self, part: range, trained: bool, outputs: bool) -> tuple[list[str], int, int]:
+        """(lines, right answers, sum of losses) of a part of the samples."""
+        engine, data = self._open(trained)
+        lines: list[str] = []
+        correct, loss = device.measure_samples(engine, data, part, outputs, lines.append)
+        data.close()
+        return lines, correct, loss
+
+    def _open(self, trained: bool) -> Any:
+        checkpoint = self._file("trained.ckpt") if trained else None
+        return self._run(device.open_trained, "test.dat", checkpoint=checkpoint)
+
+    def _run(self, function: Callable[..., Any], data: str, **options: Any) -> Any:
         """Raises SparsetuneError for what the device package complains of."""
         try:
-            function(self._file("model.img"), self._file(data), flash=self.flash, **options)
+            return function(self._file("model.img"), self._file(data), flash=self.flash, **options)
         except ValueError as error:
             raise SparsetuneError(str(error)) from error
