@@ -1,6 +1,7 @@
 # USER_C_MODULES for CMake ports (rp2, esp32).
 file(GLOB SPARSETUNE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/*.c ${CMAKE_CURRENT_LIST_DIR}/*.S)
-list(REMOVE_ITEM SPARSETUNE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/bind_cpython.c)
+# Of CPython alone: its binding, and kernels for its processors.
+list(FILTER SPARSETUNE_SOURCES EXCLUDE REGEX "/(bind_cpython|simd_[a-z0-9_]+)\\.c$")
 add_library(usermod_sparsetune_kernels INTERFACE)
 target_sources(usermod_sparsetune_kernels INTERFACE ${SPARSETUNE_SOURCES})
 target_include_directories(usermod_sparsetune_kernels INTERFACE ${CMAKE_CURRENT_LIST_DIR})

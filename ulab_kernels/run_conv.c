@@ -3,6 +3,7 @@
 #include "conv2d_lanes.h"
 #include "depthwise3x3.h"
 #include "depthwise_conv2d.h"
+#include "fast.h"
 #include "fully_connected.h"
 #include "random.h"
 
@@ -97,9 +98,9 @@ void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
     if (c->status)
         return;
     if (depthwise)
-        depthwise_conv2d_grad_input(g, &p, dy, row, &e);
+        ST_FAST(depthwise_conv2d_grad_input)(g, &p, dy, row, &e);
     else
-        conv2d_grad_input(g, &p, dy, row, &e);
+        ST_FAST(conv2d_grad_input)(g, &p, dy, row, &e);
     st_emit_end(&e);
 }
 
@@ -148,7 +149,7 @@ void st_run_update(st_context_t *c, const st_op_update_t *op) {
     if (c->status)
         return;
     if (is_depthwise(&op->head))
-        depthwise_conv2d_update(g, dy, &u, row);
+        ST_FAST(depthwise_conv2d_update)(g, dy, &u, row);
     else
-        conv2d_update(g, dy, &u, row);
+        ST_FAST(conv2d_update)(g, dy, &u, row);
 }

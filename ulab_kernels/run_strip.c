@@ -9,6 +9,7 @@
 #include "conv2d_lanes.h"
 #include "depthwise3x3.h"
 #include "depthwise_conv2d.h"
+#include "fast.h"
 #include "fixedpoint.h"
 #include "fully_connected.h"
 #include "lookup.h"
@@ -28,16 +29,16 @@ void st_run_window(const st_window_op_t *op) {
         if (ST_LANES && op->scratch.data)
             depthwise3x3_s8(&op->g, &op->p, op->x, op->scratch, op->y);
         else
-            depthwise_conv2d_s8(&op->g, &op->p, op->x, op->y);
+            ST_FAST(depthwise_conv2d_s8)(&op->g, &op->p, op->x, op->y);
         break;
     case OP_FULLY_CONNECTED:
-        fully_connected_s8(&op->g, &op->p, op->x, op->y);
+        ST_FAST(fully_connected_s8)(&op->g, &op->p, op->x, op->y);
         break;
     default:
         if (ST_LANES && op->scratch.data)
             conv2d_lanes_s8(&op->g, &op->p, op->x, op->scratch, op->y);
         else
-            conv2d_s8(&op->g, &op->p, op->x, op->y);
+            ST_FAST(conv2d_s8)(&op->g, &op->p, op->x, op->y);
     }
 }
 
