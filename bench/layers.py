@@ -20,7 +20,7 @@ from statistics import median
 from emulated import FIRMWARE, NOTHING, Case, Spent, measure
 from four_layer_cnn import train_in_full
 from machine import Machine
-from networks import NAMES, Network, networks
+from networks import NAMES, REPORTED, Network, networks
 from one_operator import Replay
 from sparsetune.geometry import conv_geometry
 from sparsetune.graph import TRAINABLE, Graph, Operator
@@ -231,7 +231,7 @@ def main() -> None:
     parts = PARTS[:1] if options.forward else PARTS[2:] if options.backward else PARTS
     rows: list[Row] = []
     print("emulated cycles (instructions) a multiply-accumulate; flash cache not modelled")
-    for network in networks(options.model or NAMES):
+    for network in networks(options.model or REPORTED):
         found = measured(list(wanted(network, parts, options.all)), options.firmware)
         print(f"\n{network.title}", *table(found), sep="\n")
         rows += found

@@ -23,6 +23,7 @@ MBV2_MODEL = "models/tiny_training/mobilenet_v2_w0.35_128_int8.tflite"
 OF_SHARED = {"kws": KWS_MODEL, "resnet8": CIFAR_MODEL, "vww": VWW_MODEL, "mbv2": MBV2_MODEL}
 OURS = ("cnn4", "digits", "blocks")
 NAMES = (*OURS, *OF_SHARED)
+REPORTED = ("cnn4", *OF_SHARED)  # those that figures are told of; the others are for the check
 TITLES = {
     "cnn4": "four-layer CNN",
     "digits": "digits",
@@ -51,7 +52,7 @@ class Network:
         return parse_tflite(self.model)
 
 
-def networks(names: tuple[str, ...] = NAMES) -> Iterator[Network]:
+def networks(names: tuple[str, ...] = REPORTED) -> Iterator[Network]:
     """Those that are to be had here."""
     for name in names:
         found = network(name)

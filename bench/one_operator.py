@@ -20,16 +20,20 @@ from whole_program import WARM_STEPS, settle
 
 CONTROL_RATE = slice(12, 20)  # in st_control_t
 
+Places = list[tuple[Buffer | Slot, Buffer | Slot]]
+
 
 class Replay:
     """A training step of a model on the twin, whose operators are taken out one by one.
 
-    cases[i]: operator i alone, as the step met it. shares[i]: of the gradients that it read, those
-    that were not zero (1 where it reads none)."""
+    cases[i]: operator i alone, as the step met it; dense[i]: the same with a gradient without a
+    zero. places[i]: its operands in the step, and in the case. shares[i]: of the gradients that it
+    read, those that were not zero (1 where it reads none)."""
 
     def __init__(self, machine: Machine, x: Array) -> None:
         self.machine = machine
         self.cases: dict[int, Case] = {}
+        self.places: dict[int, Places] = {}
         self.dense: dict[int, Case] = {}
         self.shares: dict[int, float] = {}
         settle(machine, x)
@@ -39,12 +43,12 @@ class Replay:
                 machine.run(i, i + 1)
 
     def _take(self, i: int, op: Op) -> None:
-        self.cases[i] = alone(self.machine, op)
+        self.cases[i], self.places[i] = alone(self.machine, op)
         dy = gradient_of(op)
         self.shares[i] = 1.0
         if dy is not None:
             self.shares[i] = float((self.machine.read(dy, np.int16) != 0).mean())
-            self.dense[i] = alone(self.machine, op, no_zeros(dy))
+            self.dense[i] = alone(self.machine, op, no_zeros(dy))[0]
 
 
 def gradient_of(op: Op) -> Buffer | None:
@@ -61,8 +65,9 @@ def no_zeros(dy: Buffer) -> Array:
     return (size * rng.choice((-1, 1), size.shape)).astype(np.int16)
 
 
-def alone(machine: Machine, op: Op, dy: Array | None = None) -> Case:
-    """The operator with its operands as they stand in the machine; dy: instead of that gradient."""
+def alone(machine: Machine, op: Op, dy: Array | None = None) -> tuple[Case, Places]:
+    """The operator with its operands as they stand in the machine, and where those are; dy: instead
+    of that gradient."""
     copy, places = _copied(op)
     buffers = copy.buffers
     program = Program([copy], 1, [], buffers[0], buffers[0])
@@ -77,10 +82,10 @@ def alone(machine: Machine, op: Op, dy: Array | None = None) -> Case:
     if dy is not None and gradient is not None:
         arena[gradient.offset : gradient.offset + gradient.size] = dy.tobytes()
     _settle(image.data, bytes(arena), state)
-    return Case(image.data, bytes(arena), bytes(state), ((0, 1),))
+    return Case(image.data, bytes(arena), bytes(state), ((0, 1),)), places
 
 
-def _copied(op: Op) -> tuple[Op, list[tuple[Buffer | Slot, Buffer | Slot]]]:
+def _copied(op: Op) -> tuple[Op, Places]:
     """The operator with buffers and slots of its own, which laying out will move."""
     copies: dict[Buffer | Slot, Buffer | Slot] = {}
 

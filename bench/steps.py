@@ -21,7 +21,7 @@ import numpy as np
 from emulated import FIRMWARE, NOTHING, Spent, flash_with, measure
 from four_layer_cnn import train_in_full
 from machine import Machine
-from networks import NAMES, PLANS, Network, networks
+from networks import NAMES, PLANS, REPORTED, Network, networks
 from sparsetune.board import Board
 from sparsetune.data import Dataset, sample_file
 from sparsetune.plan import UpdatePlan
@@ -160,10 +160,10 @@ def main() -> None:
     parser.add_argument("--model", choices=NAMES, action="append")
     parser.add_argument("--python", action="store_true")
     options = parser.parse_args()
-    print(*table(all_steps(options.model or NAMES, options.python)), sep="\n")
+    print(*table(all_steps(options.model or REPORTED, options.python)), sep="\n")
 
 
-def all_steps(names: tuple[str, ...] = NAMES, python: bool = True) -> dict[str, Step]:
+def all_steps(names: tuple[str, ...] = REPORTED, python: bool = True) -> dict[str, Step]:
     """By title."""
     return {network.title: whole_step(network, python) for network in networks(names)}
 

@@ -12,10 +12,16 @@ import bars
 import pytest
 import ratios
 import sizes
+import sparsetune_kernels as kernels
 from conftest import FIRMWARE
 from four_layer_cnn import four_layer_cnn, train_in_full
 from layers import kind_of, macs_of
+from machine import Machine
+from networks import blocks
+from one_operator import Replay
+from sparsetune.program import Buffer, Code, Slot
 from sparsetune.tflite import parse_tflite
+from whole_program import settle
 
 
 def test_the_four_layer_cnn_is_the_issue_s() -> None:
@@ -29,6 +35,33 @@ def test_the_four_layer_cnn_is_the_issue_s() -> None:
     plan = train_in_full(graph)
     assert [(p.channels, p.bias) for p in plan.layers] == [(1, True), (16, True), (1568, True),
                                                            (64, True)]  # fmt: skip
+
+
+def test_an_operator_alone_does_what_it_does_in_its_program() -> None:
+    """Forward and updates, each with an image of its own: the same bytes in every operand. Error
+    tensors may have found another exponent."""
+    net = blocks()
+    graph = parse_tflite(net.to_bytes())
+    x, plan = net.sample(), train_in_full(graph)
+    replay, machine = Replay(Machine(graph, plan), x), Machine(graph, plan)
+    settle(machine, x)
+    compared = 0
+    for i, case in replay.cases.items():
+        machine.run(i, i + 1)
+        if "GRAD" in machine.ops[i].code.name or machine.ops[i].code == Code.LOSS:
+            continue
+        arena, state = bytearray(case.arena), bytearray(case.state)
+        if i < machine.program.forward:  # earlier steps have left the answer there
+            *_, y = (here for _, here in replay.places[i] if isinstance(here, Buffer))
+            arena[y.offset : y.offset + y.size] = bytes(y.size)
+        kernels.run(case.image, state, arena, bytearray(), b"", 0, 1, 1)
+        for there, here in replay.places[i]:
+            whole, part = (
+                (machine.state, state) if isinstance(here, Slot) else (machine.arena, arena)
+            )
+            assert part[here.offset :][: here.size] == whole[there.offset :][: here.size], i
+        compared += 1
+    assert compared > 20
 
 
 def test_a_line_is_found() -> None:
