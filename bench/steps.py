@@ -1,12 +1,12 @@
 """Whole training steps and forward passes on the emulated Pico, in ms at 125 MHz.
 
-    python bench/steps.py [--model resnet8] [--python]
+    python bench/steps.py [--model resnet8] [--python] [--operators]
 
 The kernels of a step are run operator by operator from the state that the twin has after a few
 steps, so that their cycles repeat: forward, backward (loss, input gradients, masks), and what the
 weights take (what is kept for them, and the updates). With --python a training run is made as well,
 and what passes between the kernels is shown: samples from flash, choice of channels, telemetry,
-garbage collection.
+garbage collection. With --operators each operator of a step is listed, with its share of it.
 """
 
 from __future__ import annotations
@@ -108,6 +108,21 @@ def _step(machine: Machine, which: list[int], spent: list[Spent], inference: Spe
     return Step(inference, **groups)
 
 
+def operators(network: Network) -> Iterator[str]:
+    """A line for each operator of a step, in order."""
+    graph, plan = network.graph, plan_of(network)
+    machine = machine_of(graph, plan, network.x[:1])
+    case, which = case_of(machine)
+    (spent,) = measure([case])
+    total = sum(spent, NOTHING)
+    for i, took in zip(which, spent, strict=True):
+        op = machine.ops[i]
+        yield (
+            f"{op.source:>5} {op.code.name:<30}{took.cycles:>12,} cycles"
+            f"{took.instructions:>12,} instructions{took.cycles / total.cycles:>7.1%}"
+        )
+
+
 def measure_between(network: Network, plan: UpdatePlan) -> Spent:
     """What passes between the kernels of a step and those of the next one, on average."""
     machine = Machine(network.graph, plan)
@@ -159,7 +174,12 @@ def main() -> None:
     )
     parser.add_argument("--model", choices=NAMES, action="append")
     parser.add_argument("--python", action="store_true")
+    parser.add_argument("--operators", action="store_true")
     options = parser.parse_args()
+    if options.operators:
+        for network in networks(options.model or REPORTED):
+            print(network.title, *operators(network), sep="\n")
+        return
     print(*table(all_steps(options.model or REPORTED, options.python)), sep="\n")
 
 
