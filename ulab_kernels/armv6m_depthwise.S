@@ -119,14 +119,9 @@
     mov     lr, r6
 .endm
 
-// The three rows to r0-r2, where the loop ends to the stack, the job to r7.
+// The three rows to r0-r2, the job to r7.
 .macro begin_row
     ldr     r7, [sp, #AT_JOB]
-    ldr     r4, [r7, #IN_LOOP]
-    lsls    r4, r4, #2
-    ldr     r5, [sp, #AT_SUMS]
-    adds    r4, r4, r5
-    str     r4, [sp, #AT_END]
     ldr     r4, [sp, #AT_ROWS]
     ldmia   r4!, {r0-r2}
     str     r4, [sp, #AT_ROWS]
@@ -134,7 +129,7 @@
     adds    r0, r0, r4
 .endm
 
-// Z: whether all of the row's sums but the last are made.
+// Z: whether all of the row's sums are made that the loop makes.
 .macro at_end
     ldr     r3, [sp, #AT_SUMS]
     ldr     r4, [sp, #AT_END]
@@ -160,13 +155,20 @@
     begin
 1:  begin_row
     ldr     r6, [r7, #FIRST]
+    ldr     r3, [sp, #AT_STEP]
+    ldr     r4, [r7, #IN_LOOP]
+    adds    r4, r4, #1
+    muls    r4, r3, r4
+    adds    r4, r4, r0
+    str     r4, [sp, #AT_END]
     column  \wide, r5, 0
     part    \wide, r6, r6
     next_column
 2:  column  \wide, r5, 1
     part    \wide, r6, r6
     next_column
-    at_end
+    ldr     r3, [sp, #AT_END]
+    cmp     r0, r3
     bne     2b
     ldr     r7, [sp, #AT_JOB]
     ldr     r4, [r7, #LAST]
@@ -219,6 +221,11 @@ ST_FUNCTION(st_depthwise_wide)
 ST_FUNCTION(st_depthwise_stride_2)
     begin
 1:  begin_row
+    ldr     r4, [r7, #IN_LOOP]
+    lsls    r4, r4, #2
+    ldr     r5, [sp, #AT_SUMS]
+    adds    r4, r4, r5
+    str     r4, [sp, #AT_END]
     ldr     r6, [r7, #FIRST]
     ldr     r4, [r7, #FIRST_IS_REAL]
     cmp     r4, #0

@@ -180,7 +180,7 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
     }
 }
 
-// row[n] += over all positions of one output channel and one tap (y, x, group): dy * (kept -
+// row[n] = sum over all positions of one output channel and one tap (y, x, group): dy * (kept -
 // x_zero).
 static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                       const int32_t tap[3], int32_t *row) {
@@ -189,6 +189,8 @@ static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_u
     terms.row = row;
     terms.n = u->n_channels;
     terms.count = 0;
+    for (int32_t i = 0; i < u->n_channels; i++)
+        row[i] = 0;
     const int32_t step = g->groups * u->n_channels;
     int32_t dy_sum = 0;
     for (int32_t oy = 0; oy < g->out_h; oy++) {
@@ -210,33 +212,48 @@ static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_u
         row[i] -= dy_sum * g->x_zero;
 }
 
-// Of a chosen channel: it was brought into the state before the step.
-static int8_t *chosen_column(const st_update_t *u, int32_t i) {
-    return u->columns->state + (u->columns->table[u->channels[i]] & 0x1fffffffu);
+// Of a layer with one position, as fully connected ones are.
+static void correlate_one(const st_conv_geometry_t *g, int32_t d, const st_update_t *u,
+                          int32_t group, int32_t *row) {
+    const int8_t *x = u->kept + group * u->n_channels;
+    for (int32_t i = 0; i < u->n_channels; i++)
+        row[i] = d * (x[i] - g->x_zero);
 }
 
+// Of the columns that were brought into the state before the step.
+static void update_columns(const st_update_t *u, st_step_t step, int32_t base, const int32_t *row,
+                           int32_t in_column) {
+    for (int32_t i = 0; i < u->n_channels; i++) {
+        int8_t *column = u->columns->state + (u->columns->table[u->channels[i]] & 0x1fffffffu);
+        if (row[i])
+            st_update_in_column(u, step, base + u->channels[i], row[i], column + in_column);
+    }
+}
+
+// dy: of this output channel.
 static void update_filter(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                           int32_t oc, int32_t *row) {
     const st_step_t step = st_weight_step(u, oc);
-    const int32_t channels = st_group_inputs(g);
+    const int32_t channels = st_group_inputs(g), taps = g->kernel_h * g->kernel_w;
     const int32_t group = g->groups == 1 ? 0 : oc / st_group_outputs(g);
-    for (int32_t ky = 0; ky < g->kernel_h; ky++) {
-        for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-            const int32_t tap[3] = {ky, kx, group};
-            const int32_t base = ((oc * g->kernel_h + ky) * g->kernel_w + kx) * channels;
-            for (int32_t i = 0; i < u->n_channels; i++)
-                row[i] = 0;
-            correlate(g, dy + oc, u, tap, row);
-            const int32_t in_column = (ky * g->kernel_w + kx) * g->out_c + oc;
-            for (int32_t i = 0; i < u->n_channels; i++) {
-                if (!row[i])
-                    continue;
-                if (u->columns)
-                    st_update_in_column(u, step, base + u->channels[i], row[i],
-                                        chosen_column(u, i) + in_column);
-                else
-                    st_update_weight(u, step, base + u->channels[i], row[i]);
-            }
+    const int one = taps == 1 && g->in_h * g->in_w == 1 && g->out_h * g->out_w == 1 &&
+                    g->pad_h == 0 && g->pad_w == 0;
+    if (one && !*dy)
+        return;
+    int32_t tap[3] = {0, 0, group};
+    for (int32_t k = 0; k < taps; k++) {
+        const int32_t base = (oc * taps + k) * channels;
+        if (one)
+            correlate_one(g, *dy, u, group, row);
+        else
+            correlate(g, dy, u, tap, row);
+        if (u->columns)
+            update_columns(u, step, base, row, k * g->out_c + oc);
+        else
+            st_update_row(u, step, base, row);
+        if (++tap[1] == g->kernel_w) {
+            tap[1] = 0;
+            tap[0]++;
         }
     }
 }
@@ -245,6 +262,6 @@ void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_upda
                    int32_t *row) {
     if (u->n_channels)
         for (int32_t oc = 0; oc < g->out_c; oc++)
-            update_filter(g, dy, u, oc, row);
+            update_filter(g, dy + oc, u, oc, row);
     st_update_biases(g->out_h * g->out_w, g->out_c, dy, u);
 }

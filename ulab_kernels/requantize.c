@@ -15,6 +15,9 @@ static void requantize_exactly(const st_requantize_t *r, int32_t step, int32_t b
 // armv6m_requantize.S.
 void st_requantize_run_fast(const st_requantize_t *run, const st_reduced_t *reduced);
 void st_requantize_row_fast(const st_requantize_t *row, const st_reduced_t *reduced);
+// The same where lo is the zero point.
+void st_requantize_run_relu(const st_requantize_t *run, const st_reduced_t *reduced);
+void st_requantize_row_relu(const st_requantize_t *row, const st_reduced_t *reduced);
 
 #else
 
@@ -36,6 +39,9 @@ static void st_requantize_row_fast(const st_requantize_t *r, const st_reduced_t 
     requantize_each(r, reduced, 4, r->bias);
 }
 
+#define st_requantize_run_relu st_requantize_run_fast
+#define st_requantize_row_relu st_requantize_row_fast
+
 #endif
 
 void st_requantize_run(const st_requantize_t *run) {
@@ -44,7 +50,10 @@ void st_requantize_run(const st_requantize_t *run) {
         return;
     }
     const st_reduced_t reduced = st_reduce(run->f, run->zero);
-    st_requantize_run_fast(run, &reduced);
+    if (run->lo == run->zero)
+        st_requantize_run_relu(run, &reduced);
+    else
+        st_requantize_run_fast(run, &reduced);
 }
 
 void st_requantize_row(const st_requantize_t *row) {
@@ -53,5 +62,8 @@ void st_requantize_row(const st_requantize_t *row) {
         return;
     }
     const st_reduced_t reduced = st_reduce(row->f, row->zero);
-    st_requantize_row_fast(row, &reduced);
+    if (row->lo == row->zero)
+        st_requantize_row_relu(row, &reduced);
+    else
+        st_requantize_row_fast(row, &reduced);
 }

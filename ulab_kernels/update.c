@@ -17,7 +17,7 @@ st_step_t st_weight_step(const st_update_t *u, int32_t out_channel) {
 }
 
 // sum * step as an integer: rounded up with the probability of its fraction, saturating.
-static int32_t stochastic_step(int32_t sum, st_step_t step, uint32_t random) {
+static int32_t any_step(int32_t sum, st_step_t step, uint32_t random) {
     int64_t product = (int64_t)sum * step.mantissa; // |product| < 2^47
     int shift = step.shift;
     if (shift <= 0) {
@@ -35,24 +35,75 @@ static int32_t stochastic_step(int32_t sum, st_step_t step, uint32_t random) {
     return product > INT32_MAX ? INT32_MAX : (product < -INT32_MAX ? -INT32_MAX : (int32_t)product);
 }
 
+// The same without 64-bit products for the usual shifts, and sums that leave room: the product is
+// upper * 2^16 + lower.
+static inline int32_t stochastic_step(int32_t sum, st_step_t step, uint32_t random) {
+    const int32_t shift = step.shift;
+    if (shift < 16 || shift > 46 || (uint32_t)(sum + (1 << 29)) >> 30)
+        return any_step(sum, step, random);
+    const uint32_t low = ((uint32_t)sum & 0xffffu) * step.mantissa;
+    int32_t upper = (sum >> 16) * (int32_t)step.mantissa + (int32_t)(low >> 16);
+    uint32_t lower = low & 0xffffu;
+    int32_t rest = shift - 16;
+    if (shift > 31) { // only 31 random bits: the rest is below what they resolve
+        const int32_t below = shift - 31;
+        lower = ((uint32_t)upper << 16 | lower) >> below & 0xffffu;
+        upper >>= below;
+        rest = 15;
+    }
+    random >>= 16 - rest;
+    return (upper + (int32_t)((random >> 16) + ((lower + (random & 0xffffu)) >> 16))) >> rest;
+}
+
 static int32_t subtract_sat(int32_t a, int32_t b, int32_t limit) {
-    int64_t v = (int64_t)a - b;
-    return v > limit ? limit : (v < -limit ? -limit : (int32_t)v);
+    int32_t v; // limit and -limit are both far from the ends of int32
+    if (__builtin_sub_overflow(a, b, &v))
+        return b < 0 ? limit : -limit;
+    return st_clamp(v, -limit, limit);
+}
+
+static void step_with_residual(const st_update_t *u, int32_t index, int32_t delta) {
+    int32_t fine = u->weights[index] * 256 + u->residual[index];
+    fine = subtract_sat(fine, delta, 127 * 256);
+    const int32_t coarse = (fine + 128) >> 8;
+    u->weights[index] = (int8_t)coarse;
+    u->residual[index] = (int8_t)(fine - coarse * 256);
 }
 
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum) {
-    int32_t delta = stochastic_step(sum, step, st_random(u->seed, (uint32_t)index));
+    const int32_t delta = stochastic_step(sum, step, st_random(u->seed, (uint32_t)index));
     if (!delta)
         return;
-    if (!u->residual) {
+    if (u->residual)
+        step_with_residual(u, index, delta);
+    else
         u->weights[index] = (int8_t)subtract_sat(u->weights[index], delta, 127);
+}
+
+static void update_row_and_residual(const st_update_t *u, st_step_t step, int32_t base,
+                                    const int32_t *row) {
+    for (int32_t i = 0; i < u->n_channels; i++)
+        if (row[i])
+            st_update_weight(u, step, base + u->channels[i], row[i]);
+}
+
+void st_update_row(const st_update_t *u, st_step_t step, int32_t base, const int32_t *row) {
+    if (u->residual) {
+        update_row_and_residual(u, step, base, row);
         return;
     }
-    int32_t fine = u->weights[index] * 256 + u->residual[index];
-    fine = subtract_sat(fine, delta, 127 * 256);
-    int32_t coarse = (fine + 128) >> 8;
-    u->weights[index] = (int8_t)coarse;
-    u->residual[index] = (int8_t)(fine - coarse * 256);
+    // Copies: a write to a weight might be one to *u, as far as the compiler knows.
+    const uint16_t *channel = u->channels;
+    int8_t *weights = u->weights + base;
+    const uint32_t seed = u->seed;
+    for (const int32_t *end = row + u->n_channels; row < end; row++, channel++) {
+        if (!*row)
+            continue;
+        const uint32_t random = st_random(seed, (uint32_t)base + *channel);
+        const int32_t delta = stochastic_step(*row, step, random);
+        if (delta)
+            weights[*channel] = (int8_t)subtract_sat(weights[*channel], delta, 127);
+    }
 }
 
 void st_update_in_column(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,

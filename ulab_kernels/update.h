@@ -39,6 +39,9 @@ st_step_t st_weight_step(const st_update_t *u, int32_t out_channel);
 // Subtracts sum * step from weight `index`; stochastic rounding, saturating at [-127, 127].
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum);
 
+// The same for weights base + channels[i], with row[i], n_channels of them.
+void st_update_row(const st_update_t *u, st_step_t step, int32_t base, const int32_t *row);
+
 // The same for a weight that lies in a column; index is the number that it has in its layer.
 void st_update_in_column(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
                          int8_t *weight);
