@@ -1,5 +1,5 @@
-// The loop of depthwise3x3.c for Cortex-M0+: 43 cycles a column of three inputs, which is an output,
-// in the narrow way; 48 in the wide one.
+// The loop of depthwise3x3.c for Cortex-M0+: 39 cycles a column of three inputs, which is an output,
+// in the narrow way; 44 in the wide one; and 45 a row.
 #include "arch.h"
 #if ST_ARMV6M
 #include "armv6m.h"
@@ -20,6 +20,7 @@
 .set IN_LOOP, 52
 .set FIRST_IS_REAL, 56
 .set LAST_IS_REAL, 60
+.set SPAN, 64
 // On the stack.
 .set AT_STEP, 0
 .set AT_SUMS, 4
@@ -155,16 +156,20 @@
     begin
 1:  begin_row
     ldr     r6, [r7, #FIRST]
-    ldr     r3, [sp, #AT_STEP]
-    ldr     r4, [r7, #IN_LOOP]
-    adds    r4, r4, #1
-    muls    r4, r3, r4
+    ldr     r4, [r7, #SPAN]
     adds    r4, r4, r0
     str     r4, [sp, #AT_END]
     column  \wide, r5, 0
     part    \wide, r6, r6
     next_column
+    ldr     r7, [sp, #AT_JOB]
+    ldr     r4, [r7, #IN_LOOP]
+    lsrs    r4, r4, #1
+    bcs     3f
 2:  column  \wide, r5, 1
+    part    \wide, r6, r6
+    next_column
+3:  column  \wide, r5, 1
     part    \wide, r6, r6
     next_column
     ldr     r3, [sp, #AT_END]

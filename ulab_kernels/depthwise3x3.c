@@ -25,6 +25,7 @@ typedef struct {
     int32_t first, last; // what the columns of zero points left and right of the input add
     int32_t in_loop;     // sums of a row that need no such column on the right
     int32_t first_is_real, last_is_real; // stride 2: whether there is none on that side
+    intptr_t span;                       // stride 1: bytes from a row's first column to its end
 } st_depthwise_job_t;
 
 int depthwise3x3_suits(const st_conv_geometry_t *g) {
@@ -173,7 +174,8 @@ void depthwise3x3_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, con
                               .sums = sums,
                               .in_loop = g->out_w - !last_is_real,
                               .first_is_real = g->pad_w == 0,
-                              .last_is_real = last_is_real};
+                              .last_is_real = last_is_real,
+                              .span = (intptr_t)g->in_w * g->in_c};
     st_requantize_t row = {
         .sums = sums, .y_step = g->out_c, .zero = g->y_zero, .lo = g->act_min, .hi = g->act_max};
     for (int32_t oy = 0; oy < g->out_h; oy += most) {

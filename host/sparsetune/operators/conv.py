@@ -250,10 +250,10 @@ def suits_3x3(g: Geometry) -> bool:
 
 
 def scratch_3x3(name: str, g: Geometry) -> Buffer:
-    """For ulab_kernels/depthwise3x3.c. Least: a row of zero points, and of sums."""
+    """For ulab_kernels/depthwise3x3.c: a row of zero points, and the sums of some rows."""
     zeros = -(-g.in_w * g.in_c // 4)
     rows = max(1, min(MOST_ROWS, g.out_h, MOST_SUMS // g.out_w))
-    return Buffer(name, 4 * (zeros + g.out_w), wanted=4 * (zeros + rows * g.out_w))
+    return Buffer(name, 4 * (zeros + rows * g.out_w))
 
 
 # Constants and state --------------------------------------------------------------------------
