@@ -6,7 +6,8 @@ The whole operator counts, requantisation included; multiply-accumulates with pa
 forward: weights in flash, as in inference; trained: as training runs it, weights in RAM.
 dx, dw: input and weight gradient (the update included) with the gradients of a real sample, whose
 zeros are skipped, per multiply-accumulate of the whole layer; "dense" stands for gradients without
-a zero. A layer that has no room on the board has no figure. --all: operators without weights, too.
+a zero. A layer that has no room on the board is measured on the first rows of its map, whose
+multiply-accumulates are told. --all: operators without weights, too.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from emulated import FIRMWARE, NOTHING, Case, Spent, measure
 from four_layer_cnn import train_in_full
 from machine import Machine
 from networks import NAMES, REPORTED, Network, networks
-from one_operator import Replay
-from sparsetune.geometry import conv_geometry
+from one_operator import Replay, geometry_of
+from sparsetune.geometry import Geometry, conv_geometry
 from sparsetune.graph import TRAINABLE, Graph, Operator
 from sparsetune.plan import UpdatePlan
 from sparsetune.program import Const, Op
@@ -83,13 +84,18 @@ def macs_of(graph: Graph, op: Operator) -> int:
     if not has_weights(op):
         return 0
     g = conv_geometry(graph, op)
+    return positions_of(g) * graph.tensor(op.inputs[1]).size // (g.kernel_h * g.kernel_w)
+
+
+def positions_of(g: Geometry) -> int:
+    """Pairs of an output and a tap whose input is no padding."""
     rows = _inside(g.in_h, g.out_h, g.stride_h, g.kernel_h, g.dilation_h, g.pad_h)
     columns = _inside(g.in_w, g.out_w, g.stride_w, g.kernel_w, g.dilation_w, g.pad_w)
-    return rows * columns * graph.tensor(op.inputs[1]).size // (g.kernel_h * g.kernel_w)
+    return rows * columns
 
 
 def _inside(size: int, out: int, stride: int, kernel: int, dilation: int, pad: int) -> int:
-    """Pairs of output and tap whose input is no padding, along one axis."""
+    """Along one axis."""
     at = (o * stride + k * dilation - pad for o in range(out) for k in range(kernel))
     return sum(0 <= i < size for i in at)
 
@@ -121,7 +127,7 @@ def _of_program(
     machine = Machine(network.graph, plan)
     replay = Replay(machine, network.x[:1])
     for i, case in replay.cases.items():
-        op = machine.ops[i]
+        op = replay.ops[i]
         weighted = isinstance(op.words[0], Const) and has_weights(machine.graph.operator(op.source))
         part = part_of(op, TRAINED if plan.layers else FORWARD) if weighted else op.code.name
         row = _row(network, op, part, replay.shares[i])
@@ -135,7 +141,10 @@ def _row(network: Network, op: Op, part: str, share: float) -> Row:
     graph = network.graph
     source = graph.operator(op.source)
     kind, shape = kind_of(graph, source), shape_of(graph, source)
-    return Row(network.name, source.index, kind, shape, part, macs_of(graph, source), share, None)
+    macs, g = macs_of(graph, source), geometry_of(op)
+    if macs and g:  # the case may have fewer rows
+        macs = macs * positions_of(g) // positions_of(conv_geometry(graph, source))
+    return Row(network.name, source.index, kind, shape, part, macs, share, None)
 
 
 def measured(wanted: list[Wanted], firmware: Path = FIRMWARE) -> list[Row]:
