@@ -105,31 +105,51 @@ typedef struct {
 
 // Eight channels of four positions.
 ST_AVX2_INLINE st_vec_t outputs_of(const st_block_t *b, int32_t channel, const st_factors_t *f,
-                                   const vec_output_t *o) {
+                                   const vec_output_t *o, const int all_right) {
     st_vec_t v[TILE];
     for (int i = 0; i < TILE; i++) {
         const int32_t at = i < b->positions ? i * b->sums_step : 0;
-        v[i] = vec_clamp(vec_finish(vec_load(b->sums + at + channel), f), o);
+        v[i] = vec_finish(vec_load(b->sums + at + channel), f, o, all_right);
     }
-    return vec_narrow(v[0], v[1], v[2], v[3]);
+    return vec_outputs(v, o, all_right);
 }
 
-ST_AVX2_INLINE void store_outputs(const st_block_t *b, int32_t channel, st_vec_t bytes) {
-    int8_t out[TILE * ST_PANEL], *y = b->y + channel;
+ST_AVX2_INLINE void store_eight(int8_t *y, __m128i v) {
+    _mm_storel_epi64((__m128i *)y, v);
+}
+
+// Fewer channels, or fewer positions.
+ST_AVX2 static void store_some(const st_block_t *b, int32_t channel, st_vec_t bytes) {
+    int8_t out[TILE * ST_PANEL];
     const int32_t n = st_min(ST_PANEL, b->channels - channel);
     vec_store(out, bytes);
     for (int32_t i = 0; i < b->positions; i++)
-        if (n == ST_PANEL)
-            __builtin_memcpy(y + i * b->y_step, out + i * ST_PANEL, ST_PANEL);
-        else
-            __builtin_memcpy(y + i * b->y_step, out + i * ST_PANEL, (size_t)n);
+        __builtin_memcpy(b->y + i * b->y_step + channel, out + i * ST_PANEL, (size_t)n);
 }
 
-ST_AVX2 static void finish(const st_conv_geometry_t *g, const st_factors_t *f,
+ST_AVX2_INLINE void store_outputs(const st_block_t *b, int32_t channel, st_vec_t bytes) {
+    int8_t *y = b->y + channel;
+    const int32_t step = b->y_step;
+    if (b->positions < TILE || b->channels - channel < ST_PANEL) {
+        store_some(b, channel, bytes);
+        return;
+    }
+    const __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
+    store_eight(y, low);
+    store_eight(y + step, _mm_unpackhi_epi64(low, low));
+    store_eight(y + 2 * step, high);
+    store_eight(y + 3 * step, _mm_unpackhi_epi64(high, high));
+}
+
+ST_AVX2 static void finish(const st_conv_geometry_t *g, const st_factors_t *f, int all_right,
                            const st_block_t *b) {
     const vec_output_t o = vec_output(g->y_zero, g->act_min, g->act_max);
-    for (int32_t n = 0; n < b->channels; n += ST_PANEL)
-        store_outputs(b, n, outputs_of(b, n, f++, &o));
+    if (all_right)
+        for (int32_t n = 0; n < b->channels; n += ST_PANEL)
+            store_outputs(b, n, outputs_of(b, n, f++, &o, 1));
+    else
+        for (int32_t n = 0; n < b->channels; n += ST_PANEL)
+            store_outputs(b, n, outputs_of(b, n, f++, &o, 0));
 }
 
 /// Forward ///
@@ -142,13 +162,13 @@ ST_AVX2 static void make_outputs(const st_group_t *s, int32_t first, int32_t cou
     const st_product_t product = {scratch->a, scratch->b, even(s->length) / 2, st_panels(count),
                                   scratch->c};
     const int32_t positions = g->out_h * g->out_w, step = product.panels * ST_PANEL;
-    st_simd_factors(s->p, first, count, scratch->factors);
+    const int all_right = st_simd_factors(s->p, first, count, scratch->factors);
     for (int32_t at = 0; at < positions; at += TILE) {
         const int32_t n = st_min(TILE, positions - at);
         fill_windows(s, x, at, n, scratch->a);
         st_simd_product(&product, n);
         const st_block_t b = {scratch->c, step, y + at * g->out_c + first, g->out_c, n, count};
-        finish(g, scratch->factors, &b);
+        finish(g, scratch->factors, all_right, &b);
     }
 }
 
@@ -178,9 +198,9 @@ ST_AVX2 static void run_position(const st_group_t *s, const int8_t *x, int32_t a
         const int32_t first = s->first + n, count = st_min(ST_SIMD_CHANNELS, s->outputs - n);
         st_simd_dots(scratch->a, s->p->weights + first * s->length, s->length, count, s->g->w_zero,
                      scratch->c);
-        st_simd_factors(s->p, first, count, scratch->factors);
+        const int all_right = st_simd_factors(s->p, first, count, scratch->factors);
         const st_block_t b = {scratch->c, 0, y + first, 0, 1, count};
-        finish(s->g, scratch->factors, &b);
+        finish(s->g, scratch->factors, all_right, &b);
     }
 }
 

@@ -111,10 +111,11 @@ ST_AVX2_INLINE void sum_taps(const st_rows_read_t *r, int32_t c, const int16_t *
 }
 
 ST_AVX2_INLINE __m128i outputs_of(const st_vec_t sum[2], const st_factors_t *f,
-                                  const vec_output_t *o) {
-    const st_vec_t low = vec_clamp(vec_finish(sum[0], f), o);
-    const st_vec_t high = vec_clamp(vec_finish(sum[1], f + 1), o);
-    return _mm256_castsi256_si128(vec_narrow(low, high, low, high));
+                                  const vec_output_t *o, const int all_right) {
+    const st_vec_t low = vec_finish(sum[0], f, o, all_right);
+    const st_vec_t high = vec_finish(sum[1], f + 1, o, all_right);
+    const st_vec_t twice[4] = {low, high, low, high};
+    return _mm256_castsi256_si128(vec_outputs(twice, o, all_right));
 }
 
 // The last channels, fewer than sixteen: rows of their own.
@@ -129,12 +130,13 @@ ST_AVX2 static void last_channels(const st_rows_read_t *r, int32_t c, int32_t n,
         some.x[tap] = rows[tap];
     }
     sum_taps(&some, 0, w, sum);
-    _mm_storeu_si128((__m128i *)out, outputs_of(sum, f, o));
+    _mm_storeu_si128((__m128i *)out, outputs_of(sum, f, o, 0));
     __builtin_memcpy(y, out, (size_t)n);
 }
 
 // All channels at one position.
-ST_AVX2 static void position(const st_conv_geometry_t *g, const st_rows_read_t *r, int8_t *y) {
+ST_AVX2_INLINE void channels(const st_conv_geometry_t *g, const st_rows_read_t *r,
+                             const int all_right, int8_t *y) {
     const st_simd_scratch_t *scratch = st_simd_scratch();
     const vec_output_t o = vec_output(g->y_zero, g->act_min, g->act_max);
     const int16_t *w = scratch->b;
@@ -143,10 +145,18 @@ ST_AVX2 static void position(const st_conv_geometry_t *g, const st_rows_read_t *
     for (; c + LANES <= g->out_c; c += LANES, w += LANES * r->taps, f += 2) {
         st_vec_t sum[2];
         sum_taps(r, c, w, sum);
-        _mm_storeu_si128((__m128i *)(y + c), outputs_of(sum, f, &o));
+        _mm_storeu_si128((__m128i *)(y + c), outputs_of(sum, f, &o, all_right));
     }
     if (c < g->out_c)
         last_channels(r, c, g->out_c - c, w, f, &o, y + c);
+}
+
+ST_AVX2 static void position(const st_conv_geometry_t *g, const st_rows_read_t *r, int all_right,
+                             int8_t *y) {
+    if (all_right)
+        channels(g, r, 1, y);
+    else
+        channels(g, r, 0, y);
 }
 
 // What the zero point adds to the sums of a window is the same everywhere: it goes into the biases.
@@ -182,9 +192,10 @@ ST_AVX2 void depthwise_conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv
     }
     st_simd_scratch_t *scratch = st_simd_scratch();
     int8_t *nothing = (int8_t *)scratch->c;
-    st_rows_read_t r = {.taps = even(g->kernel_h * g->kernel_w)};
+    st_rows_read_t r; // not cleared: strips come here for every row
+    r.taps = even(g->kernel_h * g->kernel_w);
     pack_weights(g, p->weights, scratch->b);
-    st_simd_factors(p, 0, g->out_c, scratch->factors);
+    const int all_right = st_simd_factors(p, 0, g->out_c, scratch->factors);
     take_zero_off(g, scratch->b, scratch->factors);
     __builtin_memset(nothing, g->x_zero, (size_t)g->in_c);
     for (int32_t oy = 0; oy < g->out_h; oy++) {
@@ -192,7 +203,7 @@ ST_AVX2 void depthwise_conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv
         for (int32_t ox = 0; ox < g->out_w; ox++, y += g->out_c, before = t[1]) {
             t[1] = st_taps_w(g, ox);
             next_rows(g, x, t, nothing, &r, before);
-            position(g, &r, y);
+            position(g, &r, all_right, y);
         }
     }
 }
@@ -274,7 +285,8 @@ ST_AVX2 void depthwise_conv2d_grad_input_simd(const st_conv_geometry_t *g,
         depthwise_conv2d_grad_input(g, p, dy, row, dx);
         return;
     }
-    st_errors_read_t r = {.taps = even(g->kernel_h * g->kernel_w)};
+    st_errors_read_t r;
+    r.taps = even(g->kernel_h * g->kernel_w);
     pack_weights(g, p->weights, scratch->b);
     __builtin_memset(scratch->a, 0, sizeof(int16_t) * (size_t)g->in_c);
     for (int32_t at[2] = {0, 0}; at[0] < g->in_h; at[0]++)

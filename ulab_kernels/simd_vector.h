@@ -108,20 +108,23 @@ ST_AVX2_INLINE st_vec_t vec_requantize(st_vec_t x, const vec_requant_t *f) {
     return _mm256_sub_epi32(_mm256_srav_epi32(x, f->right), up);
 }
 
-// Four times eight int32 within int16 to int8, saturating, in their order.
+// Four times eight int32 to int8, saturating, in their order.
 ST_AVX2_INLINE st_vec_t vec_narrow(st_vec_t a, st_vec_t b, st_vec_t c, st_vec_t d) {
     const st_vec_t bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
     return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-// How a requantised sum becomes an output.
+// How a requantised sum becomes an output: each number as int32, and as narrow as it may be added
+// and compared behind packing.
 typedef struct {
     st_vec_t zero, min, max;
+    st_vec_t zero_16, min_8, max_8;
 } vec_output_t;
 
 ST_AVX2_INLINE vec_output_t vec_output(int32_t zero, int32_t min, int32_t max) {
-    const vec_output_t o = {_mm256_set1_epi32(zero), _mm256_set1_epi32(min),
-                            _mm256_set1_epi32(max)};
+    const vec_output_t o = {_mm256_set1_epi32(zero),       _mm256_set1_epi32(min),
+                            _mm256_set1_epi32(max),        _mm256_set1_epi16((int16_t)zero),
+                            _mm256_set1_epi8((int8_t)min), _mm256_set1_epi8((int8_t)max)};
     return o;
 }
 
@@ -152,16 +155,39 @@ ST_AVX2_INLINE void vec_widen_all(const int8_t *x, int32_t n, int32_t zero, int1
 // What turns the sums of eight channels into outputs: vec_requant_t in memory, behind the biases.
 typedef struct {
     int32_t bias[8], multiplier[8], left[8], right[8], mask[8], half[8];
+    int32_t right_less_1[8];
 } st_factors_t;
 
-// Of channels [first, first + count); zeros behind the last one.
-void st_simd_factors(const st_conv_params_t *p, int32_t first, int32_t count, st_factors_t *to);
+// Of channels [first, first + count); 0 behind the last one. Returns whether all of them shift to
+// the right, by one and more: the outputs of nearly every layer are coarser than its sums. Then
+// what is left fits 30 bits, and fewer instructions do.
+int st_simd_factors(const st_conv_params_t *p, int32_t first, int32_t count, st_factors_t *to);
 
-// st_requantize of eight sums and their biases.
-ST_AVX2_INLINE st_vec_t vec_finish(st_vec_t sums, const st_factors_t *from) {
+// Sums of eight channels to outputs, for vec_outputs. all_right: what st_simd_factors returned; a
+// constant.
+ST_AVX2_INLINE st_vec_t vec_finish(st_vec_t sums, const st_factors_t *from, const vec_output_t *o,
+                                   const int all_right) {
     const vec_requant_t f = {vec_load(from->multiplier), vec_load(from->left),
                              vec_load(from->right), vec_load(from->mask), vec_load(from->half)};
-    return vec_requantize(_mm256_add_epi32(sums, vec_load(from->bias)), &f);
+    const st_vec_t x = _mm256_add_epi32(sums, vec_load(from->bias));
+    if (!all_right)
+        return vec_clamp(vec_requantize(x, &f), o);
+    st_vec_t v = vec_mul_high(x, f.multiplier);
+    v = _mm256_add_epi32(v, _mm256_srai_epi32(v, 31)); // ties go away from zero
+    v = _mm256_srav_epi32(v, vec_load(from->right_less_1));
+    return _mm256_srai_epi32(_mm256_add_epi32(v, _mm256_set1_epi32(1)), 1);
+}
+
+// Four results of vec_finish as bytes.
+ST_AVX2_INLINE st_vec_t vec_outputs(const st_vec_t v[4], const vec_output_t *o,
+                                    const int all_right) {
+    if (!all_right)
+        return vec_narrow(v[0], v[1], v[2], v[3]);
+    const st_vec_t a = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), o->zero_16);
+    const st_vec_t b = _mm256_adds_epi16(_mm256_packs_epi32(v[2], v[3]), o->zero_16);
+    const st_vec_t bytes = _mm256_max_epi8(_mm256_packs_epi16(a, b), o->min_8);
+    return _mm256_permutevar8x32_epi32(_mm256_min_epi8(bytes, o->max_8),
+                                       _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
 // Scratch of the calling thread; a kernel uses it within its call alone.

@@ -134,8 +134,10 @@ static int32_t random_multiplier(void) {
     return one_in(8) ? INT32_MAX : one_in(8) ? 1 << 30 : within(1 << 30, INT32_MAX);
 }
 
+// most: the largest shift. Layers whose factors all shift to the right have a way of their own.
 static st_requant_t random_requant(int32_t most) {
-    return (st_requant_t){random_multiplier(), one_in(4) ? within(-31, most) : within(-14, -2)};
+    const int32_t least = one_in(2) ? -31 : st_min(most, -14);
+    return (st_requant_t){random_multiplier(), within(least, most)};
 }
 
 static st_conv_params_t random_params(const st_conv_geometry_t *g, int32_t filter_size) {
@@ -143,9 +145,10 @@ static st_conv_params_t random_params(const st_conv_geometry_t *g, int32_t filte
     st_requant_t *requant = buffer((size_t)g->out_c * 8, 4);
     uint16_t *scale = buffer((size_t)g->out_c * 2, 2);
     const int32_t range = one_in(4) ? 1 << 30 : 1 << 14;
+    const int32_t most = one_in(4) ? 30 : one_in(4) ? 0 : within(-14, -1);
     for (int32_t oc = 0; oc < g->out_c; oc++) {
         bias[oc] = within(-range, range);
-        requant[oc] = random_requant(30);
+        requant[oc] = random_requant(most);
         scale[oc] = (uint16_t)(one_in(4) ? 1 << 15 : within(1, 1 << 15));
     }
     return (st_conv_params_t){random_bytes(filter_size), bias, requant, scale, NULL};
