@@ -1,5 +1,7 @@
 #include "fully_connected.h"
+#include "arch.h"
 #include "dot.h"
+#include "requantize.h"
 
 void fully_connected_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
                         int8_t *y) {
@@ -13,5 +15,94 @@ void fully_connected_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, 
             int32_t v = st_requantize_once(sum, p->requant[oc]) + g->y_zero;
             *y++ = (int8_t)st_clamp(v, g->act_min, g->act_max);
         }
+    }
+}
+
+// sums[6] += x times six rows of n weights: word k / 4 of the first row lies at w + k * k_step / 4,
+// that of the next one row_step behind.
+static void add_six_rows(const int32_t *x, const int8_t *w, int32_t n, int in_order,
+                         int32_t *sums) {
+    const int32_t k_step = in_order ? 4 * ST_SIXES : 4, row_step = in_order ? 4 : n;
+    for (int32_t k = 0; k < n; k += 4, w += k_step)
+        for (int32_t row = 0; row < ST_SIXES; row++)
+            for (int32_t i = 0; i < 4; i++)
+                sums[row] += x[k + i] * w[row * row_step + i];
+}
+
+#if ST_ARMV6M
+// armv6m_fully_connected.S; weights at multiples of 4 bytes.
+void st_six_rows(const int32_t *x, const int8_t *w, int32_t n, int32_t *sums);
+void st_six_rows_in_order(const int32_t *x, const int8_t *w, int32_t n, int32_t *sums);
+#endif
+
+static void six_rows(const int32_t *x, const int8_t *w, int32_t n, int in_order, int32_t *sums) {
+#if ST_ARMV6M
+    if (!((uintptr_t)w & 3)) {
+        if (in_order)
+            st_six_rows_in_order(x, w, n, sums);
+        else
+            st_six_rows(x, w, n, sums);
+        return;
+    }
+#endif
+    add_six_rows(x, w, n, in_order, sums);
+}
+
+// The factor in use, reduced: often all outputs share one.
+typedef struct {
+    st_requant_t f;
+    st_reduced_t reduced;
+    int is_reducible;
+} st_factor_t;
+
+static void use_factor(st_factor_t *now, st_requant_t f, int32_t zero) {
+    now->f = f;
+    now->is_reducible = st_is_reducible(f);
+    if (now->is_reducible)
+        now->reduced = st_reduce(f, zero);
+}
+
+static int32_t output(const st_factor_t *now, int32_t sum, int32_t zero) {
+    int32_t v;
+    if (now->is_reducible && st_requantize_by(&now->reduced, sum, &v))
+        return v;
+    return st_requantize_once(sum, now->f) + zero;
+}
+
+static void put_outputs(const st_conv_geometry_t *g, const st_requant_t *f, const int32_t *sums,
+                        int32_t n, int8_t *y) {
+    st_factor_t now;
+    use_factor(&now, f[0], g->y_zero);
+    for (int32_t i = 0; i < n; i++) {
+        if (f[i].multiplier != now.f.multiplier || f[i].shift != now.f.shift)
+            use_factor(&now, f[i], g->y_zero);
+        y[i] = (int8_t)st_clamp(output(&now, sums[i], g->y_zero), g->act_min, g->act_max);
+    }
+}
+
+// Outputs [oc, oc + n), n <= 6, of one row of inputs.
+static void six_outputs(const st_conv_geometry_t *g, const st_conv_params_t *p, st_sixes_t s,
+                        int32_t oc, int8_t *y) {
+    const int32_t n = st_min(ST_SIXES, g->out_c - oc);
+    const int8_t *w = p->weights + oc * g->in_c;
+    int32_t sums[ST_SIXES];
+    for (int32_t i = 0; i < ST_SIXES; i++)
+        sums[i] = i < n ? p->bias[oc + i] : 0;
+    if (s.in_order || n == ST_SIXES)
+        six_rows(s.x_wide, w, g->in_c, s.in_order, sums);
+    else
+        for (int32_t i = 0; i < n; i++)
+            for (int32_t k = 0; k < g->in_c; k++)
+                sums[i] += s.x_wide[k] * w[i * g->in_c + k];
+    put_outputs(g, p->requant + oc, sums, n, y + oc);
+}
+
+void fully_connected_sixes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                              const int8_t *x, st_sixes_t sixes, int8_t *y) {
+    for (int32_t row = 0; row < g->out_w; row++, x += g->in_c, y += g->out_c) {
+        for (int32_t i = 0; i < g->in_c; i++)
+            sixes.x_wide[i] = x[i] - g->x_zero;
+        for (int32_t oc = 0; oc < g->out_c; oc += ST_SIXES)
+            six_outputs(g, p, sixes, oc, y);
     }
 }

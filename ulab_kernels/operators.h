@@ -51,7 +51,8 @@ enum {
     FLAG_TRAINING_ONLY = 1,
     FLAG_INFERENCE_ONLY = 2,
     FLAG_ACCUMULATE = 4,
-    FLAG_IN_STRIP = 8, // run by the STRIP in front of it, not in its own turn
+    FLAG_IN_STRIP = 8,  // run by the STRIP in front of it, not in its own turn
+    FLAG_IN_ORDER = 16, // FULLY_CONNECTED: weights in the order of its faster way
 };
 typedef struct {
     uint8_t opcode, flags;
@@ -288,6 +289,7 @@ typedef struct {
     uint8_t *winner; // of MAX_POOL
     int8_t *y;
     st_scratch_t scratch;
+    int in_order;        // FLAG_IN_ORDER
     const int8_t *table; // of a LOOKUP in place behind it, in strips
 } st_window_op_t;
 

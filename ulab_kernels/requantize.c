@@ -26,8 +26,11 @@ static void requantize_each(const st_requantize_t *r, const st_reduced_t *reduce
     const uint8_t *sum = (const uint8_t *)r->sums;
     int8_t *y = r->y;
     for (int32_t i = 0; i < r->count; i++, sum += step, y += r->y_step) {
-        const int32_t v = *(const int32_t *)(const void *)sum + bias;
-        *y = (int8_t)st_clamp(st_requantize_reduced(v, r->f, reduced, r->zero), r->lo, r->hi);
+        const int32_t all = *(const int32_t *)(const void *)sum + bias;
+        int32_t v;
+        if (!st_requantize_by(reduced, all, &v))
+            v = st_requantize_exactly(all, r->f) + r->zero;
+        *y = (int8_t)st_clamp(v, r->lo, r->hi);
     }
 }
 

@@ -39,17 +39,17 @@ static inline st_reduced_t st_reduce(st_requant_t f, int32_t zero) {
     };
 }
 
-// clamp(st_requantize(sum, f) + zero, lo, hi), where r = st_reduce(f, zero) and -128 <= lo <= hi <=
-// 127.
-static inline int32_t st_requantize_reduced(int32_t sum, st_requant_t f, const st_reduced_t *r,
-                                            int32_t zero) {
+// Whether the output is found so: then clamp(st_requantize(sum, f) + zero, lo, hi) is clamp(*v, lo,
+// hi), where r = st_reduce(f, zero) and -128 <= lo <= hi <= 127. Rounded once it is the same.
+static inline int st_requantize_by(const st_reduced_t *r, int32_t sum, int32_t *v) {
     const int32_t beyond = sum >> r->bound;
-    if (beyond != 0 && beyond != -1)
-        return beyond < 0 ? -128 : 127;
+    if (beyond != 0 && beyond != -1) {
+        *v = beyond < 0 ? -128 : 127;
+        return 1;
+    }
     const int32_t q = (sum >> r->drop) * r->multiplier + r->round;
-    if ((uint32_t)q << 11 >= r->doubt)
-        return st_requantize_exactly(sum, f) + zero;
-    return q >> 21;
+    *v = q >> 21;
+    return (uint32_t)q << 11 < r->doubt;
 }
 
 // Sums of one channel. Steps in bytes.

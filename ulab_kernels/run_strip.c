@@ -32,7 +32,11 @@ void st_run_window(const st_window_op_t *op) {
             ST_FAST(depthwise_conv2d_s8)(&op->g, &op->p, op->x, op->y);
         break;
     case OP_FULLY_CONNECTED:
-        ST_FAST(fully_connected_s8)(&op->g, &op->p, op->x, op->y);
+        if ((ST_LANES && op->scratch.data) || op->in_order)
+            fully_connected_sixes_s8(&op->g, &op->p, op->x,
+                                     (st_sixes_t){op->in_order, op->scratch.data}, op->y);
+        else
+            ST_FAST(fully_connected_s8)(&op->g, &op->p, op->x, op->y);
         break;
     default:
         if (ST_LANES && op->scratch.data)

@@ -54,6 +54,7 @@ class Flag(IntFlag):
     INFERENCE_ONLY = 2
     ACCUMULATE = 4
     IN_STRIP = 8
+    IN_ORDER = 16
 
 
 @dataclass(eq=False)

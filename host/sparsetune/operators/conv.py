@@ -12,13 +12,14 @@ from ..graph import Graph, Operator, input_channels, output_channels, per_channe
 from ..lowering import Layer, Lowering
 from ..numerics import channel_scale_q15, quantize_multiplier, rate
 from ..plan import LayerPlan, UpdatePlan
-from ..program import Buffer, Code, Columns, Const, Flag, Place, Slot, TrainedLayer, WordsOf
+from ..program import Buffer, Code, Columns, Const, Flag, Place, Slot, TrainedLayer, Word, WordsOf
 from .kind import Kind, check_fused, check_window, refuse
 
 # Of the scratch of faster ways. In int32 words: three pairs of packed channels are not too large,
 # all are small, more would make no difference. In bytes: gathered windows.
 LARGE_PAIRS, SMALL_PAIRS, MANY_PAIRS, WINDOWS = 2048, 384, 1536, 1024
 MOST_SUMS = 128
+SIXES = 6  # ulab_kernels/fully_connected.h
 MOST_POSITIONS = 16  # ulab_kernels/conv2d_lanes.c
 MOST_ROWS = 16  # ulab_kernels/depthwise3x3.c
 FEWEST_POSITIONS = 4  # for fewer outputs of a channel its weights are not worth packing
@@ -53,8 +54,11 @@ class Weighted(Kind):
             low.emit(self.columns_code, op, *words, layer.columns.table, row, y)
         else:
             scratch = self.scratch(low.graph, op, layer) if low.plan.scratch else None
-            low.emit(self.code, op, *words, scratch, WordsOf(scratch), y)
+            self.emit(low, op, (*words, scratch, WordsOf(scratch), y))
         _record(low, op, layer)
+
+    def emit(self, low: Lowering, op: Operator, words: tuple[Word, ...]) -> None:
+        low.emit(self.code, op, *words)
 
     def scratch(self, graph: Graph, op: Operator, layer: Layer) -> Buffer | None:
         """Room for a faster way on the board, which is equal bit for bit; None if there is none."""
@@ -160,6 +164,22 @@ class FullyConnected(Weighted):
     code = Code.FULLY_CONNECTED
     columns_code = Code.FULLY_CONNECTED_COLUMNS
 
+    def emit(self, low: Lowering, op: Operator, words: tuple[Word, ...]) -> None:
+        """Weights that nobody else reads are put in the order in which they are read."""
+        geometry, x, weights, *rest = words
+        if rest[2] is None or not isinstance(weights, Const) or op.index in low.active:
+            low.emit(self.code, op, *words)
+            return
+        rows = low.layers[op.index].geometry.out_c
+        ordered = Const(in_sixes(weights.data, rows))
+        low.emit(self.code, op, geometry, x, ordered, *rest, flags=Flag.IN_ORDER)
+
+    def scratch(self, graph: Graph, op: Operator, layer: Layer) -> Buffer | None:
+        g = layer.geometry
+        if g.in_c % 4 or g.w_zero:
+            return None
+        return Buffer(f"lanes{op.index}", 4 * g.in_c)
+
     def check(self, graph: Graph, op: Operator) -> None:
         _check_weights(graph, op)
         x, w, y = (graph.tensor(i) for i in (op.inputs[0], op.inputs[1], op.outputs[0]))
@@ -233,6 +253,13 @@ def lanes_scratch(name: str, g: Geometry) -> Buffer:
         4 * least * (k + 2) + bytes_of_windows,
         wanted=4 * max(least, wanted) * (k + 2) + bytes_of_windows,
     )
+
+
+def in_sixes(weights: bytes, rows: int) -> bytes:
+    """Rows of a fully connected layer as ulab_kernels/fully_connected.h wants them in order."""
+    w = np.frombuffer(weights, "i1").reshape(rows, -1, 4)
+    padded = np.pad(w, ((0, -rows % SIXES), (0, 0), (0, 0)))
+    return bytes(padded.reshape(-1, SIXES, *w.shape[1:]).transpose(0, 2, 1, 3).tobytes())
 
 
 def _is_pointwise(g: Geometry) -> bool:
