@@ -82,8 +82,27 @@ static int input_has_room(const st_conv_geometry_t *g, const st_conv_params_t *p
            length * columns <= ST_SIMD_ROOM && columns * TILE <= ST_SIMD_SUMS;
 }
 
+// A fully connected layer of one sample: the weights as they lie.
+static int is_single(const st_conv_geometry_t *g, const st_conv_params_t *p) {
+    return g->in_h * g->in_w * g->kernel_h * g->kernel_w * g->groups == 1 && !p->columns &&
+           g->out_c < ST_SIMD_ROOM && g->in_c <= ST_SIMD_SUMS - 16;
+}
+
+ST_AVX2 static void single_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                      const int16_t *dy, st_emit_t *dx) {
+    st_simd_scratch_t *scratch = st_simd_scratch();
+    const int32_t at[2] = {0, 0};
+    fill_errors(g, p, dy, at, scratch->a);
+    st_simd_combine(scratch->a, p->weights, g->out_c, g->in_c, g->w_zero, scratch->c);
+    st_emit_row_simd(dx, 0, scratch->c, g->in_c);
+}
+
 ST_AVX2 void conv2d_grad_input_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
                                     const int16_t *dy, int32_t *row, st_emit_t *dx) {
+    if (is_single(g, p)) {
+        single_grad_input(g, p, dy, dx);
+        return;
+    }
     if (!input_has_room(g, p)) {
         conv2d_grad_input(g, p, dy, row, dx);
         return;

@@ -163,4 +163,26 @@ ST_AVX2 void st_simd_dots(const int16_t *x, const int8_t *w, int32_t length, int
         dots(x, w, length, 1, zero, sums + row);
 }
 
+// Up to sixteen columns, two rows of w at a time.
+ST_AVX2_INLINE void combine(const int16_t *x, const int8_t *w, int32_t length, int32_t columns,
+                            int32_t at, st_vec_t zero, int32_t *sums) {
+    const int32_t n = st_min(16, columns - at);
+    st_vec_t low = _mm256_setzero_si256(), high = low;
+    for (int32_t k = 0; k < length; k += 2, w += 2 * columns) {
+        const st_vec_t pair = vec_pair(x + k), a = row_part(w, at, n, zero);
+        const st_vec_t b = row_part(k + 1 < length ? w + columns : NULL, at, n, zero);
+        low = vec_dot(low, _mm256_unpacklo_epi16(a, b), pair);
+        high = vec_dot(high, _mm256_unpackhi_epi16(a, b), pair);
+    }
+    vec_store(sums + at, _mm256_permute2x128_si256(low, high, 0x20));
+    vec_store(sums + at + 8, _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+ST_AVX2 void st_simd_combine(const int16_t *x, const int8_t *w, int32_t length, int32_t columns,
+                             int32_t zero, int32_t *sums) {
+    const st_vec_t z = _mm256_set1_epi16((int16_t)zero);
+    for (int32_t at = 0; at < columns; at += 16)
+        combine(x, w, length, columns, at, z, sums);
+}
+
 #endif

@@ -32,10 +32,13 @@ void st_simd_pack_columns(const int8_t *w, int32_t length, int32_t columns, int3
 void st_simd_pack_pair(const int8_t *const row[2], int32_t columns, int32_t zero, int32_t pairs,
                        int16_t *b);
 
-// Sums of x[k] * (w[row * length + k] - zero), for products of one row, which would not repay a
-// packing.
+// Products of one row, which would not repay a packing, with w as it lies: sums of
+// x[k] * (w[row * length + k] - zero), and of x[k] * (w[k * columns + column] - zero), where x has
+// an even number of elements and sums room for a multiple of sixteen.
 void st_simd_dots(const int16_t *x, const int8_t *w, int32_t length, int32_t rows, int32_t zero,
                   int32_t *sums);
+void st_simd_combine(const int16_t *x, const int8_t *w, int32_t length, int32_t columns,
+                     int32_t zero, int32_t *sums);
 
 #endif
 #endif

@@ -100,6 +100,8 @@ static void random_axis(int32_t in, int32_t *kernel, int32_t *stride, int32_t *d
 
 static st_conv_geometry_t random_geometry(void) {
     st_conv_geometry_t g = {.in_h = axis_length(), .in_w = axis_length(), .groups = 1};
+    if (one_in(10))
+        g.in_h = g.in_w = 1;
     random_axis(g.in_h, &g.kernel_h, &g.stride_h, &g.dilation_h, &g.pad_h, &g.out_h);
     random_axis(g.in_w, &g.kernel_w, &g.stride_w, &g.dilation_w, &g.pad_w, &g.out_w);
     g.in_c = within(1, 40);
