@@ -44,17 +44,17 @@ static int32_t share_of(int32_t count, int count_log2) {
 
 static void add_windows(const st_conv_geometry_t *g, int count_log2, const int16_t *dy,
                         const int32_t at[2], int32_t *row) {
-    for (int32_t k = 0; k < g->kernel_h * g->kernel_w; k++) {
-        int32_t ky = k / g->kernel_w, kx = k % g->kernel_w;
-        int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, 1, g->out_h);
-        int32_t ox = st_output_of(at[1], kx, g->stride_w, g->pad_w, 1, g->out_w);
-        if (oy < 0 || ox < 0)
-            continue;
-        const st_taps_t ty = st_taps_h(g, oy), tx = st_taps_w(g, ox);
-        const int32_t share = share_of((ty.end - ty.begin) * (tx.end - tx.begin), count_log2);
-        const int16_t *d = dy + (oy * g->out_w + ox) * g->in_c;
-        for (int32_t c = 0; c < g->in_c; c++)
-            row[c] += d[c] * share;
+    const st_range_t ry = st_outputs_of(at[0], g->stride_h, g->pad_h, g->kernel_h, g->out_h);
+    const st_range_t rx = st_outputs_of(at[1], g->stride_w, g->pad_w, g->kernel_w, g->out_w);
+    for (int32_t oy = ry.begin; oy < ry.end; oy++) {
+        const st_taps_t ty = st_taps_h(g, oy);
+        for (int32_t ox = rx.begin; ox < rx.end; ox++) {
+            const st_taps_t tx = st_taps_w(g, ox);
+            const int32_t share = share_of((ty.end - ty.begin) * (tx.end - tx.begin), count_log2);
+            const int16_t *d = dy + (oy * g->out_w + ox) * g->in_c;
+            for (int32_t c = 0; c < g->in_c; c++)
+                row[c] += d[c] * share;
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 #include "add_rows.h"
 #include "dot.h"
 
+#define FEW 4 // channels: fewer are not worth gathering their terms
+
 // What one window meets: the taps inside the input, channels from `channel` on.
 typedef struct {
     st_taps_t y, x;
@@ -180,6 +182,44 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
     }
 }
 
+// Positions [begin, end) along an axis whose tap lies inside the input.
+static st_range_t inside(int32_t tap_at, int32_t stride, int32_t in, int32_t out) {
+    st_range_t r = {0, out};
+    while (r.begin < out && tap_at + r.begin * stride < 0)
+        r.begin++;
+    while (r.end > r.begin && tap_at + (r.end - 1) * stride >= in)
+        r.end--;
+    return r;
+}
+
+// Of so few channels that gathering would cost more than it saves.
+ST_HOT static int32_t add_products(const int16_t *dy, int32_t dy_step, const int8_t *x,
+                                   const int32_t span[2], int32_t *row, int32_t channels) {
+    int32_t sum = 0, step = span[0];
+    for (int32_t n = span[1]; n > 0; n--, dy += dy_step, x += step) {
+        const int32_t d = *dy;
+        if (!d)
+            continue;
+        sum += d;
+        for (int32_t i = 0; i < channels; i++)
+            row[i] += d * x[i];
+    }
+    return sum;
+}
+
+// Gathers the terms of a row of positions; returns the sum of their factors.
+ST_HOT static int32_t put_row(st_terms_t *terms, const int16_t *dy, int32_t dy_step, int32_t at,
+                              const int32_t span[2]) {
+    int32_t sum = 0, step = span[0];
+    for (int32_t n = span[1]; n > 0; n--, dy += dy_step, at += step) {
+        if (*dy) {
+            sum += *dy;
+            st_terms_put(terms, *dy, at);
+        }
+    }
+    return sum;
+}
+
 // row[n] = sum over all positions of one output channel and one tap (y, x, group): dy * (kept -
 // x_zero).
 static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
@@ -192,20 +232,18 @@ static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_u
     for (int32_t i = 0; i < u->n_channels; i++)
         row[i] = 0;
     const int32_t step = g->groups * u->n_channels;
+    const int32_t y = tap[0] * g->dilation_h - g->pad_h, x = tap[1] * g->dilation_w - g->pad_w;
+    const st_range_t ry = inside(y, g->stride_h, g->in_h, g->out_h);
+    const st_range_t rx = inside(x, g->stride_w, g->in_w, g->out_w);
+    const int32_t span[2] = {g->stride_w * step, rx.end - rx.begin};
     int32_t dy_sum = 0;
-    for (int32_t oy = 0; oy < g->out_h; oy++) {
-        const int32_t iy = oy * g->stride_h - g->pad_h + tap[0] * g->dilation_h;
-        if (iy < 0 || iy >= g->in_h)
-            continue;
-        const int32_t left = iy * g->in_w * step + tap[2] * u->n_channels;
-        int32_t ix = tap[1] * g->dilation_w - g->pad_w;
-        for (int32_t ox = 0; ox < g->out_w; ox++, ix += g->stride_w) {
-            if (ix < 0 || ix >= g->in_w)
-                continue;
-            const int32_t d = dy[(oy * g->out_w + ox) * g->out_c];
-            dy_sum += d;
-            st_terms_put(&terms, d, left + ix * step);
-        }
+    for (int32_t oy = ry.begin; oy < ry.end; oy++) {
+        const int32_t pixel = (y + oy * g->stride_h) * g->in_w + x + rx.begin * g->stride_w;
+        const int32_t at = pixel * step + tap[2] * u->n_channels;
+        const int16_t *d = dy + (oy * g->out_w + rx.begin) * g->out_c;
+        dy_sum += u->n_channels < FEW
+                      ? add_products(d, g->out_c, u->kept + at, span, row, u->n_channels)
+                      : put_row(&terms, d, g->out_c, at, span);
     }
     st_terms_add(&terms);
     for (int32_t i = 0; i < u->n_channels; i++)

@@ -59,6 +59,24 @@ static inline st_taps_t st_taps_w(const st_conv_geometry_t *g, int32_t out_x) {
     return st_taps(out_x, g->stride_w, g->pad_w, g->dilation_w, g->kernel_w, g->in_w);
 }
 
+// Outputs [begin, end) of an axis whose windows, without dilation, hold input index `in`.
+typedef struct {
+    int32_t begin, end;
+} st_range_t;
+
+static inline st_range_t st_outputs_of(int32_t in, int32_t stride, int32_t pad, int32_t kernel,
+                                       int32_t out_len) {
+    const int32_t last = in + pad, first = last - kernel + stride; // rounded up by the division
+    st_range_t r = {first < stride ? 0 : first, last < 0 ? 0 : last};
+    if (stride > 1) {
+        r.begin /= stride;
+        r.end /= stride;
+    }
+    r.end = last < 0 ? 0 : r.end + 1;
+    r.end = r.end > out_len ? out_len : r.end;
+    return r;
+}
+
 // The output index whose tap `k` reads input index `in`, or -1. Called once per position and
 // tap, never per channel.
 static inline int32_t st_output_of(int32_t in, int32_t k, int32_t stride, int32_t pad,

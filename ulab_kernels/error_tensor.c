@@ -1,4 +1,5 @@
 #include "error_tensor.h"
+#include "arch.h"
 #include "fixedpoint.h"
 
 // Round half up; error tensors have bits to spare, so the bias of the ties does not matter.
@@ -46,16 +47,44 @@ static int fits(const st_emit_t *e, int32_t v) {
     return v <= e->limit && v >= -e->limit;
 }
 
+// One element that may not fit.
+static void put_element(st_emit_t *e, int32_t at, int32_t sum) {
+    int32_t v = shift_round(sum, e->shift);
+    while (!fits(e, v)) {
+        halve_written(e);
+        v = shift_round(sum, e->shift);
+    }
+    e->data[at] = (int16_t)v;
+    e->written = at + 1;
+    e->peak = st_max(e->peak, v < 0 ? -v : v);
+}
+
+// As put_element for all until one does not fit; returns how many did. For shifts above 0.
+ST_HOT static int32_t put_while_fitting(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    const int32_t limit = e->limit, shift = e->shift - 1;
+    int32_t peak = e->peak;
+    int16_t *to = e->data + at;
+    const int32_t *begin = sums, *end = sums + n;
+    for (; sums < end; sums++) {
+        const int32_t v = ((*sums >> shift) + 1) >> 1;
+        if (v > peak || v < -peak) {
+            if (v > limit || v < -limit)
+                break;
+            peak = v < 0 ? -v : v;
+        }
+        *to++ = (int16_t)v;
+    }
+    e->peak = peak;
+    e->written = at + (int32_t)(sums - begin);
+    return (int32_t)(sums - begin);
+}
+
 static void overwrite_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
     for (int32_t i = 0; i < n; i++) {
-        int32_t v = shift_round(sums[i], e->shift);
-        while (!fits(e, v)) {
-            halve_written(e);
-            v = shift_round(sums[i], e->shift);
-        }
-        e->data[at + i] = (int16_t)v;
-        e->written = at + i + 1;
-        e->peak = st_max(e->peak, v < 0 ? -v : v);
+        if (e->shift > 0)
+            i += put_while_fitting(e, at + i, sums + i, n - i);
+        if (i < n)
+            put_element(e, at + i, sums[i]);
     }
 }
 

@@ -58,8 +58,8 @@ typedef struct {
 static void use_factor(st_factor_t *now, st_requant_t f, int32_t zero) {
     now->f = f;
     now->is_reducible = st_is_reducible(f);
-    if (now->is_reducible)
-        now->reduced = st_reduce(f, zero);
+    const st_reduced_t none = {0, 0, 0, 0, 0};
+    now->reduced = now->is_reducible ? st_reduce(f, zero) : none;
 }
 
 static int32_t output(const st_factor_t *now, int32_t sum, int32_t zero) {

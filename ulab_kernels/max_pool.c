@@ -48,16 +48,17 @@ void max_pool_s8(const st_conv_geometry_t *g, const int8_t *x, uint8_t *winner, 
 
 static void add_windows(const st_conv_geometry_t *g, const uint8_t *winner, const int16_t *dy,
                         const int32_t at[2], int32_t *row) {
-    for (int32_t tap = 0; tap < g->kernel_h * g->kernel_w; tap++) {
-        int32_t ky = tap / g->kernel_w, kx = tap % g->kernel_w;
-        int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, 1, g->out_h);
-        int32_t ox = st_output_of(at[1], kx, g->stride_w, g->pad_w, 1, g->out_w);
-        if (oy < 0 || ox < 0)
-            continue;
-        const int32_t base = (oy * g->out_w + ox) * g->in_c;
-        for (int32_t c = 0; c < g->in_c; c++)
-            if (winner[base + c] == tap)
-                row[c] += dy[base + c];
+    const st_range_t ry = st_outputs_of(at[0], g->stride_h, g->pad_h, g->kernel_h, g->out_h);
+    const st_range_t rx = st_outputs_of(at[1], g->stride_w, g->pad_w, g->kernel_w, g->out_w);
+    for (int32_t oy = ry.begin; oy < ry.end; oy++) {
+        const int32_t ky = at[0] + g->pad_h - oy * g->stride_h;
+        for (int32_t ox = rx.begin; ox < rx.end; ox++) {
+            const int32_t tap = ky * g->kernel_w + at[1] + g->pad_w - ox * g->stride_w;
+            const int32_t base = (oy * g->out_w + ox) * g->in_c;
+            for (int32_t c = 0; c < g->in_c; c++)
+                if (winner[base + c] == tap)
+                    row[c] += dy[base + c];
+        }
     }
 }
 
