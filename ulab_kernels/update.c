@@ -39,7 +39,7 @@ static int32_t any_step(int32_t sum, st_step_t step, uint32_t random) {
 // upper * 2^16 + lower.
 static inline int32_t stochastic_step(int32_t sum, st_step_t step, uint32_t random) {
     const int32_t shift = step.shift;
-    if (shift < 16 || shift > 46 || (uint32_t)(sum + (1 << 29)) >> 30)
+    if (shift < 16 || shift > 46 || ((uint32_t)sum + (1u << 29)) >> 30)
         return any_step(sum, step, random);
     const uint32_t low = ((uint32_t)sum & 0xffffu) * step.mantissa;
     int32_t upper = (sum >> 16) * (int32_t)step.mantissa + (int32_t)(low >> 16);
