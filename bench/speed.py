@@ -33,6 +33,7 @@ from sparsetune_tools.sources import PACKAGES
 
 RESULTS = ROOT / "bench" / "results"
 MARKDOWN = RESULTS / "speed.md"
+CHANGED = ("status", "--short", "--", ".", ":!bench/results")  # what differs from the commit
 EMULATED = f"emulated Pico at {HERTZ // 1_000_000} MHz, flash cache not modelled"
 
 
@@ -40,7 +41,7 @@ def versions() -> dict[str, str]:
     """Of all that the figures hang on."""
     lock = json.loads((ROOT / "tools" / "emulator" / "package-lock.json").read_text())
     return {
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--short") else ""),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git(*CHANGED) else ""),
         "firmware": hashlib.sha256(FIRMWARE.read_bytes()).hexdigest()[:16],
         "compiler": kept.compiler(),
         "emulator": f"rp2040js {lock['packages']['node_modules/rp2040js']['version']}, fast core",
