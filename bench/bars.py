@@ -89,4 +89,5 @@ def table(parts: Parts) -> Iterator[str]:
     for bar in bars(parts):
         figure = "-" if bar.figure is None else f"{bar.figure:.2f}"
         limit = f"{'>=' if bar.at_least else '<='} {bar.limit:g}"
-        yield f"{bar.what:<48}{figure:>10}{limit:>10}  {'yes' if bar.is_met else 'NO'}"
+        met = "not measured" if bar.figure is None else "yes" if bar.is_met else "NO"
+        yield f"{bar.what:<48}{figure:>10}{limit:>10}  {met}"
