@@ -276,6 +276,10 @@ DIVISIONS = {
     "update_filter",  # once a filter, where there are groups
     "group_outputs",  # once a position, where there are groups
     "mean_ok",  # once a call
+    "tiling",  # once a call
+    "depthwise3x3_s8",  # once a call
+    "weight_count",  # once a call
+    "st_outputs_of",  # once a position
     "append_number",  # error text
 }
 

@@ -1,4 +1,5 @@
 #include "depthwise_conv2d.h"
+#include "arch.h"
 
 static int32_t channel_sum(const st_conv_geometry_t *g, const int8_t *x, const int8_t *w,
                            const st_taps_t taps[2]) {
@@ -52,6 +53,73 @@ static void add_taps(const st_conv_geometry_t *g, const int8_t *weights, const i
     }
 }
 
+// row[in_c] += tap_row, by the scales of the weights of channels m, m + multiplier...
+ST_HOT static void add_scaled(const uint16_t *scale_q15, int32_t multiplier, int32_t n,
+                              const int32_t *tap_row, int32_t *row) {
+    for (int32_t ic = 0; ic < n; ic++, scale_q15 += multiplier)
+        row[ic] += st_mul_q15(tap_row[ic], *scale_q15);
+}
+
+#if ST_ARMV6M
+
+// armv6m_depthwise_grad.S: row[bytes of weights] = sum over the taps of dy * weights, for channels
+// four by four.
+typedef struct {
+    const int16_t *dy;
+    const int8_t *weights;
+} st_tap_t;
+
+typedef struct {
+    const st_tap_t *end, *taps;
+    int32_t *row;
+    int32_t channels;
+} st_taps_job_t;
+
+void st_sum_taps(const st_taps_job_t *job);
+
+#define MOST_TAPS 25
+
+// One output a channel, all of it in aligned words.
+static int are_words(const st_conv_geometry_t *g, const int8_t *weights, const int16_t *dy) {
+    return g->out_c == g->in_c && g->out_c % 4 == 0 && g->w_zero == 0 &&
+           g->kernel_h * g->kernel_w <= MOST_TAPS && !(((uintptr_t)weights | (uintptr_t)dy) & 3);
+}
+
+static void sum_taps(const st_conv_geometry_t *g, const int8_t *weights, const int16_t *dy,
+                     const int32_t at[2], int32_t *tap_row) {
+    st_tap_t taps[MOST_TAPS], *end = taps;
+    for (int32_t ky = 0; ky < g->kernel_h; ky++) {
+        const int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
+        for (int32_t kx = 0; oy >= 0 && kx < g->kernel_w; kx++) {
+            const int32_t ox =
+                st_output_of(at[1], kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
+            if (ox >= 0)
+                *end++ = (st_tap_t){dy + (oy * g->out_w + ox) * g->out_c,
+                                    weights + (ky * g->kernel_w + kx) * g->out_c};
+        }
+    }
+    const st_taps_job_t job = {end, taps, tap_row, g->in_c};
+    if (end > taps)
+        st_sum_taps(&job);
+    else
+        for (int32_t ic = 0; ic < g->in_c; ic++)
+            tap_row[ic] = 0;
+}
+
+#else
+
+static int are_words(const st_conv_geometry_t *g, const int8_t *weights, const int16_t *dy) {
+    (void)g, (void)weights, (void)dy;
+    return 0;
+}
+
+static void sum_taps(const st_conv_geometry_t *g, const int8_t *weights, const int16_t *dy,
+                     const int32_t at[2], int32_t *tap_row) {
+    (void)g, (void)weights, (void)dy, (void)at, (void)tap_row;
+}
+
+#endif
+
 // The gradient of one input position, all channels. row: int32 [2 * in_c].
 static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *p,
                            const int16_t *dy, const int32_t at[2], int32_t *row) {
@@ -60,11 +128,14 @@ static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *
     for (int32_t ic = 0; ic < g->in_c; ic++)
         row[ic] = 0;
     for (int32_t m = 0; m < multiplier; m++) {
-        for (int32_t ic = 0; ic < g->in_c; ic++)
-            tap_row[ic] = 0;
-        add_taps(g, p->weights + m, dy + m, at, tap_row);
-        for (int32_t ic = 0; ic < g->in_c; ic++)
-            row[ic] += st_mul_q15(tap_row[ic], p->scale_q15[ic * multiplier + m]);
+        if (are_words(g, p->weights, dy)) {
+            sum_taps(g, p->weights, dy, at, tap_row);
+        } else {
+            for (int32_t ic = 0; ic < g->in_c; ic++)
+                tap_row[ic] = 0;
+            add_taps(g, p->weights + m, dy + m, at, tap_row);
+        }
+        add_scaled(p->scale_q15 + m, multiplier, g->in_c, tap_row, row);
     }
 }
 

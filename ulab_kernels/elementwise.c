@@ -1,5 +1,8 @@
 #include "elementwise.h"
 
+#include "arch.h"
+#include "requantize.h"
+
 #define LEFT_SHIFT 20 // TFLite's headroom for int8 inputs of sums
 
 // One run along the innermost axis.
@@ -13,14 +16,40 @@ static int8_t clamped(const st_elementwise_t *p, int32_t sum) {
     return (int8_t)st_clamp(v, p->act_min, p->act_max);
 }
 
-// sign: 1 for a + b, -1 for a - b.
-static void sum_run(const st_elementwise_t *p, st_run_t r, int32_t sign) {
-    for (int32_t i = 0; i < p->count[3]; i++) {
-        int32_t a = st_requantize((*r.a - p->a_zero) * (1 << LEFT_SHIFT), p->a_scale);
-        int32_t b = st_requantize((*r.b - p->b_zero) * (1 << LEFT_SHIFT), p->b_scale);
-        *r.y++ = clamped(p, a + sign * b);
-        r.a += p->a_stride[3];
-        r.b += p->b_stride[3];
+// An operand's factor by halves: st_requantize(v * 2^20, f) for |v| <= 255 without a 64-bit
+// product.
+typedef struct {
+    int32_t zero, upper, lower;
+    int shift;
+    int32_t mask;
+} st_term_of_t;
+
+static st_term_of_t term_of(int32_t zero, st_requant_t f) {
+    return (st_term_of_t){zero, f.multiplier >> 16, f.multiplier & 0xffff, -f.shift,
+                          (int32_t)((1u << -f.shift) - 1)};
+}
+
+static inline int32_t term(const st_term_of_t *t, int32_t x) {
+    const int32_t v = x - t->zero;
+    // floor((v * multiplier + 2^10) / 2^11), which is the rounded upper half of v * 2^20 *
+    // multiplier.
+    const int32_t high = v * t->upper * 32 + ((v * t->lower + (1 << 10)) >> 11);
+    return (high >> t->shift) + ((high & t->mask) > (t->mask >> 1) + (high < 0));
+}
+
+// sign: 1 for a + b, -1 for a - b. Shifts of the operands' factors are in [-31, 0].
+ST_HOT static void sum_run(const st_elementwise_t *p, st_run_t r, int32_t sign) {
+    const st_term_of_t a = term_of(p->a_zero, p->a_scale), b = term_of(p->b_zero, p->b_scale);
+    const st_requant_t f = p->y_scale;
+    const st_reduced_t reduced = st_reduce_if_possible(f, p->y_zero);
+    const int32_t a_step = p->a_stride[3], b_step = p->b_stride[3];
+    const int32_t lo = p->act_min, hi = p->act_max, zero = p->y_zero;
+    for (int32_t i = p->count[3]; i > 0; i--, r.a += a_step, r.b += b_step) {
+        const int32_t sum = term(&a, *r.a) + sign * term(&b, *r.b);
+        int32_t v;
+        if (!st_requantize_by(&reduced, sum, &v))
+            v = st_requantize_exactly(sum, f) + zero;
+        *r.y++ = (int8_t)st_clamp(v, lo, hi);
     }
 }
 

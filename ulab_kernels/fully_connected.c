@@ -52,30 +52,23 @@ static void six_rows(const int32_t *x, const int8_t *w, int32_t n, int in_order,
 typedef struct {
     st_requant_t f;
     st_reduced_t reduced;
-    int is_reducible;
 } st_factor_t;
 
-static void use_factor(st_factor_t *now, st_requant_t f, int32_t zero) {
-    now->f = f;
-    now->is_reducible = st_is_reducible(f);
-    const st_reduced_t none = {0, 0, 0, 0, 0};
-    now->reduced = now->is_reducible ? st_reduce(f, zero) : none;
+static st_factor_t factor_of(st_requant_t f, int32_t zero) {
+    return (st_factor_t){f, st_reduce_if_possible(f, zero)};
 }
 
 static int32_t output(const st_factor_t *now, int32_t sum, int32_t zero) {
     int32_t v;
-    if (now->is_reducible && st_requantize_by(&now->reduced, sum, &v))
-        return v;
-    return st_requantize_once(sum, now->f) + zero;
+    return st_requantize_by(&now->reduced, sum, &v) ? v : st_requantize_once(sum, now->f) + zero;
 }
 
 static void put_outputs(const st_conv_geometry_t *g, const st_requant_t *f, const int32_t *sums,
                         int32_t n, int8_t *y) {
-    st_factor_t now;
-    use_factor(&now, f[0], g->y_zero);
+    st_factor_t now = factor_of(f[0], g->y_zero);
     for (int32_t i = 0; i < n; i++) {
         if (f[i].multiplier != now.f.multiplier || f[i].shift != now.f.shift)
-            use_factor(&now, f[i], g->y_zero);
+            now = factor_of(f[i], g->y_zero);
         y[i] = (int8_t)st_clamp(output(&now, sums[i], g->y_zero), g->act_min, g->act_max);
     }
 }

@@ -39,6 +39,12 @@ static inline st_reduced_t st_reduce(st_requant_t f, int32_t zero) {
     };
 }
 
+// What sends every sum the exact way, where the factor is not reducible.
+static inline st_reduced_t st_reduce_if_possible(st_requant_t f, int32_t zero) {
+    const st_reduced_t exact = {.bound = 31, .drop = 0, .multiplier = 0, .round = 0, .doubt = 0};
+    return st_is_reducible(f) ? st_reduce(f, zero) : exact;
+}
+
 // Whether the output is found so: then clamp(st_requantize(sum, f) + zero, lo, hi) is clamp(*v, lo,
 // hi), where r = st_reduce(f, zero) and -128 <= lo <= hi <= 127. Rounded once it is the same.
 static inline int st_requantize_by(const st_reduced_t *r, int32_t sum, int32_t *v) {
