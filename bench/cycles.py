@@ -126,7 +126,7 @@ def ending(kind: str) -> Net:
 
 def models() -> Iterator[tuple[Machine, Net]]:
     for relu in (True, False):
-        for channels in (8, 24):
+        for channels in (8, 24, 64):
             net = convolutions(relu, channels)
             graph = parse_tflite(net.to_bytes())
             yield Machine(graph, default_plan(graph, 99)), net
