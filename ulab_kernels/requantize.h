@@ -28,7 +28,7 @@ static inline int st_is_reducible(st_requant_t f) {
 static inline st_reduced_t st_reduce(st_requant_t f, int32_t zero) {
     const int32_t right = -f.shift, drop = right > 6 ? right - 6 : 0;
     const int32_t lacks = 10 + right - drop;
-    const int32_t miss = (1 << (20 - right)) + (1 << (8 + right - drop));
+    const int32_t miss = right >= 6 ? 0 : (1 << (20 - right)) + (1 << (8 + right - drop));
     const int32_t above = right >= 6 ? 1 << 16 : miss, below = right >= 6 ? 1 << 15 : miss;
     return (st_reduced_t){
         .multiplier = (int32_t)(((uint32_t)f.multiplier + (1u << (lacks - 1))) >> lacks),

@@ -18,6 +18,7 @@
 #define MAX_STAGES 8
 
 void st_run_window(const st_window_op_t *op) {
+    const st_sixes_t sixes = {op->in_order, op->scratch.data};
     switch (op->opcode) {
     case OP_AVG_POOL:
         avg_pool_s8(&op->g, op->x, op->y);
@@ -33,8 +34,7 @@ void st_run_window(const st_window_op_t *op) {
         break;
     case OP_FULLY_CONNECTED:
         if ((ST_LANES && op->scratch.data) || op->in_order)
-            fully_connected_sixes_s8(&op->g, &op->p, op->x,
-                                     (st_sixes_t){op->in_order, op->scratch.data}, op->y);
+            ST_FAST(fully_connected_sixes_s8)(&op->g, &op->p, op->x, sixes, op->y);
         else
             ST_FAST(fully_connected_s8)(&op->g, &op->p, op->x, op->y);
         break;

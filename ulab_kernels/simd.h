@@ -8,6 +8,7 @@
 #include "activation.h"
 #include "conv2d.h"
 #include "elementwise.h"
+#include "fully_connected.h"
 
 // Whether the fast kernels run: the processor has AVX2, and nobody has turned them off.
 int st_simd_is_on(void);
@@ -19,6 +20,8 @@ void conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p, cons
                     int8_t *y);
 void fully_connected_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
                              const int8_t *x, int8_t *y);
+void fully_connected_sixes_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                   const int8_t *x, st_sixes_t sixes, int8_t *y);
 void depthwise_conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
                               const int8_t *x, int8_t *y);
 

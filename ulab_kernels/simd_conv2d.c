@@ -221,17 +221,56 @@ ST_AVX2 void conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t 
     }
 }
 
+/// Fully connected ///
+
+static void finish_once(const st_conv_geometry_t *g, const st_conv_params_t *p, const int32_t *sums,
+                        int8_t *y) {
+    for (int32_t oc = 0; oc < g->out_c; oc++) {
+        const int32_t v = st_requantize_once(p->bias[oc] + sums[oc], p->requant[oc]) + g->y_zero;
+        y[oc] = (int8_t)st_clamp(v, g->act_min, g->act_max);
+    }
+}
+
 ST_AVX2 void fully_connected_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
                                      const int8_t *x, int8_t *y) {
     st_simd_scratch_t *scratch = st_simd_scratch();
     for (int32_t row = 0; row < g->out_w; row++, x += g->in_c, y += g->out_c) {
         vec_widen_all(x, g->in_c, g->x_zero, scratch->a);
         st_simd_dots(scratch->a, p->weights, g->in_c, g->out_c, g->w_zero, scratch->c);
-        for (int32_t oc = 0; oc < g->out_c; oc++) {
-            const int32_t sum = p->bias[oc] + scratch->c[oc];
-            const int32_t v = st_requantize_once(sum, p->requant[oc]) + g->y_zero;
-            y[oc] = (int8_t)st_clamp(v, g->act_min, g->act_max);
-        }
+        finish_once(g, p, scratch->c, y);
+    }
+}
+
+// Sums of six rows of weights in order, [in_c / 4, 6, 4]: four of the rows in one vector, two in
+// half of one. Each sum is two sums of every other pair.
+ST_AVX2_INLINE void six_dots(const int16_t *x, const int8_t *w, int32_t n, int32_t *sums) {
+    int32_t pairs[2 * ST_SIXES];
+    st_vec_t four = _mm256_setzero_si256();
+    __m128i two = _mm256_castsi256_si128(four);
+    for (int32_t k = 0; k < n; k += 4, w += 4 * ST_SIXES) {
+        const st_vec_t v = _mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)(x + k)));
+        const __m128i rest = _mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)(w + 16)));
+        four = vec_dot(four, v, vec_widen(w));
+        two = _mm_add_epi32(two, _mm_madd_epi16(_mm256_castsi256_si128(v), rest));
+    }
+    vec_store(pairs, four);
+    _mm_storeu_si128((__m128i *)(pairs + 8), two);
+    for (int i = 0; i < ST_SIXES; i++)
+        sums[i] = pairs[2 * i] + pairs[2 * i + 1];
+}
+
+ST_AVX2 void fully_connected_sixes_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                           const int8_t *x, st_sixes_t sixes, int8_t *y) {
+    st_simd_scratch_t *scratch = st_simd_scratch();
+    if (!sixes.in_order || g->out_c > ST_SIMD_SUMS - ST_SIXES) {
+        fully_connected_sixes_s8(g, p, x, sixes, y);
+        return;
+    }
+    for (int32_t row = 0; row < g->out_w; row++, x += g->in_c, y += g->out_c) {
+        vec_widen_all(x, g->in_c, g->x_zero, scratch->a);
+        for (int32_t oc = 0; oc < g->out_c; oc += ST_SIXES)
+            six_dots(scratch->a, p->weights + oc * g->in_c, g->in_c, scratch->c + oc);
+        finish_once(g, p, scratch->c, y);
     }
 }
 

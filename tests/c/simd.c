@@ -217,6 +217,26 @@ static void fully_connected(void) {
     check_forward(&g, conv_weights(&g), fully_connected_s8, fully_connected_s8_simd);
 }
 
+static int32_t in_sixes(int32_t rows) {
+    return (rows + ST_SIXES - 1) / ST_SIXES * ST_SIXES;
+}
+
+// Weights in order, or as they come.
+static void sixes(void) {
+    st_conv_geometry_t g = random_geometry();
+    g.in_h = g.out_h = g.kernel_h = g.kernel_w = 1;
+    g.in_w = g.out_w = within(1, 3);
+    g.in_c = 4 * within(1, 40);
+    g.w_zero = 0;
+    const st_conv_params_t p = random_params(&g, in_sixes(g.out_c) * g.in_c);
+    const st_sixes_t way = {!one_in(4), buffer((size_t)g.in_c * 4, 4)};
+    const int8_t *x = random_bytes(in_count(&g));
+    int8_t *y = buffer((size_t)out_count(&g), 1), *z = buffer((size_t)out_count(&g), 1);
+    fully_connected_sixes_s8(&g, &p, x, way, y);
+    fully_connected_sixes_s8_simd(&g, &p, x, way, z);
+    same(y, z, out_count(&g), 1, "outputs");
+}
+
 /// Error tensors ///
 
 typedef struct {
@@ -453,6 +473,7 @@ static const struct {
     {"long_conv", long_conv},
     {"depthwise_conv", depthwise_conv},
     {"fully_connected", fully_connected},
+    {"sixes", sixes},
     {"emit", emit},
     {"add_errors", add_errors},
     {"masks", masks},
