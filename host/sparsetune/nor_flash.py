@@ -18,8 +18,9 @@ class NorFlash:
         at = block * SECTOR + offset
         if at % PAGE or len(data) % PAGE or at + len(data) > len(self.data):
             raise ValueError(f"flash is written by pages: {len(data)} bytes at {at}")
-        for i, byte in enumerate(data):
-            self.data[at + i] &= byte
+        there = int.from_bytes(self.data[at : at + len(data)], "little")
+        both = there & int.from_bytes(data, "little")
+        self.data[at : at + len(data)] = both.to_bytes(len(data), "little")
 
     def ioctl(self, command: int, argument: int) -> int:
         if command == ERASE:
