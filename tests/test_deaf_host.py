@@ -13,7 +13,7 @@ from sparsetune.board import Board
 from sparsetune.transfer import pull_checkpoint
 from sparsetune_device.telemetry import parse
 
-STEPS = 60
+STEPS = 120
 LONGEST = 90  # seconds of a run
 # Talks until nobody takes it any more, then trains, and tells at the end how long that took.
 FILL = """
@@ -66,14 +66,23 @@ def train(pico: Any, task: Task, deaf: float, setup: str = "") -> Run:
         code = setup + (FILL if deaf else "") + TRAIN.format(path=CKPT, options=task.options)
         lines: list[str] = []
         with board.talk(code, LONGEST) as talk:
-            end = pico.counters().seconds + deaf
-            while pico.counters().seconds < end:
-                time.sleep(0.02)
+            wait(pico, deaf)
             while (line := talk.read_line(LONGEST)) is not None:
                 lines.append(line)
         checkpoint = pull_checkpoint(board)
     ms = next(int(line.split()[1]) for line in lines if line.startswith("took"))
     return Run(ms, [line for line in lines if parse(line)], checkpoint)
+
+
+def wait(pico: Any, seconds: float) -> None:
+    """Until so many emulated seconds have passed, or the board has nothing left but to wait for its
+    host: then its clock stands."""
+    now = pico.counters().seconds
+    end, moved = now + seconds, time.monotonic()
+    while now < end and time.monotonic() < moved + 2:
+        time.sleep(0.02)
+        before, now = now, pico.counters().seconds
+        moved = moved if now == before else time.monotonic()
 
 
 def steps_of(lines: list[str]) -> list[str]:

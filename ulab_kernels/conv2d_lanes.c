@@ -5,7 +5,7 @@
 #include "lanes.h"
 #include "requantize.h"
 
-#define MOST_POSITIONS 16
+#define MOST_POSITIONS 32
 
 // How the work is cut. k: inputs of a window, padded to 4. channels: packed at a time. positions:
 // windows gathered at a time.
@@ -79,10 +79,10 @@ static void run_batch(const st_work_t *w, const int8_t *x, int32_t positions, in
     }
 }
 
-// The window of one output, the zero point where it leaves the input.
-static void gather(const st_conv_geometry_t *g, const int8_t *x, const int32_t at[2],
+// The window of one output, the zero point where it leaves the input. ty: taps of its row.
+static void gather(const st_conv_geometry_t *g, const int8_t *x, st_taps_t ty, int32_t ox,
                    int8_t *column) {
-    const st_taps_t ty = st_taps_h(g, at[0]), tx = st_taps_w(g, at[1]);
+    const st_taps_t tx = st_taps_w(g, ox);
     const int32_t taps = (ty.end - ty.begin) * (tx.end - tx.begin);
     if (taps < g->kernel_h * g->kernel_w)
         st_fill_bytes(column, g->x_zero, g->kernel_h * g->kernel_w * g->in_c);
@@ -103,12 +103,11 @@ static void gather(const st_conv_geometry_t *g, const int8_t *x, const int32_t a
 
 static void run_row_of_windows(const st_work_t *w, int32_t oy) {
     const st_conv_geometry_t *g = w->g;
+    const st_taps_t ty = st_taps_h(g, oy);
     for (int32_t ox = 0; ox < g->out_w; ox += w->t.positions) {
         const int32_t n = st_min(w->t.positions, g->out_w - ox);
-        for (int32_t i = 0; i < n; i++) {
-            const int32_t at[2] = {oy, ox + i};
-            gather(g, w->x, at, w->columns + i * w->t.k);
-        }
+        for (int32_t i = 0; i < n; i++)
+            gather(g, w->x, ty, ox + i, w->columns + i * w->t.k);
         run_batch(w, w->columns, n, w->y + (oy * g->out_w + ox) * g->out_c);
     }
 }

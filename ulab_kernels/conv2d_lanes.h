@@ -5,7 +5,7 @@
 #include "conv2d.h"
 
 // int32 words of scratch that it takes at least: more make it faster, up to all channels packed at
-// once and 16 windows gathered.
+// once and 32 windows gathered.
 int64_t conv2d_lanes_scratch(const st_conv_geometry_t *g);
 
 // Equal to conv2d_s8 bit for bit, if no weight is -128. scratch: int32 [words].

@@ -20,7 +20,7 @@ from .kind import Kind, check_fused, check_window, refuse
 LARGE_PAIRS, SMALL_PAIRS, MANY_PAIRS, WINDOWS = 2048, 384, 1536, 1024
 MOST_SUMS = 128
 SIXES = 6  # ulab_kernels/fully_connected.h
-MOST_POSITIONS = 16  # ulab_kernels/conv2d_lanes.c
+MOST_POSITIONS = 32  # ulab_kernels/conv2d_lanes.c
 MOST_ROWS = 16  # ulab_kernels/depthwise3x3.c
 FEWEST_POSITIONS = 4  # for fewer outputs of a channel its weights are not worth packing
 
