@@ -27,8 +27,8 @@ WRAP = ("-fwrapv", "-fno-sanitize=signed-integer-overflow")
 CASES = {"long_conv": 20}  # of the others:
 MANY = 4000
 KINDS = (
-    *("conv", "long_conv", "depthwise_conv", "fully_connected", "sixes", "elementwise"),
-    *("emit", "add_errors", "masks", "conv_grad", "depthwise_grad"),
+    *("conv", "long_conv", "depthwise_conv", "fully_connected", "sixes", "columns"),
+    *("elementwise", "emit", "add_errors", "masks", "conv_grad", "depthwise_grad"),
     *("conv_update", "depthwise_update"),
 )
 STEPS = 3

@@ -259,8 +259,8 @@ static void correlate_one(const st_conv_geometry_t *g, int32_t d, const st_updat
 }
 
 // Of the columns that were brought into the state before the step.
-static void update_columns(const st_update_t *u, st_step_t step, int32_t base, const int32_t *row,
-                           int32_t in_column) {
+void st_update_columns(const st_update_t *u, st_step_t step, int32_t base, const int32_t *row,
+                       int32_t in_column) {
     for (int32_t i = 0; i < u->n_channels; i++) {
         int8_t *column = u->columns->state + (u->columns->table[u->channels[i]] & 0x1fffffffu);
         if (row[i])
@@ -286,7 +286,7 @@ static void update_filter(const st_conv_geometry_t *g, const int16_t *dy, const 
         else
             correlate(g, dy, u, tap, row);
         if (u->columns)
-            update_columns(u, step, base, row, k * g->out_c + oc);
+            st_update_columns(u, step, base, row, k * g->out_c + oc);
         else
             st_update_row(u, step, base, row);
         if (++tap[1] == g->kernel_w) {

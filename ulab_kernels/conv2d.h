@@ -46,4 +46,9 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
 void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                    int32_t *row);
 
+// Part of it, for u->columns: the sums of one filter's tap. base: number that the tap's weight of
+// channel 0 has in its layer; in_column: where a column has its weight of that tap and filter.
+void st_update_columns(const st_update_t *u, st_step_t step, int32_t base, const int32_t *row,
+                       int32_t in_column);
+
 #endif

@@ -1,6 +1,7 @@
 #include "operators.h"
 
 #include "conv2d.h"
+#include "fast.h"
 #include "random.h"
 
 static int64_t column_bytes(const st_conv_geometry_t *g) {
@@ -55,7 +56,7 @@ void st_run_conv_columns(st_context_t *c, const st_op_conv_columns_t *op) {
     int8_t *filter = PLACE_ARENA(int8_t, op->filter, filter_size);
     int8_t *y = PLACE_ARENA(int8_t, op->y, st_out_count(g));
     if (c->status == ST_OK)
-        conv2d_columns_s8(g, &p, x, filter, y);
+        ST_FAST(conv2d_columns_s8)(g, &p, x, filter, y);
 }
 
 void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_grad_t *op) {
@@ -74,7 +75,7 @@ void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_gr
     st_emit_t e = st_open_error(c, &op->out, &op->head, st_in_count(g));
     if (c->status)
         return;
-    conv2d_grad_input(g, &p, dy, row, &e);
+    ST_FAST(conv2d_grad_input)(g, &p, dy, row, &e);
     st_emit_end(&e);
 }
 
@@ -118,5 +119,5 @@ void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
         c->status = ST_BAD_OPERATOR;
     check_chosen(c, op, &u, g);
     if (c->status == ST_OK)
-        conv2d_update(g, dy, &u, row);
+        ST_FAST(conv2d_update)(g, dy, &u, row);
 }

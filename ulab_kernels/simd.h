@@ -18,6 +18,8 @@ int st_simd_set(int on);
 
 void conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
                     int8_t *y);
+void conv2d_columns_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
+                            int8_t *filter, int8_t *y);
 void fully_connected_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
                              const int8_t *x, int8_t *y);
 void fully_connected_sixes_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
@@ -42,6 +44,10 @@ void apply_mask_simd(int16_t *dy, int32_t n, const uint8_t *bits);
 void add_s8_simd(const st_elementwise_t *p, const int8_t *a, const int8_t *b, int8_t *y);
 void sub_s8_simd(const st_elementwise_t *p, const int8_t *a, const int8_t *b, int8_t *y);
 void mul_s8_simd(const st_elementwise_t *p, const int8_t *a, const int8_t *b, int8_t *y);
+
+// Part of conv2d_grad_input_simd, for p->columns.
+void st_simd_columns_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                const int16_t *dy, int32_t *row, st_emit_t *dx);
 
 // Parts of the updates. Sums of one filter's tap, one for each chosen channel,
 // to the weights; base: index of the tap's weight of channel 0.

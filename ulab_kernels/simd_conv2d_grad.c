@@ -75,16 +75,16 @@ ST_AVX2 static void emit(const st_product_t *product, int32_t in_c, int32_t at, 
 }
 
 // Whether the left side of a tile, the right side and the sums have room.
-static int input_has_room(const st_conv_geometry_t *g, const st_conv_params_t *p) {
+static int input_has_room(const st_conv_geometry_t *g) {
     const int64_t length = (int64_t)g->kernel_h * g->kernel_w * g->out_c + 1;
     const int64_t columns = ST_PANEL * (int64_t)st_panels(g->in_c);
-    return g->groups == 1 && !p->columns && length * TILE <= ST_SIMD_ROOM &&
-           length * columns <= ST_SIMD_ROOM && columns * TILE <= ST_SIMD_SUMS;
+    return g->groups == 1 && length * TILE <= ST_SIMD_ROOM && length * columns <= ST_SIMD_ROOM &&
+           columns * TILE <= ST_SIMD_SUMS;
 }
 
 // A fully connected layer of one sample: the weights as they lie.
-static int is_single(const st_conv_geometry_t *g, const st_conv_params_t *p) {
-    return g->in_h * g->in_w * g->kernel_h * g->kernel_w * g->groups == 1 && !p->columns &&
+static int is_single(const st_conv_geometry_t *g) {
+    return g->in_h * g->in_w * g->kernel_h * g->kernel_w * g->groups == 1 &&
            g->out_c < ST_SIMD_ROOM && g->in_c <= ST_SIMD_SUMS - 16;
 }
 
@@ -99,11 +99,15 @@ ST_AVX2 static void single_grad_input(const st_conv_geometry_t *g, const st_conv
 
 ST_AVX2 void conv2d_grad_input_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
                                     const int16_t *dy, int32_t *row, st_emit_t *dx) {
-    if (is_single(g, p)) {
+    if (p->columns) {
+        st_simd_columns_grad_input(g, p, dy, row, dx);
+        return;
+    }
+    if (is_single(g)) {
         single_grad_input(g, p, dy, dx);
         return;
     }
-    if (!input_has_room(g, p)) {
+    if (!input_has_room(g)) {
         conv2d_grad_input(g, p, dy, row, dx);
         return;
     }
@@ -170,8 +174,12 @@ ST_AVX2 static void update_tap(const st_conv_geometry_t *g, const st_update_t *u
         st_simd_product(&tile, rows);
         for (int32_t r = 0; r < rows; r++) {
             const int32_t oc = first + i + r;
-            const int32_t base = (oc * taps + tap[0] * g->kernel_w + tap[1]) * channels;
-            st_update_tap_simd(u, st_weight_step(u, oc), base, tile.c + r * step);
+            const int32_t k = tap[0] * g->kernel_w + tap[1], base = (oc * taps + k) * channels;
+            const int32_t *sums = tile.c + r * step;
+            if (u->columns)
+                st_update_columns(u, st_weight_step(u, oc), base, sums, k * g->out_c + oc);
+            else
+                st_update_tap_simd(u, st_weight_step(u, oc), base, sums);
         }
     }
 }
@@ -197,7 +205,7 @@ ST_AVX2 static void update_filters(const st_conv_geometry_t *g, const int16_t *d
 static int32_t filters_at_once(const st_conv_geometry_t *g, const st_update_t *u) {
     const int64_t length = even(g->out_h * g->out_w);
     const int64_t columns = ST_PANEL * (int64_t)st_panels(u->n_channels);
-    if (u->columns || length * columns > ST_SIMD_ROOM || columns * TILE > ST_SIMD_SUMS)
+    if (length * columns > ST_SIMD_ROOM || columns * TILE > ST_SIMD_SUMS)
         return 0;
     return (int32_t)(ST_SIMD_ROOM / length);
 }

@@ -194,10 +194,12 @@ ST_AVX2_INLINE st_vec_t vec_outputs(const st_vec_t v[4], const vec_output_t *o,
 #define ST_SIMD_ROOM (1 << 18)     // elements of a and of b
 #define ST_SIMD_SUMS (1 << 16)     // elements of c
 #define ST_SIMD_CHANNELS (1 << 13) // that factors have room for
+#define ST_SIMD_WEIGHTS (1 << 19)  // of a layer in flash
 typedef struct {
     int16_t a[ST_SIMD_ROOM], b[ST_SIMD_ROOM];
     int32_t c[ST_SIMD_SUMS];
     st_factors_t factors[ST_SIMD_CHANNELS / 8];
+    int8_t weights[ST_SIMD_WEIGHTS];
 } st_simd_scratch_t;
 st_simd_scratch_t *st_simd_scratch(void);
 

@@ -237,6 +237,40 @@ static void sixes(void) {
     same(y, z, out_count(&g), 1, "outputs");
 }
 
+/// Columns ///
+
+// Some channels as they came, some in the state, some in the store.
+static st_columns_t *random_columns(const st_conv_geometry_t *g) {
+    const int32_t size = g->kernel_h * g->kernel_w * g->out_c;
+    st_columns_t *c = buffer(sizeof(*c), sizeof(void *));
+    uint32_t *table = buffer((size_t)g->in_c * 4, 4);
+    *c = (st_columns_t){table, random_bytes(size * g->in_c), random_bytes(size * g->in_c),
+                        one_in(2)};
+    for (int32_t ic = 0; ic < g->in_c; ic++) {
+        const uint32_t space = one_in(3) ? 7 : one_in(2) ? 4 : 1;
+        table[ic] = space << 29 | (uint32_t)(ic * size);
+    }
+    return c;
+}
+
+static void columns(void) {
+    st_conv_geometry_t g = random_geometry();
+    if (one_in(3)) { // a fully connected layer
+        g.in_h = g.out_h = g.kernel_h = g.kernel_w = 1;
+        g.out_w = g.in_w;
+        g.stride_w = 1;
+        g.pad_h = g.pad_w = 0;
+    }
+    st_conv_params_t p = random_params(&g, conv_weights(&g));
+    p.columns = random_columns(&g);
+    const int8_t *x = random_bytes(in_count(&g));
+    int8_t *filter = buffer((size_t)(g.kernel_h * g.kernel_w * g.in_c), 1);
+    int8_t *y = buffer((size_t)out_count(&g), 1), *z = buffer((size_t)out_count(&g), 1);
+    conv2d_columns_s8(&g, &p, x, filter, y);
+    conv2d_columns_s8_simd(&g, &p, x, filter, z);
+    same(y, z, out_count(&g), 1, "outputs");
+}
+
 /// Error tensors ///
 
 typedef struct {
@@ -316,10 +350,13 @@ static void masks(void) {
 typedef void (*grad_t)(const st_conv_geometry_t *, const st_conv_params_t *, const int16_t *,
                        int32_t *, st_emit_t *);
 
-static void check_grad(const st_conv_geometry_t *g, int32_t weights, grad_t portable, grad_t fast) {
-    const st_conv_params_t p = random_params(g, weights);
+static void check_grad(const st_conv_geometry_t *g, int32_t weights, int may_have_columns,
+                       grad_t portable, grad_t fast) {
+    st_conv_params_t p = random_params(g, weights);
     const int16_t *dy = random_errors(out_count(g));
     int32_t *row = buffer((size_t)g->in_c * 8, 4);
+    if (may_have_columns && g->groups == 1 && one_in(4))
+        p.columns = random_columns(g);
     tensor_t a, b;
     open_twice(in_count(g), &a, &b);
     portable(g, &p, dy, row, &a.emit);
@@ -331,13 +368,13 @@ static void conv_grad(void) {
     st_conv_geometry_t g = random_geometry();
     if (one_in(8))
         in_groups(&g);
-    check_grad(&g, conv_weights(&g), conv2d_grad_input, conv2d_grad_input_simd);
+    check_grad(&g, conv_weights(&g), 1, conv2d_grad_input, conv2d_grad_input_simd);
 }
 
 static void depthwise_grad(void) {
     st_conv_geometry_t g = random_geometry();
     depthwise(&g);
-    check_grad(&g, depthwise_weights(&g), depthwise_conv2d_grad_input,
+    check_grad(&g, depthwise_weights(&g), 0, depthwise_conv2d_grad_input,
                depthwise_conv2d_grad_input_simd);
 }
 
@@ -383,17 +420,37 @@ static st_update_t random_update(const st_conv_geometry_t *g, int32_t weights, i
 typedef void (*update_t)(const st_conv_geometry_t *, const int16_t *, const st_update_t *,
                          int32_t *);
 
+// The weights of all chosen channels are in columns of the state instead.
+static void into_columns(const st_conv_geometry_t *g, st_update_t *u, st_update_t *v) {
+    const int32_t size = g->kernel_h * g->kernel_w * g->out_c;
+    st_columns_t *a = random_columns(g), *b = copy_of(a, 1, sizeof(*a));
+    uint32_t *table = buffer((size_t)g->in_c * 4, 4);
+    for (int32_t ic = 0; ic < g->in_c; ic++)
+        table[ic] = 1u << 29 | (uint32_t)(ic * size);
+    a->table = b->table = table;
+    b->state = copy_of(a->state, size * g->in_c, 1);
+    u->columns = a;
+    v->columns = b;
+    u->weights = v->weights = NULL;
+    u->residual = v->residual = NULL;
+}
+
 static void check_update(const st_conv_geometry_t *g, int32_t weights, int32_t inputs,
                          update_t portable, update_t fast) {
-    const st_update_t u = random_update(g, weights, inputs);
+    st_update_t u = random_update(g, weights, inputs);
     const int16_t *dy = random_errors(out_count(g));
     int32_t *row = buffer((size_t)u.n_channels * 4, 4);
     st_update_t v = u;
     v.weights = u.weights ? copy_of(u.weights, weights, 1) : NULL;
     v.residual = u.residual ? copy_of(u.residual, weights, 1) : NULL;
     v.bias = u.bias ? copy_of(u.bias, g->out_c, 4) : NULL;
+    if (portable == conv2d_update && g->groups == 1 && u.n_channels && one_in(4))
+        into_columns(g, &u, &v);
     portable(g, dy, &u, row);
     fast(g, dy, &v, row);
+    if (u.columns)
+        same(u.columns->state, v.columns->state, g->kernel_h * g->kernel_w * g->out_c * g->in_c, 1,
+             "columns");
     if (u.weights)
         same(u.weights, v.weights, weights, 1, "weights");
     if (u.residual)
@@ -474,6 +531,7 @@ static const struct {
     {"depthwise_conv", depthwise_conv},
     {"fully_connected", fully_connected},
     {"sixes", sixes},
+    {"columns", columns},
     {"emit", emit},
     {"add_errors", add_errors},
     {"masks", masks},
