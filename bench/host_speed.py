@@ -128,6 +128,8 @@ def litert_forward(network: Network) -> Callable[[], Any]:
     """LiteRT as it comes: XNNPACK, one thread."""
     interpreter = _runtime().Interpreter(model_content=network.model, num_threads=1)
     interpreter.allocate_tensors()
+    if not any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details()):
+        raise RuntimeError(f"LiteRT runs {network.title} without XNNPACK")
     source = interpreter.get_input_details()[0]
     x = network.x[:1].reshape(source["shape"])
 
