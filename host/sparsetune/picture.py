@@ -22,6 +22,8 @@ COLOURS = {
     "places of maxima": "#d7bde2",
     "error tensor": "#ec7063",
     "scratch row": "#7dcea0",
+    "one filter": "#a9dfbf",
+    "packed weights and windows": "#d5f5e3",
     "target of the sample": "#f9e79f",
     "work space": "#ccd1d1",
 }
