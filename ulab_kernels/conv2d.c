@@ -182,16 +182,6 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
     }
 }
 
-// Positions [begin, end) along an axis whose tap lies inside the input.
-static st_range_t inside(int32_t tap_at, int32_t stride, int32_t in, int32_t out) {
-    st_range_t r = {0, out};
-    while (r.begin < out && tap_at + r.begin * stride < 0)
-        r.begin++;
-    while (r.end > r.begin && tap_at + (r.end - 1) * stride >= in)
-        r.end--;
-    return r;
-}
-
 // Of so few channels that gathering would cost more than it saves.
 ST_HOT static int32_t add_products(const int16_t *dy, int32_t dy_step, const int8_t *x,
                                    const int32_t span[2], int32_t *row, int32_t channels) {
@@ -233,8 +223,8 @@ static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_u
         row[i] = 0;
     const int32_t step = g->groups * u->n_channels;
     const int32_t y = tap[0] * g->dilation_h - g->pad_h, x = tap[1] * g->dilation_w - g->pad_w;
-    const st_range_t ry = inside(y, g->stride_h, g->in_h, g->out_h);
-    const st_range_t rx = inside(x, g->stride_w, g->in_w, g->out_w);
+    const st_range_t ry = st_outputs_inside(y, g->stride_h, g->in_h, g->out_h);
+    const st_range_t rx = st_outputs_inside(x, g->stride_w, g->in_w, g->out_w);
     const int32_t span[2] = {g->stride_w * step, rx.end - rx.begin};
     int32_t dy_sum = 0;
     for (int32_t oy = ry.begin; oy < ry.end; oy++) {

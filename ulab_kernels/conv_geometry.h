@@ -77,6 +77,17 @@ static inline st_range_t st_outputs_of(int32_t in, int32_t stride, int32_t pad, 
     return r;
 }
 
+// Outputs [begin, end) of an axis whose tap, at tap_at for output 0, lies inside the input.
+static inline st_range_t st_outputs_inside(int32_t tap_at, int32_t stride, int32_t in,
+                                           int32_t out) {
+    st_range_t r = {0, out};
+    while (r.begin < out && tap_at + r.begin * stride < 0)
+        r.begin++;
+    while (r.end > r.begin && tap_at + (r.end - 1) * stride >= in)
+        r.end--;
+    return r;
+}
+
 // The output index whose tap `k` reads input index `in`, or -1. Called once per position and
 // tap, never per channel.
 static inline int32_t st_output_of(int32_t in, int32_t k, int32_t stride, int32_t pad,

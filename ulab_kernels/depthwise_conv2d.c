@@ -150,48 +150,75 @@ void depthwise_conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_para
     }
 }
 
-// row[n] += over all positions, for one tap: dy * (kept - x_zero) of output channels m, m + mult...
-static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                      const int32_t tap[2], int32_t *row) {
-    const int32_t multiplier = g->out_c / g->in_c;
-    for (int32_t oy = 0; oy < g->out_h; oy++) {
-        int32_t iy = oy * g->stride_h - g->pad_h + tap[0] * g->dilation_h;
-        if (iy < 0 || iy >= g->in_h)
-            continue;
-        int32_t ix = tap[1] * g->dilation_w - g->pad_w;
-        for (int32_t ox = 0; ox < g->out_w; ox++, ix += g->stride_w) {
-            if (ix < 0 || ix >= g->in_w)
-                continue;
-            const int16_t *d = dy + (oy * g->out_w + ox) * g->out_c;
-            const int8_t *x = u->kept + (iy * g->in_w + ix) * u->n_channels;
-            for (int32_t i = 0; i < u->n_channels; i++)
-                row[i] += d[u->channels[i] * multiplier] * (x[i] - g->x_zero);
-        }
+// A row of positions: sum of dy * (x - zero). Steps in elements.
+typedef struct {
+    const int16_t *dy;
+    const int8_t *x;
+    int32_t dy_step, x_step, n;
+} st_columns_of_t;
+
+ST_HOT static int32_t correlate_row(const st_columns_of_t *c, int32_t zero) {
+    const int16_t *dy = c->dy;
+    const int8_t *x = c->x;
+    const int32_t dy_step = c->dy_step, x_step = c->x_step;
+    int32_t sum = 0;
+    for (int32_t n = c->n; n > 0; n--, dy += dy_step, x += x_step)
+        sum += *dy * (*x - zero);
+    return sum;
+}
+
+// A tap of the kernel: where it lies for output 0, and the outputs for which it lies inside.
+typedef struct {
+    int32_t y, x, base; // base: its first weight
+    st_range_t rows, columns;
+} st_kernel_tap_t;
+
+static st_kernel_tap_t kernel_tap(const st_conv_geometry_t *g, int32_t ky, int32_t kx) {
+    st_kernel_tap_t t = {.y = ky * g->dilation_h - g->pad_h, .x = kx * g->dilation_w - g->pad_w};
+    t.base = (ky * g->kernel_w + kx) * g->out_c;
+    t.rows = st_outputs_inside(t.y, g->stride_h, g->in_h, g->out_h);
+    t.columns = st_outputs_inside(t.x, g->stride_w, g->in_w, g->out_w);
+    return t;
+}
+
+// Over all positions, for one tap: dy * (kept - x_zero) of one output channel and its input, which
+// is the i-th that is kept.
+static int32_t correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                         const st_kernel_tap_t *t, int32_t i) {
+    const int32_t first = t->columns.begin;
+    st_columns_of_t c = {.dy_step = g->out_c, .x_step = g->stride_w * u->n_channels};
+    c.n = t->columns.end - first;
+    int32_t sum = 0;
+    for (int32_t oy = t->rows.begin; oy < t->rows.end; oy++) {
+        const int32_t pixel = (t->y + oy * g->stride_h) * g->in_w + t->x + first * g->stride_w;
+        c.dy = dy + (oy * g->out_w + first) * g->out_c;
+        c.x = u->kept + pixel * u->n_channels + i;
+        sum += correlate_row(&c, g->x_zero);
     }
+    return sum;
 }
 
 static void update_tap(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                       const int32_t tap[2], int32_t *row) {
+                       const st_kernel_tap_t *t) {
     const int32_t multiplier = g->out_c / g->in_c;
-    const int32_t base = (tap[0] * g->kernel_w + tap[1]) * g->out_c;
-    for (int32_t m = 0; m < multiplier; m++) {
-        for (int32_t i = 0; i < u->n_channels; i++)
-            row[i] = 0;
-        correlate(g, dy + m, u, tap, row);
-        for (int32_t i = 0; i < u->n_channels; i++) {
-            int32_t oc = u->channels[i] * multiplier + m;
-            if (row[i])
-                st_update_weight(u, st_weight_step(u, oc), base + oc, row[i]);
+    for (int32_t i = 0; i < u->n_channels; i++) {
+        int32_t oc = u->channels[i] * multiplier;
+        for (int32_t last = oc + multiplier; oc < last; oc++) {
+            const int32_t sum = correlate(g, dy + oc, u, t, i);
+            if (sum)
+                st_update_weight(u, st_weight_step(u, oc), t->base + oc, sum);
         }
     }
 }
 
 void depthwise_conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                              int32_t *row) {
-    if (u->n_channels)
-        for (int32_t k = 0; k < g->kernel_h * g->kernel_w; k++) {
-            const int32_t tap[2] = {k / g->kernel_w, k % g->kernel_w};
-            update_tap(g, dy, u, tap, row);
+    (void)row; // of the twin's version
+    for (int32_t ky = 0; u->n_channels && ky < g->kernel_h; ky++) {
+        for (int32_t kx = 0; kx < g->kernel_w; kx++) {
+            const st_kernel_tap_t tap = kernel_tap(g, ky, kx);
+            update_tap(g, dy, u, &tap);
         }
+    }
     st_update_biases(g->out_h * g->out_w, g->out_c, dy, u);
 }

@@ -40,13 +40,13 @@ void st_lanes_pack(const st_lanes_weights_t *w, int32_t *group) {
 
 #if ST_ARMV6M
 
-// armv6m_lanes.S, for one, two and three pairs. end: where the group ends, and the positions.
-typedef void run_t(const int8_t *x, const int32_t *group, int32_t *sums, const uintptr_t end[2]);
+// armv6m_lanes.S, for one, two and three pairs. end: where the group ends, positions, inputs.
+typedef void run_t(const int8_t *x, const int32_t *group, int32_t *sums, const uintptr_t end[3]);
 run_t st_lanes_run_1, st_lanes_run_2, st_lanes_run_3;
 
 void st_lanes_run(const st_lanes_job_t *job, int32_t *sums) {
     const int32_t *last = job->group + st_lanes_words(2 * job->pairs, job->k);
-    const uintptr_t end[2] = {(uintptr_t)last, (uintptr_t)job->positions};
+    const uintptr_t end[3] = {(uintptr_t)last, (uintptr_t)job->positions, (uintptr_t)job->k};
     if (job->pairs == 3)
         st_lanes_run_3(job->x, job->group, sums, end);
     else if (job->pairs == 2)
