@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from machine import Machine
 from sparsetune.arena import lifetimes, lower_bound
-from sparsetune.boardspec import BOARDS
+from sparsetune.boardspec import BOARDS, load_spec
 from sparsetune.cli import main
 from sparsetune.compile import source_of
 from sparsetune.image import Layout, lay_out
@@ -63,12 +63,13 @@ def test_a_board_description_is_all_it_takes(tmp_path: Path, capsys: Any) -> Non
     model.write_bytes(net.to_bytes())
     x = np.concatenate([net.sample() for _ in range(12)])
     np.savez(tmp_path / "d.npz", x=x, y=np.arange(12) % 4)
-    plan = ["plan", str(model), "--last", "4", "--ram", "18900"]
+    package = load_spec("pico").package_bytes
+    plan = ["plan", str(model), "--last", "4", "--ram", f"{package + 4700}"]
     assert main([*plan, "--board", "pico"]) == 1
     assert "needs" in capsys.readouterr().err
     assert not main([*plan, "--board", str(board)])
     assert "bytes of slower RAM" in capsys.readouterr().out
-    tune = ["tune", str(model), str(tmp_path / "d.npz"), "--twin", "--last", "4", "--ram", "15900"]
+    tune = ["tune", str(model), str(tmp_path / "d.npz"), "--twin", "--last", "4", "--ram", f"{package + 1700}"]
     rest = ["--steps", "8", "--plain", "-o", str(tmp_path / "o.tflite"), "--board", str(board)]
     assert not main([*tune, *rest, "--log", str(tmp_path / "l.jsonl")])
     told = capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .boardspec import BoardSpec
 from .compile import compile_image
@@ -27,6 +27,14 @@ class Room:
         return predict(parse_image(layout.image), self.samples, self.spec)
 
     def compile(self, graph: Graph, plan: UpdatePlan, rate: str = "0.005") -> Layout:
+        """With scratch for the faster kernels where that fits, without where only that does."""
+        layout = self._compile(graph, plan, rate)
+        if plan.scratch and not self.holds(layout):
+            lean = self._compile(graph, replace(plan, scratch=False), rate)
+            return lean if self.holds(lean) else layout
+        return layout
+
+    def _compile(self, graph: Graph, plan: UpdatePlan, rate: str) -> Layout:
         """In the fast RAM alone where that does; else the buffers that are touched least go to the
         slower one."""
         layout = compile_image(graph, plan, rate)
