@@ -69,7 +69,8 @@ def test_a_board_description_is_all_it_takes(tmp_path: Path, capsys: Any) -> Non
     assert "needs" in capsys.readouterr().err
     assert not main([*plan, "--board", str(board)])
     assert "bytes of slower RAM" in capsys.readouterr().out
-    tune = ["tune", str(model), str(tmp_path / "d.npz"), "--twin", "--last", "4", "--ram", f"{package + 1700}"]
+    tune = ["tune", str(model), str(tmp_path / "d.npz"), "--twin", "--last", "4"]
+    tune += ["--ram", f"{package + 1700}"]
     rest = ["--steps", "8", "--plain", "-o", str(tmp_path / "o.tflite"), "--board", str(board)]
     assert not main([*tune, *rest, "--log", str(tmp_path / "l.jsonl")])
     told = capsys.readouterr().out
