@@ -27,10 +27,14 @@ static int are_words(const st_terms_t *t) {
 }
 
 void st_terms_add(st_terms_t *t) {
-    const st_term_t *end = t->terms + t->count;
     int32_t i = 0;
     if (t->count && t->n >= 8) {
         const int words = are_words(t);
+        const st_term_t *end = t->terms + t->count;
+        if (t->count & 1) { // there is room: a full list has an even number
+            t->terms[t->count] = (st_term_t){0, t->terms[0].at};
+            end++;
+        }
         for (; i + 8 <= t->n; i += 8) {
             if (words)
                 st_add_rows_words(t->terms, end, t->values + i, t->row + i);

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#define ST_TERMS 48 // as many as are gathered before they are added
+#define ST_TERMS 64 // as many as are gathered before they are added; an even number
 
 // A factor, and where its row begins.
 typedef struct {
@@ -22,13 +22,5 @@ typedef struct {
 
 // row[i] += sum over the terms gathered of factor * values[at + i]; then there are none.
 void st_terms_add(st_terms_t *t);
-
-static inline void st_terms_put(st_terms_t *t, int32_t factor, int32_t at) {
-    if (!factor)
-        return;
-    t->terms[t->count++] = (st_term_t){factor, at};
-    if (t->count == ST_TERMS)
-        st_terms_add(t);
-}
 
 #endif

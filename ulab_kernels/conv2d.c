@@ -119,25 +119,46 @@ static int32_t column_change(const st_conv_geometry_t *g, const st_conv_params_t
     return sum;
 }
 
+// Gathers dy * w_scale of n output channels, whose weights are `step` apart; their sum.
+ST_HOT static int32_t put_channels(st_terms_t *terms, const int16_t *dy, const uint16_t *scale_q15,
+                                   int32_t at, const int32_t span[2]) {
+    const int32_t step = span[0];
+    st_term_t *to = terms->terms, *const end = to + ST_TERMS;
+    int32_t sum = 0;
+    for (int32_t n = span[1]; n > 0; n--, at += step) {
+        const int32_t scale = *scale_q15++;
+        int32_t d = *dy++;
+        if (!d) // about half of them behind a ReLU
+            continue;
+        d = (d * scale + (1 << 14)) >> 15;
+        sum += d;
+        to->factor = d;
+        to->at = at;
+        if (++to == end) {
+            terms->count = ST_TERMS;
+            st_terms_add(terms);
+            to = terms->terms;
+        }
+    }
+    terms->count = (int32_t)(to - terms->terms);
+    return sum;
+}
+
 // row[in_c] += sum over out channels of dy * w_scale * w, for one output position and tap. The
 // tap's weights of output channel oc start at tap_weights + oc * filter_size.
 static void add_tap(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
                     const int8_t *tap_weights, int32_t *row) {
     const int32_t channels = st_group_inputs(g), outputs = st_group_outputs(g);
     const int32_t filter_size = g->kernel_h * g->kernel_w * channels;
+    const int32_t span[2] = {filter_size, outputs};
     st_terms_t terms; // no initialiser: it would clear the terms, too
     terms.values = tap_weights;
     terms.n = channels;
-    terms.count = 0;
-    int32_t oc = 0, at = 0;
-    for (int32_t *end = row + g->in_c; row < end; row += channels) {
-        int32_t sum = 0;
+    int32_t oc = 0;
+    for (int32_t *end = row + g->in_c; row < end; row += channels, oc += outputs) {
         terms.row = row;
-        for (int32_t last = oc + outputs; oc < last; oc++, at += filter_size) {
-            const int32_t d = (dy[oc] * (int32_t)p->scale_q15[oc] + (1 << 14)) >> 15;
-            sum += d;
-            st_terms_put(&terms, d, at);
-        }
+        const int32_t sum =
+            put_channels(&terms, dy + oc, p->scale_q15 + oc, oc * filter_size, span);
         st_terms_add(&terms);
         for (int32_t ic = 0; g->w_zero && ic < channels; ic++)
             row[ic] -= sum * g->w_zero;
@@ -200,13 +221,23 @@ ST_HOT static int32_t add_products(const int16_t *dy, int32_t dy_step, const int
 // Gathers the terms of a row of positions; returns the sum of their factors.
 ST_HOT static int32_t put_row(st_terms_t *terms, const int16_t *dy, int32_t dy_step, int32_t at,
                               const int32_t span[2]) {
-    int32_t sum = 0, step = span[0];
+    const int32_t step = span[0];
+    st_term_t *to = terms->terms + terms->count, *const end = terms->terms + ST_TERMS;
+    int32_t sum = 0;
     for (int32_t n = span[1]; n > 0; n--, dy += dy_step, at += step) {
-        if (*dy) {
-            sum += *dy;
-            st_terms_put(terms, *dy, at);
+        const int32_t d = *dy;
+        if (!d)
+            continue;
+        sum += d;
+        to->factor = d;
+        to->at = at;
+        if (++to == end) {
+            terms->count = ST_TERMS;
+            st_terms_add(terms);
+            to = terms->terms;
         }
     }
+    terms->count = (int32_t)(to - terms->terms);
     return sum;
 }
 
