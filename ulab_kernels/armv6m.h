@@ -17,4 +17,25 @@
     .type name, % function;                                                                        \
     name:
 
+// clang-format off
+// All registers that a function must leave as they were. 9 words of the stack.
+.macro save_all
+    push    {r4-r7, lr}
+    mov     r4, r8
+    mov     r5, r9
+    mov     r6, r10
+    mov     r7, r11
+    push    {r4-r7}
+.endm
+
+// And back to the caller.
+.macro restore_all_and_return
+    pop     {r4-r7}
+    mov     r8, r4
+    mov     r9, r5
+    mov     r10, r6
+    mov     r11, r7
+    pop     {r4-r7, pc}
+.endm
+
 #endif

@@ -11,12 +11,7 @@
 // r0: terms, an even number; r1: end of them, r2: values, r3: row. Then r2: factor, r3: where the row is and
 // scratch, r4, r5: eight values; sums in r1, r6, r7, r8-r11, lr; r12: values. Stack: 0 end, 4 row.
 .macro begin
-    push    {r4-r7, lr}
-    mov     r4, r8
-    mov     r5, r9
-    mov     r6, r10
-    mov     r7, r11
-    push    {r4-r7}
+    save_all
     sub     sp, #8
     str     r1, [sp, #0]
     str     r3, [sp, #4]
@@ -44,12 +39,7 @@
     mov     r0, lr
     stmia   r3!, {r0, r1, r6, r7}
     add     sp, #8
-    pop     {r4-r7}
-    mov     r8, r4
-    mov     r9, r5
-    mov     r10, r6
-    mov     r11, r7
-    pop     {r4-r7, pc}
+    restore_all_and_return
 .endm
 
 .macro add_product sum, value

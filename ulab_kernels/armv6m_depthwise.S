@@ -94,12 +94,7 @@
 .endm
 
 .macro begin
-    push    {r4-r7, lr}
-    mov     r4, r8
-    mov     r5, r9
-    mov     r6, r10
-    mov     r7, r11
-    push    {r4-r7}
+    save_all
     sub     sp, #STACK
     str     r0, [sp, #AT_JOB]
     ldr     r1, [r0, #ROWS]
@@ -143,12 +138,7 @@
     str     r4, [sp, #AT_ROWS_LEFT]
     bne     \again
     add     sp, #STACK
-    pop     {r4-r7}
-    mov     r8, r4
-    mov     r9, r5
-    mov     r10, r6
-    mov     r11, r7
-    pop     {r4-r7, pc}
+    restore_all_and_return
 .endm
 
 // Stride 1. r5: sum of the output on the left, r6: of the own one.

@@ -11,12 +11,7 @@
 // r12: bytes to these channels' gradients, lr: to their weights.
 // On the stack: 0 end of the taps, 4 taps, 8 row, 12 bytes to the end of the weights.
 ST_FUNCTION(st_sum_taps)
-    push    {r4-r7, lr}
-    mov     r4, r8
-    mov     r5, r9
-    mov     r6, r10
-    mov     r7, r11
-    push    {r4-r7}
+    save_all
     ldmia   r0!, {r3-r6}
     push    {r3-r6}
     movs    r3, #0
@@ -71,11 +66,6 @@ ST_FUNCTION(st_sum_taps)
     cmp     r3, r4
     bne     1b
     add     sp, #16
-    pop     {r4-r7}
-    mov     r8, r4
-    mov     r9, r5
-    mov     r10, r6
-    mov     r11, r7
-    pop     {r4-r7, pc}
+    restore_all_and_return
 
 #endif

@@ -57,12 +57,7 @@
 // to. r4: inputs; r8-r12, lr: sums. Stack: 0 bytes of a row, 4 from behind the last row's word to
 // the first one's next, 8 end of the inputs, 12 sums.
 .macro six_rows in_order
-    push    {r4-r7, lr}
-    mov     r4, r8
-    mov     r5, r9
-    mov     r6, r10
-    mov     r7, r11
-    push    {r4-r7}
+    save_all
     sub     sp, #16
     movs    r4, r0
     movs    r6, r1
@@ -103,12 +98,7 @@
     mov     r0, lr
     str     r0, [r3]
     add     sp, #16
-    pop     {r4-r7}
-    mov     r8, r4
-    mov     r9, r5
-    mov     r10, r6
-    mov     r11, r7
-    pop     {r4-r7, pc}
+    restore_all_and_return
 .endm
 
 ST_FUNCTION(st_six_rows)

@@ -60,12 +60,7 @@
 // r0: x, r1: group, r2: sums, r3: {end of the group, positions, inputs}.
 // On the stack: 0 group, 4 its end, 8 sums, 12 positions left, 16 inputs.
 .macro run n
-    push    {r4-r7, lr}
-    mov     r4, r8
-    mov     r5, r9
-    mov     r6, r10
-    mov     r7, r11
-    push    {r4-r7}
+    save_all
     sub     sp, #20
     str     r1, [sp, #0]
     str     r2, [sp, #8]
@@ -107,12 +102,7 @@
     b       1b
 4:
     add     sp, #20
-    pop     {r4-r7}
-    mov     r8, r4
-    mov     r9, r5
-    mov     r10, r6
-    mov     r11, r7
-    pop     {r4-r7, pc}
+    restore_all_and_return
 .endm
 
 ST_FUNCTION(st_lanes_run_1)

@@ -22,12 +22,7 @@
 // r0: sums, r1: y, r2: bias, r3: the output, r4: multiplier, r5: drop, r6: bound, r7: scratch;
 // r8: rounding, r9: doubt, r10: end of y, r11: lo, r12: hi, lr: step of y.
 .macro begin
-    push    {r4-r7, lr}
-    mov     r4, r8
-    mov     r5, r9
-    mov     r6, r10
-    mov     r7, r11
-    push    {r4-r7}
+    save_all
     push    {r0, r1}
     ldmia   r1!, {r4-r6}
     ldmia   r1!, {r2, r3}
