@@ -30,8 +30,9 @@ DAMAGED_IMAGES = 200
 WRAP = ("-fwrapv", "-fno-sanitize=signed-integer-overflow")
 
 
-# Both versions of the kernels; the portable ones alone where the processor has no others.
-VERSIONS = {"portable": (), "simd": ("-DST_SIMD",)}
+# The versions of the kernels: portable, the twin's fast ones where the processor has them, and what
+# stands in C beside the assembly for Cortex-M0+.
+VERSIONS = {"portable": (), "simd": ("-DST_SIMD",), "lanes": ("-DST_LANES=1",)}
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
