@@ -7,7 +7,7 @@ from setuptools import Extension, setup
 
 kernels = sorted(glob.glob("ulab_kernels/*.c"))
 CFLAGS = os.environ.get("SPARSETUNE_CFLAGS", "-O3 -fwrapv -std=c99 -Wall")
-sources = [path for path in kernels if not path.endswith("bind_micropython.c")]
+sources = [path for path in kernels if not path.endswith(("bind_micropython.c", "bind_core1.c"))]
 
 setup(
     packages=["sparsetune", "sparsetune.operators", "sparsetune_device", "sparsetune_tools"],

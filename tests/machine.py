@@ -72,9 +72,10 @@ class Machine:
         at, size = self.image.input_at, self.image.input_bytes
         self.arena[at : at + size] = np.ascontiguousarray(x, np.int8).tobytes()
 
-    def run(self, begin: int, end: int, training: bool = True) -> None:
+    def run(self, begin: int, end: int, training: bool = True, cores: int = 0) -> None:
+        """cores: as in ulab_kernels/cores.h."""
         buffers = (self.image.data, self.state, self.arena, self.cold, self.store)
-        kernels.run(*buffers, begin, end, int(training))
+        kernels.run(*buffers, begin, end, training + 2 * cores)
 
     def infer(self, x: Array) -> Array:
         """int8 output, flat."""

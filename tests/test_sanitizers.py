@@ -280,6 +280,8 @@ DIVISIONS = {
     "tiling",  # once a call
     "depthwise3x3_s8",  # once a call
     "weight_count",  # once a call
+    "cut_of",  # once an operator, where it is split
+    "windows_part",  # once a part
     "st_outputs_of",  # once a position
     "append_number",  # error text
 }

@@ -5,6 +5,7 @@
 
 #include "columns.h"
 #include "conv_geometry.h"
+#include "cores.h"
 #include "error_tensor.h"
 #include "fixedpoint.h"
 #include "update.h"
@@ -19,6 +20,7 @@ typedef struct {
     const st_requant_t *requant;
     const uint16_t *scale_q15;
     const st_columns_t *columns; // NULL, or where trained channels lie (one group only)
+    st_cores_t cores;            // of the kernels that take scratch
 } st_conv_params_t;
 
 // Memory within a step, for a kernel of one operator.

@@ -6,6 +6,8 @@
 #include "requantize.h"
 
 #define MOST_POSITIONS 32
+#define FEW_WINDOWS 4
+#define WINDOWS 256 // words of gathered windows that channels leave room for
 
 // How the work is cut. k: inputs of a window, padded to 4. channels: packed at a time. positions:
 // windows gathered at a time.
@@ -18,14 +20,20 @@ int64_t conv2d_lanes_scratch(const st_conv_geometry_t *g) {
     return k + 2 + k / 4; // a pair of channels, a window
 }
 
-static st_tiling_t tiling(const st_conv_geometry_t *g, int32_t words) {
+// sets: of windows, one for each part that gathers some.
+static st_tiling_t tiling(const st_conv_geometry_t *g, int32_t words, int32_t sets) {
     st_tiling_t t = {.k_used = g->kernel_h * g->kernel_w * g->in_c};
     t.k = (t.k_used + 3) / 4 * 4;
-    const int32_t fitting = (words - t.k / 4) / (t.k + 2) * 2;
+    const int32_t window = t.k / 4, pair = t.k + 2;
+    int32_t kept = sets * window; // words for them, at least if all channels fit beside
+    const int all_fit = words - st_lanes_words(g->out_c, t.k) >= FEW_WINDOWS * kept;
+    if (!all_fit && words - WINDOWS * sets >= ST_LANES_MOST / 2 * pair)
+        kept *= st_clamp(WINDOWS / window, 1, MOST_POSITIONS);
+    const int32_t fitting = (words - kept) / pair * 2;
     t.channels = fitting > ST_LANES_MOST ? fitting / ST_LANES_MOST * ST_LANES_MOST : fitting;
     t.channels = st_min(g->out_c, t.channels);
     words -= st_lanes_words(t.channels, t.k);
-    t.positions = st_min(MOST_POSITIONS, words / (t.k / 4));
+    t.positions = st_min(MOST_POSITIONS, words / (sets * window));
     return t;
 }
 
@@ -39,6 +47,7 @@ typedef struct {
     int32_t *packed;
     int8_t *columns;
     int32_t first, end;
+    int in_place; // windows lie in x as they are
 } st_work_t;
 
 static void pack(const st_work_t *w) {
@@ -101,14 +110,17 @@ static void gather(const st_conv_geometry_t *g, const int8_t *x, st_taps_t ty, i
     }
 }
 
-static void run_row_of_windows(const st_work_t *w, int32_t oy) {
+// Outputs [ox.begin, ox.end) of a row. columns: where their windows are gathered. Inlined, it would
+// run short of registers.
+__attribute__((noinline)) static void run_row_of_windows(const st_work_t *w, int32_t oy,
+                                                         st_range_t ox, int8_t *columns) {
     const st_conv_geometry_t *g = w->g;
     const st_taps_t ty = st_taps_h(g, oy);
-    for (int32_t ox = 0; ox < g->out_w; ox += w->t.positions) {
-        const int32_t n = st_min(w->t.positions, g->out_w - ox);
+    for (int32_t at = ox.begin; at < ox.end; at += w->t.positions) {
+        const int32_t n = st_min(w->t.positions, ox.end - at);
         for (int32_t i = 0; i < n; i++)
-            gather(g, w->x, ty, ox + i, w->columns + i * w->t.k);
-        run_batch(w, w->columns, n, w->y + (oy * g->out_w + ox) * g->out_c);
+            gather(g, w->x, ty, at + i, columns + i * w->t.k);
+        run_batch(w, columns, n, w->y + (oy * g->out_w + at) * g->out_c);
     }
 }
 
@@ -128,18 +140,59 @@ static void run_in_place(const st_work_t *w) {
         run_batch(w, x + at * g->in_c, st_min(MOST_POSITIONS, all - at), w->y + at * g->out_c);
 }
 
+/// In two parts (cores.h): weights are packed once, and windows gathered once ///
+
+// Channels are packed, and run where no windows are to be gathered.
+static void run_channels(const st_work_t *w) {
+    pack(w);
+    if (w->in_place)
+        run_in_place(w);
+}
+
+static void channels_part(const void *job, st_part_t part) {
+    const st_work_t *w = (const st_work_t *)job;
+    if (part.end - part.begin == w->end - w->first) {
+        run_channels(w);
+        return;
+    }
+    st_work_t some = *w;
+    some.packed += st_lanes_words(part.begin, w->t.k);
+    some.first += part.begin;
+    some.end = w->first + part.end;
+    run_channels(&some);
+}
+
+// Some of the positions, with all packed channels.
+static void windows_part(const void *job, st_part_t part) {
+    const st_work_t *w = (const st_work_t *)job;
+    const int32_t out_w = w->g->out_w;
+    int32_t oy = part.begin ? part.begin / out_w : 0;
+    st_range_t ox = {part.begin - oy * out_w, out_w};
+    int8_t *columns = w->columns + part.number * w->t.positions * w->t.k;
+    for (; oy * out_w < part.end; oy++, ox.begin = 0) {
+        ox.end = st_min(out_w, part.end - oy * out_w);
+        run_row_of_windows(w, oy, ox, columns);
+    }
+}
+
 void conv2d_lanes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
                      st_scratch_t scratch, int8_t *y) {
-    st_work_t w = {.g = g, .p = p, .t = tiling(g, scratch.words), .x = x, .y = y};
+    st_work_t w = {.g = g, .p = p, .t = tiling(g, scratch.words, 1), .x = x, .y = y};
+    st_cores_t cores = p->cores;
     w.packed = scratch.data;
+    w.in_place = is_in_place(g, x);
+    if (cores != ST_ONE_CORE && !w.in_place) {
+        if (scratch.words < w.t.k + 2 + 2 * w.t.k / 4) // one pair of channels, two windows
+            cores = ST_ONE_CORE;
+        else
+            w.t = tiling(g, scratch.words, 2);
+    }
     w.columns = (int8_t *)(scratch.data + st_lanes_words(w.t.channels, w.t.k));
     for (; w.first < g->out_c; w.first = w.end) {
         w.end = st_min(g->out_c, w.first + w.t.channels);
-        pack(&w);
-        if (is_in_place(g, x))
-            run_in_place(&w);
-        else
-            for (int32_t oy = 0; oy < g->out_h; oy++)
-                run_row_of_windows(&w, oy);
+        st_split(cores, channels_part, &w,
+                 (st_units_t){w.end - w.first, w.in_place ? 2 : ST_LANES_MOST});
+        if (!w.in_place)
+            st_split(cores, windows_part, &w, (st_units_t){g->out_h * g->out_w, 1});
     }
 }

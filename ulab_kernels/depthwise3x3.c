@@ -161,13 +161,21 @@ static void run_channel(const st_conv_geometry_t *g, const st_conv_params_t *p, 
     st_requantize_row(row);
 }
 
-void depthwise3x3_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
-                     st_scratch_t scratch, int8_t *y) {
+typedef struct {
+    const st_conv_geometry_t *g;
+    const st_conv_params_t *p;
+    const int8_t *x, *zeros;
+    int32_t *sums; // of each part some
+    int32_t most;  // rows of outputs at a time
+    int8_t *y;
+} st_depthwise_work_t;
+
+// Channels [part.begin, part.end).
+static void channels_part(const void *work, st_part_t part) {
+    const st_depthwise_work_t *w = (const st_depthwise_work_t *)work;
+    const st_conv_geometry_t *g = w->g;
     st_three_rows_t rows[MOST_ROWS];
-    int8_t *zeros = (int8_t *)scratch.data;
-    int32_t *sums = scratch.data + zeros_words(g);
-    const int32_t most = st_min(MOST_ROWS, (scratch.words - (int32_t)zeros_words(g)) / g->out_w);
-    st_fill_bytes(zeros, g->x_zero, g->in_w * g->in_c);
+    int32_t *sums = w->sums + part.number * w->most * g->out_w;
     const int32_t last_is_real = g->stride_w == 2 && g->in_w == 2 * g->out_w - g->pad_w + 1;
     st_depthwise_job_t job = {.rows = rows,
                               .step = g->in_c,
@@ -178,13 +186,24 @@ void depthwise3x3_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, con
                               .span = (intptr_t)g->in_w * g->in_c};
     st_requantize_t row = {
         .sums = sums, .y_step = g->out_c, .zero = g->y_zero, .lo = g->act_min, .hi = g->act_max};
-    for (int32_t oy = 0; oy < g->out_h; oy += most) {
-        job.n_rows = st_min(most, g->out_h - oy);
-        find_rows(g, x, zeros, oy, job.n_rows, rows);
+    for (int32_t oy = 0; oy < g->out_h; oy += w->most) {
+        job.n_rows = st_min(w->most, g->out_h - oy);
+        find_rows(g, w->x, w->zeros, oy, job.n_rows, rows);
         row.count = job.n_rows * g->out_w;
-        for (int32_t c = 0; c < g->out_c; c++) {
-            row.y = y + oy * g->out_w * g->out_c + c;
-            run_channel(g, p, c, &job, &row);
+        for (int32_t c = part.begin; c < part.end; c++) {
+            row.y = w->y + oy * g->out_w * g->out_c + c;
+            run_channel(g, w->p, c, &job, &row);
         }
     }
+}
+
+void depthwise3x3_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
+                     st_scratch_t scratch, int8_t *y) {
+    int8_t *zeros = (int8_t *)scratch.data;
+    const int32_t words = scratch.words - (int32_t)zeros_words(g);
+    const st_cores_t cores = words >= 2 * g->out_w ? p->cores : ST_ONE_CORE;
+    st_depthwise_work_t w = {g, p, x, zeros, scratch.data + zeros_words(g), 0, y};
+    w.most = st_min(MOST_ROWS, words / (cores == ST_ONE_CORE ? g->out_w : 2 * g->out_w));
+    st_fill_bytes(zeros, g->x_zero, g->in_w * g->in_c);
+    st_split(cores, channels_part, &w, (st_units_t){g->out_c, 2});
 }

@@ -90,12 +90,26 @@ static void six_outputs(const st_conv_geometry_t *g, const st_conv_params_t *p, 
     put_outputs(g, p->requant + oc, sums, n, y + oc);
 }
 
+// Of one row of inputs.
+typedef struct {
+    const st_conv_geometry_t *g;
+    const st_conv_params_t *p;
+    st_sixes_t sixes;
+    int8_t *y;
+} st_row_of_outputs_t;
+
+static void outputs_part(const void *job, st_part_t part) {
+    const st_row_of_outputs_t *row = (const st_row_of_outputs_t *)job;
+    for (int32_t oc = part.begin; oc < part.end; oc += ST_SIXES)
+        six_outputs(row->g, row->p, row->sixes, oc, row->y);
+}
+
 void fully_connected_sixes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
                               const int8_t *x, st_sixes_t sixes, int8_t *y) {
     for (int32_t row = 0; row < g->out_w; row++, x += g->in_c, y += g->out_c) {
+        const st_row_of_outputs_t outputs = {g, p, sixes, y};
         for (int32_t i = 0; i < g->in_c; i++)
             sixes.x_wide[i] = x[i] - g->x_zero;
-        for (int32_t oc = 0; oc < g->out_c; oc += ST_SIXES)
-            six_outputs(g, p, sixes, oc, y);
+        st_split(p->cores, outputs_part, &outputs, (st_units_t){g->out_c, ST_SIXES});
     }
 }

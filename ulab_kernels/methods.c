@@ -26,7 +26,8 @@ void st_method_run(const st_arg_t *arg, st_result_t *result) {
     for (int i = 0; i < ST_BUFFERS; i++)
         machine.buffer[i] = (st_buffer_t){arg[i].data, arg[i].size};
     arg += ST_BUFFERS;
-    machine.training = arg[2].value != 0;
+    machine.training = arg[2].value & 1;
+    machine.cores = (st_cores_t)(arg[2].value >> 1 & 3);
     int32_t at;
     st_status_t status =
         st_program_run(&machine, (int32_t)arg[0].value, (int32_t)arg[1].value, &at);

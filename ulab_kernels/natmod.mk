@@ -4,7 +4,7 @@ KERNELS := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 VPATH = $(KERNELS)
 # mpy_ld.py takes no object without symbols, which another processor's assembly would be.
 ASSEMBLY = $(if $(filter armv6m,$(ARCH)),$(KERNELS)*.S)
-SRC = $(filter-out bind_cpython.c simd_%,$(notdir $(wildcard $(KERNELS)*.c $(ASSEMBLY)))) methods.def.h
+SRC = $(filter-out bind_cpython.c bind_core1.c simd_%,$(notdir $(wildcard $(KERNELS)*.c $(ASSEMBLY)))) methods.def.h
 LINK_RUNTIME = 1
 # A native module has no place for tables of addresses, which switches may turn into.
 CFLAGS_EXTRA += -O2 -fwrapv -I$(KERNELS) -fno-jump-tables -fno-tree-switch-conversion

@@ -11,6 +11,7 @@
 typedef struct {
     const st_machine_t *machine;
     st_status_t status; // of the first operand that was refused
+    st_cores_t cores;   // how work is split now
 } st_context_t;
 
 // Bytes of an array of n elements; impossible counts become a size that no buffer has.

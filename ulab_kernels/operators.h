@@ -289,6 +289,7 @@ typedef struct {
     uint8_t *winner; // of MAX_POOL
     int8_t *y;
     st_scratch_t scratch;
+    st_cores_t cores;
     int in_order;        // FLAG_IN_ORDER
     const int8_t *table; // of a LOOKUP in place behind it, in strips
 } st_window_op_t;
@@ -302,7 +303,8 @@ typedef struct {
 st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows);
 st_window_op_t st_bind_pool(st_context_t *c, const st_op_pool_t *op, st_rows_t rows);
 st_window_op_t st_bind_max_pool(st_context_t *c, const st_op_max_pool_t *op, st_rows_t rows);
-void st_run_window(const st_window_op_t *op);
+void st_run_window(const st_window_op_t *op);       // as it says, on one core or two
+void st_run_whole_window(const st_window_op_t *op); // on this core, with all of the scratch
 
 void st_run_strip(st_context_t *c, const st_op_strip_t *op, int32_t index);
 void st_run_conv(st_context_t *c, const st_op_conv_t *op);

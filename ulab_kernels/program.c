@@ -94,22 +94,28 @@ const st_op_head_t *st_operator_at(st_context_t *c, int32_t index) {
     return op;
 }
 
+static void run_all(st_context_t *c, int32_t end, int32_t *at) {
+    for (; *at < end; ++*at) {
+        const st_op_head_t *op = st_operator_at(c, *at);
+        if (c->status == ST_OK && !is_skipped(c->machine, op))
+            run_one(c, op, *at);
+        if (c->status)
+            return;
+    }
+}
+
 st_status_t st_program_run(const st_machine_t *m, int32_t begin, int32_t end, int32_t *at) {
-    st_context_t c = {m, check_buffers(m)};
+    st_context_t c = {m, check_buffers(m), ST_ONE_CORE};
     *at = begin;
     if (c.status)
         return c.status;
     const uint32_t *word = (const uint32_t *)m->buffer[ST_IN_IMAGE].data;
     if (begin < 0 || end < begin || (uint32_t)end > word[WORD_OP_COUNT])
         return ST_BAD_OPERATOR;
-    for (; *at < end; ++*at) {
-        const st_op_head_t *op = st_operator_at(&c, *at);
-        if (c.status == ST_OK && !is_skipped(m, op))
-            run_one(&c, op, *at);
-        if (c.status)
-            return c.status;
-    }
-    return ST_OK;
+    c.cores = st_cores_begin(m->cores);
+    run_all(&c, end, at);
+    st_cores_end(c.cores);
+    return c.status;
 }
 
 const char *st_status_text(st_status_t status) {

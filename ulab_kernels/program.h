@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "cores.h"
 
 #define ST_IMAGE_MAGIC 0x4d495453u // "STIM"
 #define ST_IMAGE_VERSION 3u
@@ -35,6 +36,7 @@ typedef struct {
 typedef struct {
     st_buffer_t buffer[ST_BUFFERS];
     int training; // 0: operators that only training needs are passed over
+    st_cores_t cores;
 } st_machine_t;
 
 // The first words of the state buffer: what Python and C tell each other in a step.

@@ -68,7 +68,7 @@ static st_scratch_t place_scratch(st_context_t *c, const st_op_conv_t *op,
 }
 
 st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows) {
-    st_window_op_t w = {.opcode = op->head.opcode};
+    st_window_op_t w = {.opcode = op->head.opcode, .cores = c->cores};
     const st_conv_geometry_t *g = st_geometry(c, op->geometry);
     if (!shape_ok(c, g, &op->head))
         return w;
@@ -77,6 +77,7 @@ st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t r
     w.p.bias = PLACE(int32_t, op->bias, g->out_c);
     w.p.requant = st_requant_table(c, op->requant, g->out_c);
     w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
+    w.p.cores = c->cores;
     w.scratch = place_scratch(c, op, g);
     w.in_order = op->head.flags & FLAG_IN_ORDER;
     if (w.in_order && op->head.opcode != OP_FULLY_CONNECTED)

@@ -4,7 +4,7 @@
 #include "max_pool.h"
 
 st_window_op_t st_bind_pool(st_context_t *c, const st_op_pool_t *op, st_rows_t rows) {
-    st_window_op_t w = {.opcode = op->head.opcode};
+    st_window_op_t w = {.opcode = op->head.opcode, .cores = c->cores};
     const st_conv_geometry_t *g = st_pool_geometry(c, op->geometry);
     if (!g)
         return w;
@@ -47,7 +47,7 @@ static const st_conv_geometry_t *max_pool_geometry(st_context_t *c, st_ref_t ref
 }
 
 st_window_op_t st_bind_max_pool(st_context_t *c, const st_op_max_pool_t *op, st_rows_t rows) {
-    st_window_op_t w = {.opcode = op->head.opcode};
+    st_window_op_t w = {.opcode = op->head.opcode, .cores = c->cores};
     const st_conv_geometry_t *g = max_pool_geometry(c, op->geometry);
     if (!g)
         return w;

@@ -17,7 +17,7 @@
 
 #define MAX_STAGES 8
 
-void st_run_window(const st_window_op_t *op) {
+void st_run_whole_window(const st_window_op_t *op) {
     const st_sixes_t sixes = {op->in_order, op->scratch.data};
     switch (op->opcode) {
     case OP_AVG_POOL:

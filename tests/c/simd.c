@@ -153,7 +153,7 @@ static st_conv_params_t random_params(const st_conv_geometry_t *g, int32_t filte
         requant[oc] = random_requant(most);
         scale[oc] = (uint16_t)(one_in(4) ? 1 << 15 : within(1, 1 << 15));
     }
-    return (st_conv_params_t){random_bytes(filter_size), bias, requant, scale, NULL};
+    return (st_conv_params_t){random_bytes(filter_size), bias, requant, scale, NULL, ST_ONE_CORE};
 }
 
 /// Forward ///

@@ -29,12 +29,14 @@ CODE, DATA, DATA_END = 0x101E0000, 0x20000000, 0x20040000
 BUFFERS = 5
 START = """
 #include "program.h"
-// args: {buffer address, size} five times, training, begin, end; result: status | operator << 8.
+// args: {buffer address, size} five times, how (methods.def.h), begin, end; result: status |
+// operator << 8.
 int32_t bare_run(const uint32_t *arg) {
     st_machine_t m;
     for (int i = 0; i < ST_BUFFERS; i++)
         m.buffer[i] = (st_buffer_t){(uint8_t *)arg[2 * i], arg[2 * i + 1]};
-    m.training = (int)arg[10];
+    m.training = (int)arg[10] & 1;
+    m.cores = (st_cores_t)(arg[10] >> 1);
     int32_t at;
     int32_t status = st_program_run(&m, (int32_t)arg[11], (int32_t)arg[12], &at);
     return status | at << 8;
@@ -47,20 +49,60 @@ def build(folder: Path = FOLDER, flags: Sequence[str] = ()) -> Path:
     """The kernels as an ELF whose code lies in flash; its path."""
     require("arm-none-eabi-gcc")
     names = ("bind_", "natmod_", "simd_")
-    sources = [path for pattern in ("*.c", "*.S") for path in sorted(KERNELS.glob(pattern))
-               if not path.name.startswith(names)]
+    sources = [
+        path
+        for pattern in ("*.c", "*.S")
+        for path in sorted(KERNELS.glob(pattern))
+        if not path.name.startswith(names)
+    ]
     with locked(folder):
         elf, start = folder / "kernels.elf", folder / "start.c"
         start.write_text(START)
-        run("building the kernels alone",
-            ["arm-none-eabi-gcc", *FLAGS, *flags, f"-I{KERNELS}", start, *sources,
-             "-nostartfiles", "-Wl,-e,bare_run", f"-Wl,-Ttext={CODE:#x}",
-             "-Wl,--section-start=.time_critical=0x20000000", "-specs=nosys.specs",
-             "-o", elf], folder / "build.log")
-        run("", ["arm-none-eabi-objcopy", "-O", "binary", "-R", ".time_critical", elf,
-                 folder / "flash.bin"], folder / "build.log")
-        run("", ["arm-none-eabi-objcopy", "-O", "binary", "-j", ".time_critical", elf,
-                 folder / "ram.bin"], folder / "build.log")
+        run(
+            "building the kernels alone",
+            [
+                "arm-none-eabi-gcc",
+                *FLAGS,
+                *flags,
+                f"-I{KERNELS}",
+                start,
+                *sources,
+                "-nostartfiles",
+                "-Wl,-e,bare_run",
+                f"-Wl,-Ttext={CODE:#x}",
+                "-Wl,--section-start=.time_critical=0x20000000",
+                "-specs=nosys.specs",
+                "-o",
+                elf,
+            ],
+            folder / "build.log",
+        )
+        run(
+            "",
+            [
+                "arm-none-eabi-objcopy",
+                "-O",
+                "binary",
+                "-R",
+                ".time_critical",
+                elf,
+                folder / "flash.bin",
+            ],
+            folder / "build.log",
+        )
+        run(
+            "",
+            [
+                "arm-none-eabi-objcopy",
+                "-O",
+                "binary",
+                "-j",
+                ".time_critical",
+                elf,
+                folder / "ram.bin",
+            ],
+            folder / "build.log",
+        )
     return elf
 
 
@@ -87,8 +129,9 @@ class BareCore:
         ensure_packages()
         command = [node_command(), str(SOURCES / "bare_call.mjs"), str(ensure_bootrom())]
         command += ["--count"] if count else []
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.symbols = symbols(elf)
         self.write(CODE, elf.with_name("flash.bin").read_bytes())
         ram = elf.with_name("ram.bin").read_bytes()
@@ -99,8 +142,12 @@ class BareCore:
     def __enter__(self) -> BareCore:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.process.kill()
         self.process.wait()
 
@@ -159,10 +206,10 @@ class BareMachine:
     def dump(self, buffer: int) -> bytes:
         return self.core.read(self.places[buffer], self.sizes[buffer])
 
-    def run(self, begin: int, end: int, training: bool = True) -> Called:
-        """Runs operators [begin, end)."""
+    def run(self, begin: int, end: int, training: bool = True, cores: int = 0) -> Called:
+        """Runs operators [begin, end). cores: as in ulab_kernels/cores.h."""
         words = [w for pair in zip(self.places, self.sizes, strict=True) for w in pair]
-        words += [int(training), begin, end]
+        words += [training + 2 * cores, begin, end]
         at = self.core.data
         self.core.write(at, b"".join(w.to_bytes(4, "little") for w in words))
         called = self.core.call("bare_run", at)

@@ -22,6 +22,7 @@ MOST_SUMS = 128
 SIXES = 6  # ulab_kernels/fully_connected.h
 MOST_POSITIONS = 32  # ulab_kernels/conv2d_lanes.c
 MOST_ROWS = 16  # ulab_kernels/depthwise3x3.c
+CORES = 2  # each wants windows and sums of its own (ulab_kernels/cores.h)
 FEWEST_POSITIONS = 4  # for fewer outputs of a channel its weights are not worth packing
 
 
@@ -123,11 +124,13 @@ class Conv2D(Weighted):
         x, w = graph.tensor(op.inputs[0]), graph.tensor(op.inputs[1])
         inputs = w.shape[3]
         if not inputs or x.shape[3] % inputs or channels % (x.shape[3] // inputs):
-            raise refuse(op, f"has {x.shape[3]} channels in, {channels} out, which its filters of "
-                             f"{inputs} cannot share")
+            raise refuse(
+                op,
+                f"has {x.shape[3]} channels in, {channels} out, which its filters of "
+                f"{inputs} cannot share",
+            )
         if w.shape[0] != channels:
             raise refuse(op, f"has wrong shapes ({x.shape}, {w.shape})")
-
 
     def scratch(self, graph: Graph, op: Operator, layer: Layer) -> Buffer | None:
         g = layer.geometry
@@ -151,7 +154,6 @@ class DepthwiseConv2D(Weighted):
     def sums(self, layer: Layer) -> tuple[int, int]:
         g = layer.geometry
         return g.kernel_h * g.kernel_w * (g.out_c // g.in_c), 2 * g.in_c
-
 
     def scratch(self, graph: Graph, op: Operator, layer: Layer) -> Buffer | None:
         g = layer.geometry
@@ -251,7 +253,7 @@ def lanes_scratch(name: str, g: Geometry) -> Buffer:
     return Buffer(
         name,
         4 * least * (k + 2) + bytes_of_windows,
-        wanted=4 * max(least, wanted) * (k + 2) + bytes_of_windows,
+        wanted=4 * max(least, wanted) * (k + 2) + CORES * bytes_of_windows,
     )
 
 
@@ -280,7 +282,7 @@ def scratch_3x3(name: str, g: Geometry) -> Buffer:
     """For ulab_kernels/depthwise3x3.c: a row of zero points, and the sums of some rows."""
     zeros = -(-g.in_w * g.in_c // 4)
     rows = max(1, min(MOST_ROWS, g.out_h, MOST_SUMS // g.out_w))
-    return Buffer(name, 4 * (zeros + rows * g.out_w))
+    return Buffer(name, 4 * (zeros + rows * g.out_w), wanted=4 * (zeros + CORES * rows * g.out_w))
 
 
 # Constants and state --------------------------------------------------------------------------

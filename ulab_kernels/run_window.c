@@ -1,0 +1,21 @@
+// Convolutions and poolings by their output rows in two parts, as strips run them. Kernels that
+// take scratch part their work themselves: they have something to share.
+#include "operators.h"
+
+static void rows_part(const void *job, st_part_t part) {
+    st_window_op_t w = *(const st_window_op_t *)job;
+    const int32_t at = part.begin * w.g.out_w * w.g.out_c;
+    w.g.out_h = part.end - part.begin;
+    w.g.pad_h -= part.begin * w.g.stride_h;
+    w.y += at;
+    if (w.winner)
+        w.winner += at;
+    st_run_whole_window(&w);
+}
+
+void st_run_window(const st_window_op_t *op) {
+    if (op->cores == ST_ONE_CORE || op->scratch.data)
+        st_run_whole_window(op);
+    else
+        st_split(op->cores, rows_part, op, (st_units_t){op->g.out_h, 1});
+}
