@@ -320,7 +320,7 @@ static void update_filter(const st_conv_geometry_t *g, const int16_t *dy, const 
 void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                    int32_t *row) {
     if (u->n_channels)
-        for (int32_t oc = 0; oc < g->out_c; oc++)
+        for (int32_t oc = u->made.begin; oc < u->made.end; oc++)
             update_filter(g, dy + oc, u, oc, row);
     st_update_biases(g->out_h * g->out_w, g->out_c, dy, u);
 }

@@ -204,6 +204,8 @@ static void update_tap(const st_conv_geometry_t *g, const int16_t *dy, const st_
     for (int32_t i = 0; i < u->n_channels; i++) {
         int32_t oc = u->channels[i] * multiplier;
         for (int32_t last = oc + multiplier; oc < last; oc++) {
+            if (oc < u->made.begin || oc >= u->made.end)
+                continue;
             const int32_t sum = correlate(g, dy + oc, u, t, i);
             if (sum)
                 st_update_weight(u, st_weight_step(u, oc), t->base + oc, sum);

@@ -107,6 +107,16 @@ void st_emit_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
         overwrite_row(e, at, sums, n);
 }
 
+int st_emit_join(st_emit_t *e, const st_emit_t *second, int start) {
+    if (e->shift != start)
+        return 0;
+    while (e->shift < second->shift)
+        halve_written(e);
+    e->written += second->written;
+    e->peak = st_max(e->peak, second->peak);
+    return 1;
+}
+
 void st_emit_end(const st_emit_t *e) {
     *e->state.exponent = (int16_t)(e->base_exponent + e->shift);
     int lower = e->shift > 0 && e->peak < e->limit >> 2;

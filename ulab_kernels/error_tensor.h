@@ -37,6 +37,12 @@ void st_emit_begin(st_emit_t *e, int base_exponent, int accumulate);
 // Writes sums[n] to data[at .. at + n).
 void st_emit_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n);
 
+// The same by two writers, if it does not accumulate: both start as copies of one that has begun,
+// the second one with its data where the first one's end. Joins what the second one wrote, which
+// started at that shift, to the first one's; returns 0 if that has a larger shift by now, so that
+// the second part must be written again, from there.
+int st_emit_join(st_emit_t *e, const st_emit_t *second, int start);
+
 // Stores the exponent and where the next step should start.
 void st_emit_end(const st_emit_t *e);
 

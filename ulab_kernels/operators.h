@@ -53,6 +53,7 @@ enum {
     FLAG_ACCUMULATE = 4,
     FLAG_IN_STRIP = 8,  // run by the STRIP in front of it, not in its own turn
     FLAG_IN_ORDER = 16, // FULLY_CONNECTED: weights in the order of its faster way
+    FLAG_TWO_ROWS = 32, // there is room for two scratch rows, one behind the other
 };
 typedef struct {
     uint8_t opcode, flags;
@@ -277,6 +278,25 @@ const st_requant_t *st_requant_table(st_context_t *c, st_ref_t ref, int32_t n);
 
 // Whether two places do not overlap: writing weights must not change the list that says where.
 int st_are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size);
+
+/// Gradients of convolutions (run_gradient.c) ///
+
+// row: scratch for a part, row_size elements, and behind it that of a second part unless cores is
+// ST_ONE_CORE. p: for the input's gradient.
+typedef struct {
+    const st_conv_geometry_t *g;
+    const st_conv_params_t *p;
+    const int16_t *dy;
+    int32_t *row, row_size;
+    int is_depthwise;
+    st_cores_t cores;
+} st_gradient_t;
+
+// One scratch row of n elements, or two where the operator says so.
+int32_t *st_place_rows(st_context_t *c, const st_op_head_t *head, st_ref_t row, int64_t n);
+
+void st_make_input_gradient(const st_gradient_t *job, st_emit_t *dx);
+void st_make_update(const st_gradient_t *job, const st_update_t *u);
 
 /// Forward ///
 

@@ -69,13 +69,16 @@ void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_gr
         .scale_q15 = PLACE(uint16_t, op->scale_q15, g->out_c),
         .columns = &cols,
     };
-    const int16_t *dy = PLACE(int16_t, op->dy, st_out_count(g));
-    int32_t *row = PLACE_ARENA(int32_t, op->out.row, g->in_c);
+    st_gradient_t job = {.g = g, .p = &p, .row_size = g->in_c};
+    job.dy = PLACE(int16_t, op->dy, st_out_count(g));
+    job.row = st_place_rows(c, &op->head, op->out.row, g->in_c);
+    job.cores = op->head.flags & FLAG_TWO_ROWS ? c->cores : ST_ONE_CORE;
+    (void)PLACE_ARENA(int32_t, op->out.row, 1);
     (void)PLACE_ARENA(int16_t, op->out.data, st_in_count(g));
     st_emit_t e = st_open_error(c, &op->out, &op->head, st_in_count(g));
     if (c->status)
         return;
-    ST_FAST(conv2d_grad_input)(g, &p, dy, row, &e);
+    st_make_input_gradient(&job, &e);
     st_emit_end(&e);
 }
 
@@ -108,16 +111,20 @@ void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
         .kept = PLACE(int8_t, op->kept, (int64_t)g->in_h * g->in_w * op->chosen),
         .columns = &cols,
         .weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, 2 * (int64_t)g->out_c),
+        .made = {0, g->out_c},
     };
     if (!st_is_nowhere(op->bias)) {
         u.bias = PLACE_OUT(int32_t, op->bias, g->out_c);
         u.bias_rate = (const st_rate_t *)PLACE(uint16_t, op->bias_rate, 2 * (int64_t)g->out_c);
     }
-    const int16_t *dy = PLACE(int16_t, op->dy, st_out_count(g));
-    int32_t *row = PLACE_ARENA(int32_t, op->row, op->chosen);
+    st_gradient_t job = {.g = g, .row_size = op->chosen};
+    job.dy = PLACE(int16_t, op->dy, st_out_count(g));
+    job.row = st_place_rows(c, &op->head, op->row, op->chosen);
+    job.cores = op->head.flags & FLAG_TWO_ROWS ? c->cores : ST_ONE_CORE;
+    (void)PLACE_ARENA(int32_t, op->row, 1);
     if (op->chosen < 1)
         c->status = ST_BAD_OPERATOR;
     check_chosen(c, op, &u, g);
     if (c->status == ST_OK)
-        ST_FAST(conv2d_update)(g, dy, &u, row);
+        st_make_update(&job, &u);
 }

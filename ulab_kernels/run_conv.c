@@ -100,16 +100,15 @@ void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
         .weights = PLACE(int8_t, op->weights, weight_count(g, &op->head)),
         .scale_q15 = PLACE(uint16_t, op->scale_q15, g->out_c),
     };
-    const int depthwise = is_depthwise(&op->head);
-    const int16_t *dy = PLACE(int16_t, op->dy, st_out_count(g));
-    int32_t *row = PLACE_OUT(int32_t, op->out.row, (int64_t)g->in_c * (1 + depthwise));
+    st_gradient_t job = {.g = g, .p = &p, .is_depthwise = is_depthwise(&op->head)};
+    job.dy = PLACE(int16_t, op->dy, st_out_count(g));
+    job.row_size = g->in_c * (1 + job.is_depthwise);
+    job.row = st_place_rows(c, &op->head, op->out.row, job.row_size);
+    job.cores = op->head.flags & FLAG_TWO_ROWS ? c->cores : ST_ONE_CORE;
     st_emit_t e = st_open_error(c, &op->out, &op->head, st_in_count(g));
     if (c->status)
         return;
-    if (depthwise)
-        ST_FAST(depthwise_conv2d_grad_input)(g, &p, dy, row, &e);
-    else
-        ST_FAST(conv2d_grad_input)(g, &p, dy, row, &e);
+    st_make_input_gradient(&job, &e);
     st_emit_end(&e);
 }
 
@@ -139,6 +138,15 @@ static void place_bias(st_context_t *c, const st_op_update_t *op, const st_conv_
     u->bias_rate = (const st_rate_t *)PLACE(uint16_t, op->bias_rate, 2 * (int64_t)g->out_c);
 }
 
+// The scratch row must lie in the arena, apart from what is learnt.
+static void place_rows(st_context_t *c, const st_op_update_t *op, st_gradient_t *job) {
+    job->row_size = op->chosen;
+    job->row = st_place_rows(c, &op->head, op->row, op->chosen);
+    (void)PLACE_ARENA(int32_t, op->row, 1);
+    if (!(op->head.flags & FLAG_TWO_ROWS || job->is_depthwise))
+        job->cores = ST_ONE_CORE;
+}
+
 void st_run_update(st_context_t *c, const st_op_update_t *op) {
     const st_conv_geometry_t *g = st_geometry(c, op->geometry);
     if (!shape_ok(c, g, &op->head))
@@ -148,17 +156,16 @@ void st_run_update(st_context_t *c, const st_op_update_t *op) {
         .learning_rate = {(uint16_t)control->rate_mantissa, (int16_t)control->rate_exponent},
         .error_exponent = st_error_exponent(c, op->dy_exponent_at),
         .seed = st_random(control->seed, (uint32_t)op->layer),
+        .made = {0, g->out_c},
     };
     if (op->chosen)
         place_weights(c, op, g, &u);
     if (!st_is_nowhere(op->bias))
         place_bias(c, op, g, &u);
-    const int16_t *dy = PLACE(int16_t, op->dy, st_out_count(g));
-    int32_t *row = op->chosen ? PLACE_ARENA(int32_t, op->row, op->chosen) : NULL;
-    if (c->status)
-        return;
-    if (is_depthwise(&op->head))
-        ST_FAST(depthwise_conv2d_update)(g, dy, &u, row);
-    else
-        ST_FAST(conv2d_update)(g, dy, &u, row);
+    st_gradient_t job = {.g = g, .is_depthwise = is_depthwise(&op->head), .cores = c->cores};
+    job.dy = PLACE(int16_t, op->dy, st_out_count(g));
+    if (op->chosen)
+        place_rows(c, op, &job);
+    if (c->status == ST_OK)
+        st_make_update(&job, &u);
 }

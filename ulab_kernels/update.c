@@ -122,7 +122,7 @@ void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {
 void st_update_biases(int32_t positions, int32_t out_c, const int16_t *dy, const st_update_t *u) {
     if (!u->bias)
         return;
-    for (int32_t oc = 0; oc < out_c; oc++) {
+    for (int32_t oc = u->made.begin; oc < u->made.end; oc++) {
         int32_t sum = 0;
         for (int32_t i = 0; i < positions; i++)
             sum += dy[i * out_c + oc];

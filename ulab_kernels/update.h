@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 #include "columns.h"
+#include "conv_geometry.h"
 
 // A positive real factor mantissa * 2^exponent; mantissa in [2^15, 2^16), or 0.
 typedef struct {
@@ -26,6 +27,7 @@ typedef struct {
     st_rate_t learning_rate;
     int32_t error_exponent; // of dy
     uint32_t seed;          // differs for every layer and step
+    st_range_t made;        // output channels whose weights and biases learn: all, or a part's
 } st_update_t;
 
 // A step factor ready for one output channel: step = sum * mantissa * 2^-shift.
@@ -49,7 +51,7 @@ void st_update_in_column(const st_update_t *u, st_step_t step, int32_t index, in
 // Subtracts sum * step from the bias of one output channel.
 void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum);
 
-// Subtracts the bias step of every output channel, where the bias is trained.
+// Subtracts the bias step of the output channels made, where the bias is trained.
 // dy: int16 [positions, out_c].
 void st_update_biases(int32_t positions, int32_t out_c, const int16_t *dy, const st_update_t *u);
 

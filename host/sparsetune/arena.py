@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from .packing import Span, pack
-from .program import Buffer, Code, Program
+from .program import Buffer, Code, Flag, Program
 
 ALIGN = 4
 # Operators whose second operand is read many times over, and how many times, as a guess.
@@ -91,6 +91,15 @@ def grow_scratch(program: Program) -> None:
         if more > 0:
             life.buffer.size += more
             live[life.first : life.last + 1] = [size + more for size in while_it_lives]
+    mark_two_rows(program)
+
+
+def mark_two_rows(program: Program) -> None:
+    """Says which operators got all of the rows that they wanted, one for each core."""
+    for i, op in enumerate(program.ops):
+        rows = [b for b in op.buffers if b.wanted and b.name.startswith(("row", "urow"))]
+        if rows and rows[0].size >= rows[0].wanted:
+            program.ops[i] = replace(op, flags=op.flags | Flag.TWO_ROWS)
 
 
 def place(lives: list[Lifetime]) -> int:

@@ -55,6 +55,7 @@ class Flag(IntFlag):
     ACCUMULATE = 4
     IN_STRIP = 8
     IN_ORDER = 16
+    TWO_ROWS = 32
 
 
 @dataclass(eq=False)

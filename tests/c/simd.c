@@ -401,6 +401,7 @@ static uint16_t *random_channels(int32_t n, int32_t of) {
 
 static st_update_t random_update(const st_conv_geometry_t *g, int32_t weights, int32_t inputs) {
     st_update_t u = {.n_channels = one_in(3) ? inputs : within(0, inputs), .seed = draw()};
+    u.made = (st_range_t){0, g->out_c};
     u.learning_rate = (st_rate_t){(uint16_t)within(1 << 15, 65535), (int16_t)within(-30, 0)};
     u.error_exponent = within(-30, 0);
     u.weight_rate = random_rates(g->out_c, within(-40, 30));

@@ -49,60 +49,20 @@ def build(folder: Path = FOLDER, flags: Sequence[str] = ()) -> Path:
     """The kernels as an ELF whose code lies in flash; its path."""
     require("arm-none-eabi-gcc")
     names = ("bind_", "natmod_", "simd_")
-    sources = [
-        path
-        for pattern in ("*.c", "*.S")
-        for path in sorted(KERNELS.glob(pattern))
-        if not path.name.startswith(names)
-    ]
+    sources = [path for pattern in ("*.c", "*.S") for path in sorted(KERNELS.glob(pattern))
+               if not path.name.startswith(names)]
     with locked(folder):
         elf, start = folder / "kernels.elf", folder / "start.c"
         start.write_text(START)
-        run(
-            "building the kernels alone",
-            [
-                "arm-none-eabi-gcc",
-                *FLAGS,
-                *flags,
-                f"-I{KERNELS}",
-                start,
-                *sources,
-                "-nostartfiles",
-                "-Wl,-e,bare_run",
-                f"-Wl,-Ttext={CODE:#x}",
-                "-Wl,--section-start=.time_critical=0x20000000",
-                "-specs=nosys.specs",
-                "-o",
-                elf,
-            ],
-            folder / "build.log",
-        )
-        run(
-            "",
-            [
-                "arm-none-eabi-objcopy",
-                "-O",
-                "binary",
-                "-R",
-                ".time_critical",
-                elf,
-                folder / "flash.bin",
-            ],
-            folder / "build.log",
-        )
-        run(
-            "",
-            [
-                "arm-none-eabi-objcopy",
-                "-O",
-                "binary",
-                "-j",
-                ".time_critical",
-                elf,
-                folder / "ram.bin",
-            ],
-            folder / "build.log",
-        )
+        run("building the kernels alone",
+            ["arm-none-eabi-gcc", *FLAGS, *flags, f"-I{KERNELS}", start, *sources,
+             "-nostartfiles", "-Wl,-e,bare_run", f"-Wl,-Ttext={CODE:#x}",
+             "-Wl,--section-start=.time_critical=0x20000000", "-specs=nosys.specs",
+             "-o", elf], folder / "build.log")
+        run("", ["arm-none-eabi-objcopy", "-O", "binary", "-R", ".time_critical", elf,
+                 folder / "flash.bin"], folder / "build.log")
+        run("", ["arm-none-eabi-objcopy", "-O", "binary", "-j", ".time_critical", elf,
+                 folder / "ram.bin"], folder / "build.log")
     return elf
 
 
@@ -129,9 +89,8 @@ class BareCore:
         ensure_packages()
         command = [node_command(), str(SOURCES / "bare_call.mjs"), str(ensure_bootrom())]
         command += ["--count"] if count else []
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True)
         self.symbols = symbols(elf)
         self.write(CODE, elf.with_name("flash.bin").read_bytes())
         ram = elf.with_name("ram.bin").read_bytes()
@@ -142,12 +101,8 @@ class BareCore:
     def __enter__(self) -> BareCore:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.process.kill()
         self.process.wait()
 

@@ -23,6 +23,7 @@ SIXES = 6  # ulab_kernels/fully_connected.h
 MOST_POSITIONS = 32  # ulab_kernels/conv2d_lanes.c
 MOST_ROWS = 16  # ulab_kernels/depthwise3x3.c
 CORES = 2  # each wants windows and sums of its own (ulab_kernels/cores.h)
+ROW_OF_ERROR = 4  # in st_error_out_t
 FEWEST_POSITIONS = 4  # for fewer outputs of a channel its weights are not worth packing
 
 
@@ -77,6 +78,7 @@ class Weighted(Kind):
         largest = 255 if layer.geometry.w_zero else 128
         dy.data.bound(INT32_ROOM // (addends * largest))
         out, flags = back.error_out(op.inputs[0], dy, layer.weight_exponent, row)
+        want_two_rows(out[ROW_OF_ERROR])
         words = (layer.geometry_const, dy.data, layer.weights, layer.scale_q15)
         if layer.columns:
             code, table = Code.CONV2D_COLUMNS_GRAD_INPUT, layer.columns.table
@@ -94,6 +96,7 @@ class Weighted(Kind):
         dy.data.bound(INT32_ROOM // (layer.geometry.out_positions * 256))
         chosen = layer.plan.channels
         row = Buffer(f"urow{op.index}", 4 * chosen) if chosen else None
+        want_two_rows(row)
         weight_rate, bias_rate = _rates(back.graph, op, layer)
         bias = layer.bias if layer.plan.bias else None
         if layer.columns:
@@ -255,6 +258,12 @@ def lanes_scratch(name: str, g: Geometry) -> Buffer:
         4 * least * (k + 2) + bytes_of_windows,
         wanted=4 * max(least, wanted) * (k + 2) + CORES * bytes_of_windows,
     )
+
+
+def want_two_rows(row: Word) -> None:
+    """A scratch row for each core, if there is room (ulab_kernels/run_gradient.c)."""
+    if isinstance(row, Buffer):
+        row.wanted = CORES * row.size
 
 
 def in_sixes(weights: bytes, rows: int) -> bytes:

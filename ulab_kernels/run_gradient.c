@@ -1,0 +1,97 @@
+// Gradients of convolutions, in two parts where there is a scratch row for each (cores.h): the
+// input's by its rows, the weights' by output channels.
+#include "operators.h"
+
+#include "depthwise_conv2d.h"
+#include "fast.h"
+
+int32_t *st_place_rows(st_context_t *c, const st_op_head_t *head, st_ref_t row, int64_t n) {
+    return PLACE_OUT(int32_t, row, head->flags &FLAG_TWO_ROWS ? 2 * n : n);
+}
+
+/// Of the input ///
+
+static void input_gradient(const st_gradient_t *job, const int16_t *dy, int32_t *row,
+                           st_emit_t *dx) {
+    if (job->is_depthwise)
+        ST_FAST(depthwise_conv2d_grad_input)(job->g, job->p, dy, row, dx);
+    else
+        ST_FAST(conv2d_grad_input)(job->g, job->p, dy, row, dx);
+}
+
+// dx: of each part.
+typedef struct {
+    const st_gradient_t *job;
+    st_emit_t *dx;
+    int32_t *second; // where the second part begins, once it has run; before, 0
+} st_input_rows_t;
+
+// A geometry of the input rows of a part alone, and the first row of dy that they meet.
+static int32_t cut_rows(st_conv_geometry_t *g, st_part_t part) {
+    const int32_t span = (g->kernel_h - 1) * g->dilation_h + 1;
+    const st_range_t first = st_outputs_of(part.begin, g->stride_h, g->pad_h, span, g->out_h);
+    const st_range_t last = st_outputs_of(part.end - 1, g->stride_h, g->pad_h, span, g->out_h);
+    const int32_t from = st_min(first.begin, last.end);
+    g->in_h = part.end - part.begin;
+    g->out_h = last.end - from;
+    g->pad_h += part.begin - from * g->stride_h;
+    return from;
+}
+
+static void input_rows(const void *job, st_part_t part) {
+    const st_input_rows_t *rows = (const st_input_rows_t *)job;
+    st_gradient_t some = *rows->job;
+    st_conv_geometry_t g = *some.g;
+    const int32_t from = cut_rows(&g, part);
+    st_emit_t *dx = &rows->dx[part.number];
+    if (part.number) {
+        dx->data += part.begin * g.in_w * g.in_c;
+        *rows->second = part.begin;
+    }
+    some.g = &g;
+    input_gradient(&some, some.dy + from * g.out_w * g.out_c,
+                   some.row + part.number * some.row_size, dx);
+}
+
+// What is added to an error tensor cannot be made again, as the second part may have to be.
+void st_make_input_gradient(const st_gradient_t *job, st_emit_t *dx) {
+    if (job->cores == ST_ONE_CORE || dx->accumulate) {
+        input_gradient(job, job->dy, job->row, dx);
+        return;
+    }
+    st_emit_t both[2] = {*dx, *dx};
+    int32_t second = 0;
+    const st_input_rows_t rows = {job, both, &second};
+    st_split(job->cores, input_rows, &rows, (st_units_t){job->g->in_h, 1});
+    if (second && !st_emit_join(&both[0], &both[1], dx->shift)) {
+        both[1] = *dx;
+        both[1].shift = both[0].shift;
+        input_rows(&rows, (st_part_t){second, job->g->in_h, 1});
+        st_emit_join(&both[0], &both[1], both[0].shift);
+    }
+    *dx = both[0];
+}
+
+/// Of the weights ///
+
+typedef struct {
+    const st_gradient_t *job;
+    const st_update_t *u;
+} st_update_job_t;
+
+static void update_channels(const void *job, st_part_t part) {
+    const st_update_job_t *update = (const st_update_job_t *)job;
+    const st_gradient_t *all = update->job;
+    st_update_t u = *update->u;
+    u.made = (st_range_t){part.begin, part.end};
+    int32_t *row = all->row + (all->row ? part.number * all->row_size : 0);
+    if (all->is_depthwise)
+        ST_FAST(depthwise_conv2d_update)(all->g, all->dy, &u, row);
+    else
+        ST_FAST(conv2d_update)(all->g, all->dy, &u, row);
+}
+
+void st_make_update(const st_gradient_t *job, const st_update_t *u) {
+    const st_update_job_t update = {job, u};
+    st_split(job->cores, update_channels, &update, (st_units_t){job->g->out_c, 1});
+}
