@@ -13,7 +13,7 @@ import sparsetune_kernels as kernels
 from gradient_cases import ACTIVATIONS, CASES, ZEROS, draw, train_all
 from guards import Scattered
 from machine import Machine
-from small_models import Net, wide_front
+from small_models import NONE, RELU, Net, wide_front
 from sparsetune.numerics import rate
 from sparsetune.plan import UpdatePlan, default_plan
 from sparsetune.program import Buffer, Code, Flag
@@ -116,9 +116,11 @@ def test_depthwise(shift: int, core: BareCore) -> None:
 @pytest.mark.parametrize("kind", ["conv", "pointwise", "depthwise", "stride 2"])
 def test_extremes(kind: str, sign: int, core: BareCore) -> None:
     """All weights +-127 and all inputs -128 or 127: the largest sums that share a word."""
-    channels, kernel = 12, 1 if kind == "pointwise" else 3
+    channels, kernel, size = 12, 3, 6
+    if kind == "pointwise":  # of so many inputs that the sum of their weights takes over 16 bits
+        channels, kernel, size = 600, 1, 2
     for value in (-128, 127):
-        net = Net((1, 6, 6, channels), zero=-value - 1)
+        net = Net((1, size, size, channels), zero=-value - 1)
         if kind in ("conv", "pointwise"):
             weights = np.full((10, kernel, kernel, channels), 127 * sign)
             weights[1::2] *= -1
@@ -127,7 +129,7 @@ def test_extremes(kind: str, sign: int, core: BareCore) -> None:
             weights = np.full((1, 3, 3, channels), 127 * sign)
             net.depthwise(1, 3, weights=weights, stride=2 if kind == "stride 2" else 1)
         machine = scattered(net, 4)
-        machine.load(np.full((6, 6, channels), value))
+        machine.load(np.full((size, size, channels), value))
         assert check_equal(machine, core) == 1
 
 
@@ -141,6 +143,37 @@ def test_output_scales(scale: float, core: BareCore) -> None:
         net = Net((1, 4, 5, 8), zero=3, seed=shift)
         net.depthwise(1, 3, scale=scale, zero=100)
         assert check_equal(scattered(net, 4), core)
+
+
+def sums_near_ties(factors: Any, rng: Any) -> Any:
+    """One a factor: what becomes nearly n + 1/2, of all n and some beyond the range of an int8."""
+    ties = (rng.integers(-300, 300, len(factors)) + 0.5) / factors
+    return np.clip(np.floor(ties) + rng.integers(-2, 4, len(factors)), -(2**31), 2**31 - 1)
+
+
+@pytest.mark.parametrize("activation", [NONE, RELU])
+@pytest.mark.parametrize("kind", ["conv", "depthwise"])
+def test_sums_near_ties(kind: str, activation: int, core: BareCore) -> None:
+    """Weights of 0, so that the sums are the biases: with all factors of 32-bit arithmetic."""
+    channels, x_scale, scale = 600, 0.02, 0.05
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        factors = 2.0 ** rng.uniform(-24, -2, channels)
+        net = Net((1, 2, 2, channels if kind == "depthwise" else 4), 5, scale=x_scale)
+        rest = {
+            "scales": factors * scale / x_scale,
+            "scale": scale,
+            "activation": activation,
+            "bias": sums_near_ties(factors, rng).astype(np.int32),
+            "zero": (-128, 7)[seed % 2],
+        }
+        if kind == "depthwise":
+            net.depthwise(1, 3, weights=np.zeros((1, 3, 3, channels)), **rest)
+        else:
+            net.conv(channels, 1, weights=np.zeros((channels, 1, 1, 4)), **rest)
+        machine = scattered(net, 4)
+        assert check_equal(machine, core) == 1
+        assert len(set(machine.arena)) > 60
 
 
 @pytest.mark.parametrize("case", CASES)

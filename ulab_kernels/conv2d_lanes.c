@@ -37,7 +37,7 @@ static st_tiling_t tiling(const st_conv_geometry_t *g, int32_t words, int32_t se
     return t;
 }
 
-// A convolution on its way: channels [first, end) are packed, a batch of positions is in sums.
+// A convolution on its way: channels [first, end) are packed.
 typedef struct {
     const st_conv_geometry_t *g;
     const st_conv_params_t *p;
@@ -61,30 +61,49 @@ static void pack(const st_work_t *w) {
     }
 }
 
-// The n channels of one group, from the sums of a batch.
-static void put_group(const st_work_t *w, int32_t channel, int32_t n, st_requantize_t run) {
-    run.y_step = w->g->out_c;
-    run.zero = w->g->y_zero;
-    run.lo = w->g->act_min;
-    run.hi = w->g->act_max;
-    for (const st_requant_t *f = w->p->requant + channel; n > 0; n--, run.sums++, run.y++) {
-        run.f = *f++;
-        st_requantize_run(&run);
+// How the sums of channels [channel, channel + n) become outputs.
+static void prepare_group(const st_work_t *w, int32_t channel, int32_t n, int32_t *sums,
+                          st_requantize_t *channels) {
+    const int32_t step = (n + 1) / 2 * 8;
+    for (const st_requant_t *f = w->p->requant + channel; n > 0; n--, channels++) {
+        channels->sums = sums++;
+        channels->y_step = w->g->out_c;
+        channels->sum_step = step;
+        channels->f = *f++;
+        channels->zero = w->g->y_zero;
+        channels->lo = w->g->act_min;
+        channels->hi = w->g->act_max;
+        st_requantize_prepare(channels);
     }
 }
 
-// All packed channels at `positions` windows that lie one behind the other at x.
-static void run_batch(const st_work_t *w, const int8_t *x, int32_t positions, int8_t *y) {
+// One group at `positions` windows that lie one behind the other at x.
+static void run_group(const st_work_t *w, st_lanes_job_t job, int32_t channel, int8_t *y) {
     int32_t sums[MOST_POSITIONS * ST_LANES_MOST];
-    const int32_t *group = w->packed;
-    for (int32_t c = w->first; c < w->end; c += ST_LANES_MOST) {
-        const int32_t n = st_min(ST_LANES_MOST, w->end - c), pairs = (n + 1) / 2;
-        const st_lanes_job_t job = {x, group, pairs, w->t.k, positions};
+    st_requantize_t channels[ST_LANES_MOST];
+    const int32_t n = st_min(ST_LANES_MOST, w->end - channel), all = job.positions;
+    prepare_group(w, channel, n, sums, channels);
+    job.pairs = (n + 1) / 2;
+    y += channel;
+    for (int32_t at = 0; at < all; at += MOST_POSITIONS) {
+        job.positions = st_min(MOST_POSITIONS, all - at);
         st_lanes_run(&job, sums);
-        put_group(
-            w, c, n,
-            (st_requantize_t){.sums = sums, .y = y + c, .count = positions, .sum_step = 8 * pairs});
-        group += st_lanes_words(n, w->t.k);
+        for (int32_t i = 0; i < n; i++) {
+            channels[i].count = job.positions;
+            channels[i].y = y + i;
+            st_requantize_run(channels + i);
+        }
+        job.x += job.positions * job.k;
+        y += job.positions * w->g->out_c;
+    }
+}
+
+// All packed channels.
+static void run_groups(const st_work_t *w, const int8_t *x, int32_t positions, int8_t *y) {
+    st_lanes_job_t job = {.x = x, .group = w->packed, .k = w->t.k, .positions = positions};
+    for (int32_t c = w->first; c < w->end; c += ST_LANES_MOST) {
+        run_group(w, job, c, y);
+        job.group += st_lanes_words(ST_LANES_MOST, job.k);
     }
 }
 
@@ -120,7 +139,7 @@ __attribute__((noinline)) static void run_row_of_windows(const st_work_t *w, int
         const int32_t n = st_min(w->t.positions, ox.end - at);
         for (int32_t i = 0; i < n; i++)
             gather(g, w->x, ty, at + i, columns + i * w->t.k);
-        run_batch(w, columns, n, w->y + (oy * g->out_w + at) * g->out_c);
+        run_groups(w, columns, n, w->y + (oy * g->out_w + at) * g->out_c);
     }
 }
 
@@ -134,10 +153,7 @@ static int is_in_place(const st_conv_geometry_t *g, const int8_t *x) {
 
 static void run_in_place(const st_work_t *w) {
     const st_conv_geometry_t *g = w->g;
-    const int8_t *x = w->x - g->pad_h * g->in_w * g->in_c;
-    const int32_t all = g->out_h * g->out_w;
-    for (int32_t at = 0; at < all; at += MOST_POSITIONS)
-        run_batch(w, x + at * g->in_c, st_min(MOST_POSITIONS, all - at), w->y + at * g->out_c);
+    run_groups(w, w->x - g->pad_h * g->in_w * g->in_c, g->out_h * g->out_w, w->y);
 }
 
 /// In two parts (cores.h): weights are packed once, and windows gathered once ///

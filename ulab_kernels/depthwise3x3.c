@@ -158,6 +158,7 @@ static void run_channel(const st_conv_geometry_t *g, const st_conv_params_t *p, 
         st_depthwise_wide(job);
     row->bias = p->bias[channel] - g->x_zero * sum;
     row->f = p->requant[channel];
+    st_requantize_prepare(row);
     st_requantize_row(row);
 }
 

@@ -13,7 +13,7 @@
 // dropped.
 typedef struct {
     int32_t multiplier, drop;
-    int32_t bound;  // from 2^bound on the output is out of range, whatever the zero point
+    uint32_t limit; // sums from it on, or below -it, are out of range, whatever the zero point
     int32_t round;  // added to the product: half an output, less what it may miss downwards
     uint32_t doubt; // fractions, as the upper bits of a word, from where the exact way is taken
 } st_reduced_t;
@@ -33,7 +33,7 @@ static inline st_reduced_t st_reduce(st_requant_t f, int32_t zero) {
     return (st_reduced_t){
         .multiplier = (int32_t)(((uint32_t)f.multiplier + (1u << (lacks - 1))) >> lacks),
         .drop = drop,
-        .bound = 9 + right,
+        .limit = 1u << (9 + right),
         .round = (1 << 20) - below + zero * (1 << 21),
         .doubt = 0u - ((uint32_t)(above + below) << 11),
     };
@@ -41,16 +41,16 @@ static inline st_reduced_t st_reduce(st_requant_t f, int32_t zero) {
 
 // What sends every sum the exact way, where the factor is not reducible.
 static inline st_reduced_t st_reduce_if_possible(st_requant_t f, int32_t zero) {
-    const st_reduced_t exact = {.bound = 31, .drop = 0, .multiplier = 0, .round = 0, .doubt = 0};
+    const st_reduced_t exact = {
+        .limit = 1u << 31, .drop = 0, .multiplier = 0, .round = 0, .doubt = 0};
     return st_is_reducible(f) ? st_reduce(f, zero) : exact;
 }
 
 // Whether the output is found so: then clamp(st_requantize(sum, f) + zero, lo, hi) is clamp(*v, lo,
 // hi), where r = st_reduce(f, zero) and -128 <= lo <= hi <= 127. Rounded once it is the same.
 static inline int st_requantize_by(const st_reduced_t *r, int32_t sum, int32_t *v) {
-    const int32_t beyond = sum >> r->bound;
-    if (beyond != 0 && beyond != -1) {
-        *v = beyond < 0 ? -128 : 127;
+    if ((uint32_t)(sum ^ (sum >> 31)) >= r->limit) {
+        *v = sum < 0 ? -256 : 255;
         return 1;
     }
     const int32_t q = (sum >> r->drop) * r->multiplier + r->round;
@@ -67,7 +67,11 @@ typedef struct {
     int32_t bias;     // of a row: added to each sum
     st_requant_t f;
     int32_t zero, lo, hi;
+    st_reduced_t reduced; // by st_requantize_prepare
 } st_requantize_t;
+
+// Once f, zero, lo and hi are known: what holds for all their sums.
+void st_requantize_prepare(st_requantize_t *r);
 
 // y = clamp(st_requantize(sum, f) + zero, lo, hi), for each, sum_step apart.
 void st_requantize_run(const st_requantize_t *run);
