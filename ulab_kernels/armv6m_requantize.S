@@ -96,7 +96,10 @@
 .endm
 
 // r0: a sum, r7: where its factor stands: r3 = st_requantize(r0, factor) + zero - lo. It is in range,
-// and its factor shifts to the right. r0-r2, r4-r7 change.
+// and its factor shifts to the right. r0-r2, r4-r7 change. Beside its callers: from RAM no branch
+// reaches flash.
+    ST_CODE_SECTION
+    .balign 4
 exactly:
     ldmia   r7!, {r4-r6}
     mvns    r5, r5              // bits to the right, less one
