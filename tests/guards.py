@@ -19,7 +19,7 @@ from sparsetune.graph import Graph
 from sparsetune.image import CONTROL_BYTES, CRC_FROM, HEADER_WORDS, Layout, _Writer, lay_out
 from sparsetune.numerics import rate
 from sparsetune.plan import UpdatePlan
-from sparsetune.program import Buffer, Code, Const, Op, Program, Slot, Word
+from sparsetune.program import Buffer, Code, Const, Flag, Op, Program, Slot, Word
 
 GUARD, PATTERN = 48, 0xA5
 RATE = rate(0.05)
@@ -46,7 +46,12 @@ class Scattered(Machine):
         self.free = [self._guard(*pair) for pair in self.memories()]
 
     def lay_out(self) -> Layout:
-        loose = {id(op.words[i]) for op in self.ops for i in BYTES.get(op.code, ())}
+        loose = {
+            id(op.words[i])
+            for op in self.ops
+            for i in BYTES.get(op.code, ())
+            if not op.flags & Flag.PACKED  # which has words among them
+        }
         with (
             patch("sparsetune.image.place_in_two", self._scatter_arenas),
             patch("sparsetune.image._place_slots", self._scatter_state),

@@ -113,24 +113,37 @@ def test_depthwise(shift: int, core: BareCore) -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("kind", ["conv", "pointwise", "depthwise", "stride 2"])
+@pytest.mark.parametrize("kind", ["conv", "pointwise", "dense", "depthwise", "stride 2"])
 def test_extremes(kind: str, sign: int, core: BareCore) -> None:
     """All weights +-127 and all inputs -128 or 127: the largest sums that share a word."""
     channels, kernel, size = 12, 3, 6
-    if kind == "pointwise":  # of so many inputs that the sum of their weights takes over 16 bits
+    if kind in ("pointwise", "dense"):  # so many inputs that the sum of weights takes over 16 bits
         channels, kernel, size = 600, 1, 2
     for value in (-128, 127):
         net = Net((1, size, size, channels), zero=-value - 1)
-        if kind in ("conv", "pointwise"):
-            weights = np.full((10, kernel, kernel, channels), 127 * sign)
-            weights[1::2] *= -1
+        weights = np.full((10, kernel, kernel, channels), 127 * sign)
+        weights[1::2] *= -1
+        if kind == "dense":
+            net.dense(10, weights=weights.reshape(10, channels))
+        elif kind in ("conv", "pointwise"):
             net.conv(10, kernel, weights=weights)
         else:
             weights = np.full((1, 3, 3, channels), 127 * sign)
             net.depthwise(1, 3, weights=weights, stride=2 if kind == "stride 2" else 1)
         machine = scattered(net, 4)
         machine.load(np.full((size, size, channels), value))
-        assert check_equal(machine, core) == 1
+        assert check_equal(machine, core) == (kind != "dense")  # whose scratch the twin uses, too
+
+
+def test_a_weight_of_minus_128_is_not_packed(core: BareCore) -> None:
+    """Two of them times -128 would not fit into the half of a word."""
+    for least in (-127, -128):
+        net = Net((1, 8))
+        net.dense(7, weights=np.full((7, 8), least))
+        machine = scattered(net, 4)
+        assert bool(machine.ops[0].flags & Flag.PACKED) == (least == -127)
+        machine.load(np.full((1, 8), -128))
+        check_equal(machine, core)
 
 
 @pytest.mark.parametrize("scale", [1e-5, 3e-4, 1e-3, 0.01, 0.1, 1.0, 30.0, 1e3])

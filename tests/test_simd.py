@@ -27,7 +27,7 @@ WRAP = ("-fwrapv", "-fno-sanitize=signed-integer-overflow")
 CASES = {"long_conv": 20}  # of the others:
 MANY = 4000
 KINDS = (
-    *("conv", "long_conv", "depthwise_conv", "fully_connected", "sixes", "columns"),
+    *("conv", "long_conv", "depthwise_conv", "fully_connected", "packed", "columns"),
     *("elementwise", "emit", "add_errors", "masks", "conv_grad", "depthwise_grad"),
     *("conv_update", "depthwise_update"),
 )

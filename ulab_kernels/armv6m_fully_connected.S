@@ -1,5 +1,5 @@
-// The loops of fully_connected.c for Cortex-M0+: 24 multiply-accumulates in 104 cycles where the rows'
-// words stand in the order in which they are read, in 122 where they do not.
+// The loops of fully_connected.c for Cortex-M0+: 24 multiply-accumulates in 122 cycles, and in 85 from
+// packed weights.
 #include "arch.h"
 #if ST_ARMV6M
 #include "armv6m.h"
@@ -27,36 +27,29 @@
 .endm
 
 // One row's four weights; r6 goes on to the next row's.
-.macro row in_order, sum
-.if \in_order
-    ldmia   r6!, {r5}
-    four    \sum
-.else
+.macro row sum
     ldr     r5, [r6]
     four    \sum
     ldr     r5, [sp, #0]
     adds    r6, r6, r5
-.endif
 .endm
 
-.macro four_inputs in_order
+.macro four_inputs
     ldmia   r4!, {r0-r3}
-    row     \in_order, r8
-    row     \in_order, r9
-    row     \in_order, r10
-    row     \in_order, r11
-    row     \in_order, r12
-    row     \in_order, lr
-.if !\in_order
+    row     r8
+    row     r9
+    row     r10
+    row     r11
+    row     r12
+    row     lr
     ldr     r5, [sp, #4]
     subs    r6, r6, r5
-.endif
 .endm
 
 // r0: inputs, int32; r1: weights; r2: inputs in number, a multiple of 4; r3: sums of six rows, added
 // to. r4: inputs; r8-r12, lr: sums. Stack: 0 bytes of a row, 4 from behind the last row's word to
 // the first one's next, 8 end of the inputs, 12 sums.
-.macro six_rows in_order
+ST_FUNCTION(st_six_rows)
     save_all
     sub     sp, #16
     movs    r4, r0
@@ -81,8 +74,8 @@
     ldr     r5, [sp, #0]
     lsrs    r5, r5, #3
     bcs     2f
-1:  four_inputs \in_order
-2:  four_inputs \in_order
+1:  four_inputs
+2:  four_inputs
     ldr     r5, [sp, #8]
     cmp     r4, r5
     beq     3f
@@ -99,11 +92,64 @@
     str     r0, [r3]
     add     sp, #16
     restore_all_and_return
+
+// r5: four weights: two inputs of two rows. r7: mask of two of them. r2, r3: the inputs, r4: what is
+// added to them.
+.macro two_rows all, high
+    ldmia   r1!, {r5}
+    lsrs    r6, r5, #8
+    ands    r6, r6, r7
+    ands    r5, r5, r7
+    muls    r6, r3, r6
+    muls    r5, r2, r5
+    adds    r5, r5, r6
+    adds    r5, r5, r4
+    add     \all, r5
+    asrs    r5, r5, #16
+    add     \high, r5
 .endm
 
-ST_FUNCTION(st_six_rows)
-    six_rows 0
-ST_FUNCTION(st_six_rows_in_order)
-    six_rows 1
+.macro two_inputs
+    ldmia   r0!, {r2-r4}
+    two_rows r8, r9
+    two_rows r10, r11
+    two_rows r12, lr
+.endm
+
+// r0: pairs of inputs, r1: weights, r2: inputs in number, a multiple of 4; r3: sums by lanes, added
+// to. r8-r12, lr: sums. Stack: 0 end of the inputs, 4 sums.
+ST_FUNCTION(st_six_packed)
+    save_all
+    lsls    r4, r2, #2
+    adds    r4, r4, r2
+    adds    r4, r4, r2
+    adds    r2, r0, r4
+    push    {r2, r3}
+    ldmia   r3!, {r2, r4-r7}
+    mov     r8, r2
+    mov     r9, r4
+    mov     r10, r5
+    mov     r11, r6
+    mov     r12, r7
+    ldr     r4, [r3]
+    mov     lr, r4
+    movs    r7, #255
+    lsls    r4, r7, #16
+    orrs    r7, r4
+1:  two_inputs
+    two_inputs
+    ldr     r2, [sp, #0]
+    cmp     r0, r2
+    bne     1b
+    pop     {r2, r3}
+    mov     r2, r8
+    mov     r4, r9
+    mov     r5, r10
+    mov     r6, r11
+    mov     r7, r12
+    stmia   r3!, {r2, r4-r7}
+    mov     r4, lr
+    str     r4, [r3]
+    restore_all_and_return
 
 #endif

@@ -18,34 +18,40 @@ void fully_connected_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, 
     }
 }
 
-// sums[6] += x times six rows of n weights: word k / 4 of the first row lies at w + k * k_step / 4,
-// that of the next one row_step behind.
-static void add_six_rows(const int32_t *x, const int8_t *w, int32_t n, int in_order,
-                         int32_t *sums) {
-    const int32_t k_step = in_order ? 4 * ST_SIXES : 4, row_step = in_order ? 4 : n;
-    for (int32_t k = 0; k < n; k += 4, w += k_step)
-        for (int32_t row = 0; row < ST_SIXES; row++)
-            for (int32_t i = 0; i < 4; i++)
-                sums[row] += x[k + i] * w[row * row_step + i];
+#if ST_ARMV6M
+
+// armv6m_fully_connected.S; w: at a multiple of 4 bytes.
+void st_six_rows(const int32_t *x, const int8_t *w, int32_t n, int32_t *sums);
+void st_six_packed(const int32_t *x_pairs, const int32_t *w, int32_t n, int32_t *lanes);
+
+#else
+
+// lanes: three times the sums of two rows, row + next * 2^16 and next alone; both are added to.
+static void st_six_packed(const int32_t *x_pairs, const int32_t *w, int32_t n, int32_t *lanes) {
+    const uint32_t mask = 0x00ff00ff;
+    for (int32_t k = 0; k < n; k += 2, x_pairs += 3)
+        for (int32_t pair = 0; pair < 3; pair++) {
+            const uint32_t four = (uint32_t)*w++;
+            const uint32_t two = (four & mask) * (uint32_t)x_pairs[0] +
+                                 (four >> 8 & mask) * (uint32_t)x_pairs[1] + (uint32_t)x_pairs[2];
+            lanes[2 * pair] = (int32_t)((uint32_t)lanes[2 * pair] + two);
+            lanes[2 * pair + 1] += (int32_t)two >> 16;
+        }
 }
 
-#if ST_ARMV6M
-// armv6m_fully_connected.S; weights at multiples of 4 bytes.
-void st_six_rows(const int32_t *x, const int8_t *w, int32_t n, int32_t *sums);
-void st_six_rows_in_order(const int32_t *x, const int8_t *w, int32_t n, int32_t *sums);
 #endif
 
-static void six_rows(const int32_t *x, const int8_t *w, int32_t n, int in_order, int32_t *sums) {
+// sums[6] += x times six rows of n weights.
+static void six_rows(const int32_t *x, const int8_t *w, int32_t n, int32_t *sums) {
 #if ST_ARMV6M
     if (!((uintptr_t)w & 3)) {
-        if (in_order)
-            st_six_rows_in_order(x, w, n, sums);
-        else
-            st_six_rows(x, w, n, sums);
+        st_six_rows(x, w, n, sums);
         return;
     }
 #endif
-    add_six_rows(x, w, n, in_order, sums);
+    for (int32_t row = 0; row < ST_SIXES; row++, w += n)
+        for (int32_t k = 0; k < n; k++)
+            sums[row] += x[k] * w[k];
 }
 
 // The factor in use, reduced: often all outputs share one.
@@ -73,43 +79,87 @@ static void put_outputs(const st_conv_geometry_t *g, const st_requant_t *f, cons
     }
 }
 
-// Outputs [oc, oc + n), n <= 6, of one row of inputs.
-static void six_outputs(const st_conv_geometry_t *g, const st_conv_params_t *p, st_sixes_t s,
-                        int32_t oc, int8_t *y) {
-    const int32_t n = st_min(ST_SIXES, g->out_c - oc);
-    const int8_t *w = p->weights + oc * g->in_c;
-    int32_t sums[ST_SIXES];
-    for (int32_t i = 0; i < ST_SIXES; i++)
-        sums[i] = i < n ? p->bias[oc + i] : 0;
-    if (s.in_order || n == ST_SIXES)
-        six_rows(s.x_wide, w, g->in_c, s.in_order, sums);
-    else
-        for (int32_t i = 0; i < n; i++)
-            for (int32_t k = 0; k < g->in_c; k++)
-                sums[i] += s.x_wide[k] * w[i * g->in_c + k];
-    put_outputs(g, p->requant + oc, sums, n, y + oc);
-}
-
-// Of one row of inputs.
+// Six rows of outputs at a time, of one row of inputs.
 typedef struct {
     const st_conv_geometry_t *g;
     const st_conv_params_t *p;
-    st_sixes_t sixes;
+    const int32_t *x; // as the scratch holds it
     int8_t *y;
 } st_row_of_outputs_t;
 
-static void outputs_part(const void *job, st_part_t part) {
+// Outputs [oc, oc + n), n <= 6.
+static void six_outputs(const st_row_of_outputs_t *r, int32_t oc, int32_t n) {
+    const int8_t *w = r->p->weights + oc * r->g->in_c;
+    int32_t sums[ST_SIXES];
+    for (int32_t i = 0; i < n; i++)
+        sums[i] = r->p->bias[oc + i];
+    if (n == ST_SIXES)
+        six_rows(r->x, w, r->g->in_c, sums);
+    else
+        for (int32_t i = 0; i < n; i++)
+            for (int32_t k = 0; k < r->g->in_c; k++)
+                sums[i] += r->x[k] * *w++;
+    put_outputs(r->g, r->p->requant + oc, sums, n, r->y + oc);
+}
+
+static void sixes_part(const void *job, st_part_t part) {
     const st_row_of_outputs_t *row = (const st_row_of_outputs_t *)job;
     for (int32_t oc = part.begin; oc < part.end; oc += ST_SIXES)
-        six_outputs(row->g, row->p, row->sixes, oc, row->y);
+        six_outputs(row, oc, st_min(ST_SIXES, row->g->out_c - oc));
 }
 
 void fully_connected_sixes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                              const int8_t *x, st_sixes_t sixes, int8_t *y) {
+                              const int8_t *x, int32_t *x_wide, int8_t *y) {
     for (int32_t row = 0; row < g->out_w; row++, x += g->in_c, y += g->out_c) {
-        const st_row_of_outputs_t outputs = {g, p, sixes, y};
+        const st_row_of_outputs_t outputs = {g, p, x_wide, y};
         for (int32_t i = 0; i < g->in_c; i++)
-            sixes.x_wide[i] = x[i] - g->x_zero;
-        st_split(p->cores, outputs_part, &outputs, (st_units_t){g->out_c, ST_SIXES});
+            x_wide[i] = x[i] - g->x_zero;
+        st_split(p->cores, sixes_part, &outputs, (st_units_t){g->out_c, ST_SIXES});
+    }
+}
+
+/// From packed weights ///
+
+#define HALF (1 << 15)
+
+// Two inputs, and what is added to their products with weights that are 128 too large in either
+// half of a word: that, back off, and what parts the halves (lanes.h).
+static void pair_inputs(const int8_t *x, int32_t n, int32_t *pairs) {
+    for (; n > 0; n -= 2, x += 2) {
+        *pairs++ = x[0];
+        *pairs++ = x[1];
+        *pairs++ = (int32_t)(HALF - (uint32_t)(x[0] + x[1]) * 0x00800080u);
+    }
+}
+
+// Outputs [oc, oc + n), n <= 6.
+static void packed_outputs(const st_row_of_outputs_t *r, int32_t oc, int32_t n) {
+    const int32_t in_c = r->g->in_c;
+    const int32_t *group =
+        (const int32_t *)(const void *)r->p->weights + oc / ST_SIXES * (ST_SIXES + in_c / 2 * 3);
+    const uint32_t halves = (uint32_t)in_c / 2 * HALF;
+    int32_t sums[ST_SIXES];
+    for (int32_t i = 0; i < ST_SIXES; i++)
+        sums[i] = group[i] + (i < n ? r->p->bias[oc + i] : 0);
+    for (int32_t i = 0; i < ST_SIXES; i += 2)
+        sums[i] = (int32_t)((uint32_t)sums[i] + ((uint32_t)sums[i + 1] << 16) - halves);
+    st_six_packed(r->x, group + ST_SIXES, in_c, sums);
+    for (int32_t i = 0; i < ST_SIXES; i += 2)
+        sums[i] = (int32_t)((uint32_t)sums[i] - ((uint32_t)sums[i + 1] << 16));
+    put_outputs(r->g, r->p->requant + oc, sums, n, r->y + oc);
+}
+
+static void packed_part(const void *job, st_part_t part) {
+    const st_row_of_outputs_t *row = (const st_row_of_outputs_t *)job;
+    for (int32_t oc = part.begin; oc < part.end; oc += ST_SIXES)
+        packed_outputs(row, oc, st_min(ST_SIXES, row->g->out_c - oc));
+}
+
+void fully_connected_packed_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                               const int8_t *x, int32_t *x_pairs, int8_t *y) {
+    for (int32_t row = 0; row < g->out_w; row++, x += g->in_c, y += g->out_c) {
+        const st_row_of_outputs_t outputs = {g, p, x_pairs, y};
+        pair_inputs(x, g->in_c, x_pairs);
+        st_split(p->cores, packed_part, &outputs, (st_units_t){g->out_c, ST_SIXES});
     }
 }

@@ -12,15 +12,22 @@
 void fully_connected_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
                         int8_t *y);
 
-// The same, for in_c a multiple of 4 and no zero point of weights. in_order: the weights lie in the
-// order in which they are read, [out_c / 6, in_c / 4, 6, 4], with rows of zeros behind the last.
+// The same, for in_c a multiple of 4 and no zero point of weights, six rows of weights at a time.
 // x_wide: scratch int32 [in_c].
-typedef struct {
-    int in_order;
-    int32_t *x_wide;
-} st_sixes_t;
-
 void fully_connected_sixes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                              const int8_t *x, st_sixes_t sixes, int8_t *y);
+                              const int8_t *x, int32_t *x_wide, int8_t *y);
+
+// The same from packed weights, of which none is -128, in groups of six rows. A group is
+//   int32 [6]: -x_zero * the sum of a row's weights;
+//   uint8 [in_c / 2, 3, 4]: 128 + the weights of inputs k, k + 1 of row a, and of row a + 1 behind.
+// Rows that lack in the last group are zeros, which 128 stands for. A word of four weights is two
+// words of lanes.h after one shift and two masks. x_pairs: scratch int32 [in_c / 2, 3].
+void fully_connected_packed_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                               const int8_t *x, int32_t *x_pairs, int8_t *y);
+
+// Bytes of packed weights.
+static inline int64_t fully_connected_packed_bytes(const st_conv_geometry_t *g) {
+    return (int64_t)((g->out_c + ST_SIXES - 1) / ST_SIXES) * ST_SIXES * (4 + g->in_c);
+}
 
 #endif

@@ -52,7 +52,7 @@ enum {
     FLAG_INFERENCE_ONLY = 2,
     FLAG_ACCUMULATE = 4,
     FLAG_IN_STRIP = 8,  // run by the STRIP in front of it, not in its own turn
-    FLAG_IN_ORDER = 16, // FULLY_CONNECTED: weights in the order of its faster way
+    FLAG_PACKED = 16,   // FULLY_CONNECTED: packed weights
     FLAG_TWO_ROWS = 32, // there is room for two scratch rows, one behind the other
 };
 typedef struct {
@@ -310,7 +310,7 @@ typedef struct {
     int8_t *y;
     st_scratch_t scratch;
     st_cores_t cores;
-    int in_order;        // FLAG_IN_ORDER
+    int is_packed;       // FLAG_PACKED
     const int8_t *table; // of a LOOKUP in place behind it, in strips
 } st_window_op_t;
 

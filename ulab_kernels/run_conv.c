@@ -13,9 +13,8 @@ static int is_depthwise(const st_op_head_t *h) {
 }
 
 static int64_t weight_count(const st_conv_geometry_t *g, const st_op_head_t *h) {
-    const int32_t rows = (g->out_c + ST_SIXES - 1) / ST_SIXES * ST_SIXES;
-    if (h->flags & FLAG_IN_ORDER)
-        return (int64_t)rows * g->in_c;
+    if (h->flags & FLAG_PACKED)
+        return fully_connected_packed_bytes(g);
     const int64_t taps = (int64_t)g->kernel_h * g->kernel_w * g->out_c;
     return is_depthwise(h) ? taps : taps * st_group_inputs(g);
 }
@@ -50,14 +49,14 @@ static int64_t least_scratch(const st_op_conv_t *op, const st_conv_geometry_t *g
     if (op->head.opcode == OP_DEPTHWISE_CONV2D && depthwise3x3_suits(g))
         return depthwise3x3_scratch(g);
     if (op->head.opcode == OP_FULLY_CONNECTED && g->in_c % 4 == 0 && !g->w_zero)
-        return g->in_c;
+        return op->head.flags & FLAG_PACKED ? g->in_c / 2 * 3 : g->in_c;
     return INT64_MAX;
 }
 
 static st_scratch_t place_scratch(st_context_t *c, const st_op_conv_t *op,
                                   const st_conv_geometry_t *g) {
     const st_scratch_t none = {NULL, 0};
-    if (st_is_nowhere(op->scratch) && !(op->head.flags & FLAG_IN_ORDER))
+    if (st_is_nowhere(op->scratch) && !(op->head.flags & FLAG_PACKED))
         return none;
     if (op->scratch_words < least_scratch(op, g)) {
         c->status = ST_BAD_OPERATOR;
@@ -79,8 +78,8 @@ st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t r
     w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
     w.p.cores = c->cores;
     w.scratch = place_scratch(c, op, g);
-    w.in_order = op->head.flags & FLAG_IN_ORDER;
-    if (w.in_order && op->head.opcode != OP_FULLY_CONNECTED)
+    w.is_packed = op->head.flags & FLAG_PACKED;
+    if (w.is_packed && (op->head.opcode != OP_FULLY_CONNECTED || (uintptr_t)w.p.weights & 3))
         c->status = ST_BAD_OPERATOR;
     w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
     return w;

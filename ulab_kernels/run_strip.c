@@ -18,7 +18,6 @@
 #define MAX_STAGES 8
 
 void st_run_whole_window(const st_window_op_t *op) {
-    const st_sixes_t sixes = {op->in_order, op->scratch.data};
     switch (op->opcode) {
     case OP_AVG_POOL:
         avg_pool_s8(&op->g, op->x, op->y);
@@ -33,8 +32,10 @@ void st_run_whole_window(const st_window_op_t *op) {
             ST_FAST(depthwise_conv2d_s8)(&op->g, &op->p, op->x, op->y);
         break;
     case OP_FULLY_CONNECTED:
-        if ((ST_LANES && op->scratch.data) || op->in_order)
-            ST_FAST(fully_connected_sixes_s8)(&op->g, &op->p, op->x, sixes, op->y);
+        if (op->is_packed)
+            ST_FAST(fully_connected_packed_s8)(&op->g, &op->p, op->x, op->scratch.data, op->y);
+        else if (ST_LANES && op->scratch.data)
+            fully_connected_sixes_s8(&op->g, &op->p, op->x, op->scratch.data, op->y);
         else
             ST_FAST(fully_connected_s8)(&op->g, &op->p, op->x, op->y);
         break;

@@ -22,8 +22,8 @@ void conv2d_columns_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t 
                             int8_t *filter, int8_t *y);
 void fully_connected_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
                              const int8_t *x, int8_t *y);
-void fully_connected_sixes_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                                   const int8_t *x, st_sixes_t sixes, int8_t *y);
+void fully_connected_packed_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                    const int8_t *x, int32_t *x_pairs, int8_t *y);
 void depthwise_conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
                               const int8_t *x, int8_t *y);
 

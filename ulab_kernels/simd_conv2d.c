@@ -241,35 +241,46 @@ ST_AVX2 void fully_connected_s8_simd(const st_conv_geometry_t *g, const st_conv_
     }
 }
 
-// Sums of six rows of weights in order, [in_c / 4, 6, 4]: four of the rows in one vector, two in
-// half of one. Each sum is two sums of every other pair.
-ST_AVX2_INLINE void six_dots(const int16_t *x, const int8_t *w, int32_t n, int32_t *sums) {
-    int32_t pairs[2 * ST_SIXES];
-    st_vec_t four = _mm256_setzero_si256();
-    __m128i two = _mm256_castsi256_si128(four);
-    for (int32_t k = 0; k < n; k += 4, w += 4 * ST_SIXES) {
-        const st_vec_t v = _mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)(x + k)));
-        const __m128i rest = _mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)(w + 16)));
-        four = vec_dot(four, v, vec_widen(w));
-        two = _mm_add_epi32(two, _mm_madd_epi16(_mm256_castsi256_si128(v), rest));
-    }
-    vec_store(pairs, four);
-    _mm_storeu_si128((__m128i *)(pairs + 8), two);
-    for (int i = 0; i < ST_SIXES; i++)
-        sums[i] = pairs[2 * i] + pairs[2 * i + 1];
+ST_AVX2_INLINE __m128i weights_of_two_rows(const uint8_t *w) {
+    const __m128i all = _mm_loadl_epi64((const __m128i *)(const void *)w);
+    return _mm_cvtepi8_epi16(_mm_xor_si128(all, _mm_set1_epi8(-128)));
 }
 
-ST_AVX2 void fully_connected_sixes_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                                           const int8_t *x, st_sixes_t sixes, int8_t *y) {
+// Sums of one group of packed weights. Three vectors hold four sums each: of rows 0 to 3; 4, 5, 0,
+// 1; and 2 to 5.
+ST_AVX2_INLINE void packed_dots(const int16_t *x, const uint8_t *w, int32_t n, int32_t *sums) {
+    __m128i of[3] = {_mm_setzero_si128(), _mm_setzero_si128(), _mm_setzero_si128()};
+    int32_t parts[12];
+    for (int32_t k = 0; k < n; k += 4, w += 4 * ST_SIXES) {
+        const __m128i four = _mm_loadl_epi64((const __m128i *)(const void *)(x + k));
+        const __m128i by[3] = {_mm_shuffle_epi32(four, 0x00), _mm_shuffle_epi32(four, 0x50),
+                               _mm_shuffle_epi32(four, 0x55)};
+        for (int i = 0; i < 3; i++)
+            of[i] = _mm_add_epi32(of[i], _mm_madd_epi16(by[i], weights_of_two_rows(w + 8 * i)));
+    }
+    for (int i = 0; i < 3; i++)
+        _mm_storeu_si128((__m128i *)(void *)(parts + 4 * i), of[i]);
+    for (int i = 0; i < ST_SIXES; i++)
+        sums[i] = parts[i] + parts[i + ST_SIXES];
+}
+
+ST_AVX2 void fully_connected_packed_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                            const int8_t *x, int32_t *x_pairs, int8_t *y) {
     st_simd_scratch_t *scratch = st_simd_scratch();
-    if (!sixes.in_order || g->out_c > ST_SIMD_SUMS - ST_SIXES) {
-        fully_connected_sixes_s8(g, p, x, sixes, y);
+    if (g->out_c > ST_SIMD_SUMS - ST_SIXES) {
+        fully_connected_packed_s8(g, p, x, x_pairs, y);
         return;
     }
+    const int32_t bytes = ST_SIXES * (4 + g->in_c);
     for (int32_t row = 0; row < g->out_w; row++, x += g->in_c, y += g->out_c) {
-        vec_widen_all(x, g->in_c, g->x_zero, scratch->a);
-        for (int32_t oc = 0; oc < g->out_c; oc += ST_SIXES)
-            six_dots(scratch->a, p->weights + oc * g->in_c, g->in_c, scratch->c + oc);
+        const uint8_t *group = (const uint8_t *)p->weights;
+        vec_widen_all(x, g->in_c, 0, scratch->a);
+        for (int32_t oc = 0; oc < g->out_c; oc += ST_SIXES, group += bytes) {
+            const int32_t *starts = (const int32_t *)(const void *)group;
+            packed_dots(scratch->a, group + 4 * ST_SIXES, g->in_c, scratch->c + oc);
+            for (int i = 0; i < ST_SIXES; i++)
+                scratch->c[oc + i] += starts[i];
+        }
         finish_once(g, p, scratch->c, y);
     }
 }

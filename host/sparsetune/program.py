@@ -54,7 +54,7 @@ class Flag(IntFlag):
     INFERENCE_ONLY = 2
     ACCUMULATE = 4
     IN_STRIP = 8
-    IN_ORDER = 16
+    PACKED = 16
     TWO_ROWS = 32
 
 

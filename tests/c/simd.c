@@ -217,23 +217,31 @@ static void fully_connected(void) {
     check_forward(&g, conv_weights(&g), fully_connected_s8, fully_connected_s8_simd);
 }
 
-static int32_t in_sixes(int32_t rows) {
-    return (rows + ST_SIXES - 1) / ST_SIXES * ST_SIXES;
+static const int8_t *packed_weights(const st_conv_geometry_t *g) {
+    const int32_t size = (int32_t)fully_connected_packed_bytes(g);
+    int32_t *words = buffer((size_t)size, 4);
+    for (int32_t i = 0; i < size / 4; i++) {
+        const int in_start = i % (ST_SIXES + g->in_c / 2 * 3) < ST_SIXES;
+        words[i] = in_start ? within(-(1 << 20), 1 << 20) : 0;
+        for (int32_t byte = 0; byte < 4 && !in_start; byte++) // none stands for -128
+            words[i] |= (int32_t)((uint32_t)within(1, 255) << 8 * byte);
+    }
+    return (const int8_t *)words;
 }
 
-// Weights in order, or as they come.
-static void sixes(void) {
+static void packed(void) {
     st_conv_geometry_t g = random_geometry();
     g.in_h = g.out_h = g.kernel_h = g.kernel_w = 1;
     g.in_w = g.out_w = within(1, 3);
     g.in_c = 4 * within(1, 40);
     g.w_zero = 0;
-    const st_conv_params_t p = random_params(&g, in_sixes(g.out_c) * g.in_c);
-    const st_sixes_t way = {!one_in(4), buffer((size_t)g.in_c * 4, 4)};
+    st_conv_params_t p = random_params(&g, 0);
+    p.weights = packed_weights(&g);
+    int32_t *x_pairs = buffer((size_t)g.in_c * 6, 4);
     const int8_t *x = random_bytes(in_count(&g));
     int8_t *y = buffer((size_t)out_count(&g), 1), *z = buffer((size_t)out_count(&g), 1);
-    fully_connected_sixes_s8(&g, &p, x, way, y);
-    fully_connected_sixes_s8_simd(&g, &p, x, way, z);
+    fully_connected_packed_s8(&g, &p, x, x_pairs, y);
+    fully_connected_packed_s8_simd(&g, &p, x, x_pairs, z);
     same(y, z, out_count(&g), 1, "outputs");
 }
 
@@ -531,7 +539,7 @@ static const struct {
     {"long_conv", long_conv},
     {"depthwise_conv", depthwise_conv},
     {"fully_connected", fully_connected},
-    {"sixes", sixes},
+    {"packed", packed},
     {"columns", columns},
     {"emit", emit},
     {"add_errors", add_errors},

@@ -170,14 +170,16 @@ class FullyConnected(Weighted):
     columns_code = Code.FULLY_CONNECTED_COLUMNS
 
     def emit(self, low: Lowering, op: Operator, words: tuple[Word, ...]) -> None:
-        """Weights that nobody else reads are put in the order in which they are read."""
-        geometry, x, weights, *rest = words
-        if rest[2] is None or not isinstance(weights, Const) or op.index in low.active:
+        """Weights that nobody else reads are packed."""
+        geometry, x, weights, bias, requants, scratch, _, y = words
+        others_read = op.index in low.active or not isinstance(weights, Const)
+        if scratch is None or others_read or _has_minus_128(low.graph, op):
             low.emit(self.code, op, *words)
             return
-        rows = low.layers[op.index].geometry.out_c
-        ordered = Const(in_sixes(weights.data, rows))
-        low.emit(self.code, op, geometry, x, ordered, *rest, flags=Flag.IN_ORDER)
+        g = low.layers[op.index].geometry
+        packed, pairs = Const(packed_rows(low.graph, op)), Buffer(f"lanes{op.index}", 6 * g.in_c)
+        rest = (bias, requants, pairs, WordsOf(pairs), y)
+        low.emit(self.code, op, geometry, x, packed, *rest, flags=Flag.PACKED)
 
     def scratch(self, graph: Graph, op: Operator, layer: Layer) -> Buffer | None:
         g = layer.geometry
@@ -266,11 +268,15 @@ def want_two_rows(row: Word) -> None:
         row.wanted = CORES * row.size
 
 
-def in_sixes(weights: bytes, rows: int) -> bytes:
-    """Rows of a fully connected layer as ulab_kernels/fully_connected.h wants them in order."""
-    w = np.frombuffer(weights, "i1").reshape(rows, -1, 4)
-    padded = np.pad(w, ((0, -rows % SIXES), (0, 0), (0, 0)))
-    return bytes(padded.reshape(-1, SIXES, *w.shape[1:]).transpose(0, 2, 1, 3).tobytes())
+def packed_rows(graph: Graph, op: Operator) -> bytes:
+    """Weights of a fully connected layer as ulab_kernels/fully_connected.h wants them packed."""
+    weights = graph.tensor(op.inputs[1]).data
+    assert weights is not None
+    rows = np.pad(weights.astype(np.int32), ((0, -len(weights) % SIXES), (0, 0)))
+    starts = -graph.tensor(op.inputs[0]).zero_point * rows.sum(axis=1)
+    by_two = (rows + 128).reshape(-1, SIXES, rows.shape[1] // 2, 2).transpose(0, 2, 1, 3)
+    groups = zip(starts.reshape(-1, SIXES), by_two, strict=True)
+    return b"".join(s.astype("<i4").tobytes() + w.astype("u1").tobytes() for s, w in groups)
 
 
 def _is_pointwise(g: Geometry) -> bool:
