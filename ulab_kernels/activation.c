@@ -1,4 +1,7 @@
 #include "activation.h"
+#include "fixedpoint.h"
+
+#define MOST_SUMS 64
 
 void clamp_mask_s8(const int8_t *y, int32_t n, int32_t lo, int32_t hi, uint8_t *bits) {
     for (int32_t i = 0; i < n; i += 8) {
@@ -23,8 +26,11 @@ void keep_channels_s8(const int8_t *x, int32_t positions, const st_channels_t *c
 }
 
 void error_add(const int16_t *dy, int32_t n, st_emit_t *dx) {
-    for (int32_t i = 0; i < n; i++) {
-        const int32_t sum = dy[i];
-        st_emit_row(dx, i, &sum, 1);
+    int32_t sums[MOST_SUMS];
+    for (int32_t i = 0; i < n; i += MOST_SUMS) {
+        const int32_t count = st_min(MOST_SUMS, n - i);
+        for (int32_t j = 0; j < count; j++)
+            sums[j] = dy[i + j];
+        st_emit_row(dx, i, sums, count);
     }
 }

@@ -119,95 +119,128 @@ static int32_t column_change(const st_conv_geometry_t *g, const st_conv_params_t
     return sum;
 }
 
-// Gathers dy * w_scale of n output channels, whose weights are `step` apart; their sum.
-ST_HOT static int32_t put_channels(st_terms_t *terms, const int16_t *dy, const uint16_t *scale_q15,
-                                   int32_t at, const int32_t span[2]) {
-    const int32_t step = span[0];
-    st_term_t *to = terms->terms, *const end = to + ST_TERMS;
-    int32_t sum = 0;
-    for (int32_t n = span[1]; n > 0; n--, at += step) {
-        const int32_t scale = *scale_q15++;
-        int32_t d = *dy++;
-        if (!d) // about half of them behind a ReLU
-            continue;
-        d = (d * scale + (1 << 14)) >> 15;
-        sum += d;
-        to->factor = d;
-        to->at = at;
-        if (++to == end) {
-            terms->count = ST_TERMS;
-            st_terms_add(terms);
-            to = terms->terms;
+// Whether every position of one map is read by that of the other, and by no other.
+static int is_pointwise(const st_conv_geometry_t *g) {
+    return g->kernel_h * g->kernel_w == 1 && g->stride_h * g->stride_w == 1 && g->groups == 1 &&
+           g->pad_h == 0 && g->pad_w == 0 && g->in_h == g->out_h && g->in_w == g->out_w;
+}
+
+// Gathers what an input position gets: dy times the scale of the weights, for all taps that read it.
+// at: of the position; first: output channel that the group begins with.
+static void gather_taps(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
+                        const int32_t at[2], int32_t first, st_terms_t *terms) {
+    const int32_t channels = terms->n, filter = g->kernel_h * g->kernel_w * channels;
+    const int8_t *row = p->weights + first * filter;
+    for (int32_t ky = 0; ky < g->kernel_h; ky++) {
+        const int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
+        for (int32_t kx = 0; kx < g->kernel_w; kx++, row += channels) {
+            const int32_t ox =
+                st_output_of(at[1], kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
+            if (oy < 0 || ox < 0)
+                continue;
+            st_factors_t f = {dy + (oy * g->out_w + ox) * g->out_c + first,
+                              p->scale_q15 + first, row, 1, filter, st_group_outputs(g)};
+            st_terms_gather(terms, &f);
         }
     }
-    terms->count = (int32_t)(to - terms->terms);
-    return sum;
 }
 
-// row[in_c] += sum over out channels of dy * w_scale * w, for one output position and tap. The
-// tap's weights of output channel oc start at tap_weights + oc * filter_size.
-static void add_tap(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
-                    const int8_t *tap_weights, int32_t *row) {
-    const int32_t channels = st_group_inputs(g), outputs = st_group_outputs(g);
-    const int32_t filter_size = g->kernel_h * g->kernel_w * channels;
-    const int32_t span[2] = {filter_size, outputs};
-    st_terms_t terms; // no initialiser: it would clear the terms, too
-    terms.values = tap_weights;
-    terms.n = channels;
-    int32_t oc = 0;
-    for (int32_t *end = row + g->in_c; row < end; row += channels, oc += outputs) {
-        terms.row = row;
-        const int32_t sum =
-            put_channels(&terms, dy + oc, p->scale_q15 + oc, oc * filter_size, span);
-        st_terms_add(&terms);
-        for (int32_t ic = 0; g->w_zero && ic < channels; ic++)
-            row[ic] -= sum * g->w_zero;
-    }
-}
-
-// The gradient of one input position, all channels.
-static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                           const int16_t *dy, const int32_t at[2], int32_t *row) {
-    const int32_t channels = st_group_inputs(g);
+// What the trained columns change of it.
+static void add_columns(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
+                        const int32_t at[2], int32_t *row) {
+    int32_t tap = 0;
     for (int32_t ky = 0; ky < g->kernel_h; ky++) {
-        int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
-        if (oy < 0)
-            continue;
-        for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-            int32_t ox = st_output_of(at[1], kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
-            if (ox < 0)
-                continue;
-            const int32_t tap = ky * g->kernel_w + kx;
-            const int8_t *w = p->weights + tap * channels;
+        const int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
+        for (int32_t kx = 0; kx < g->kernel_w; kx++, tap++) {
+            const int32_t ox =
+                st_output_of(at[1], kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
             const int16_t *d = dy + (oy * g->out_w + ox) * g->out_c;
-            add_tap(g, p, d, w, row);
-            for (int32_t ic = 0; p->columns && ic < g->in_c; ic++) {
+            for (int32_t ic = 0; oy >= 0 && ox >= 0 && ic < g->in_c; ic++) {
                 const int8_t *column = st_column(p->columns, ic);
                 if (column)
-                    row[ic] += column_change(g, p, d, w + ic, column + tap * g->out_c);
+                    row[ic] += column_change(g, p, d, p->weights + tap * g->in_c + ic,
+                                             column + tap * g->out_c);
             }
         }
     }
 }
 
+static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                           const int16_t *dy, const int32_t at[2], int32_t *row) {
+    const int32_t channels = st_group_inputs(g);
+    st_terms_t terms;
+    for (int32_t group = 0; group < g->groups; group++) {
+        st_terms_begin(&terms, row + group * channels, channels, g->w_zero);
+        gather_taps(g, p, dy, at, group * st_group_outputs(g), &terms);
+        st_terms_add(&terms);
+    }
+    if (p->columns)
+        add_columns(g, p, dy, at, row);
+}
+
+static void pointwise_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                 const int16_t *dy, int32_t *row, st_emit_t *dx) {
+    const int32_t all = g->in_h * g->in_w * g->in_c;
+    st_terms_t terms;
+    for (int32_t at = 0; at < all; at += g->in_c, dy += g->out_c) {
+        st_factors_t f = {dy, p->scale_q15, p->weights, 1, g->in_c, g->out_c};
+        st_terms_begin(&terms, row, g->in_c, g->w_zero);
+        st_terms_gather(&terms, &f);
+        st_terms_add(&terms);
+        st_emit_row(dx, at, row, g->in_c);
+    }
+}
+
 void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
                        int32_t *row, st_emit_t *dx) {
+    if (is_pointwise(g) && !p->columns) {
+        pointwise_grad_input(g, p, dy, row, dx);
+        return;
+    }
     for (int32_t iy = 0; iy < g->in_h; iy++) {
         for (int32_t ix = 0; ix < g->in_w; ix++) {
             const int32_t at[2] = {iy, ix};
-            for (int32_t ic = 0; ic < g->in_c; ic++)
-                row[ic] = 0;
             input_position(g, p, dy, at, row);
             st_emit_row(dx, (iy * g->in_w + ix) * g->in_c, row, g->in_c);
         }
     }
 }
 
+// A tap of the kernel. rows, columns: outputs for which it lies inside the input; one_run: whether all
+// of these lie one behind the other, as what they read does. first: what the first one of output
+// channel 0 reads, of all that a pixel keeps.
+typedef struct {
+    const st_conv_geometry_t *g;
+    const st_update_t *u;
+    st_range_t rows, columns;
+    int32_t number, one_run;
+    st_factors_t first;
+} st_tap_t;
+
+static st_tap_t tap_at(const st_conv_geometry_t *g, const st_update_t *u, int32_t ky, int32_t kx) {
+    const int32_t y = ky * g->dilation_h - g->pad_h, x = kx * g->dilation_w - g->pad_w;
+    const int32_t step = g->groups * u->n_channels;
+    st_tap_t t = {.g = g, .u = u, .number = ky * g->kernel_w + kx};
+    t.rows = st_outputs_inside(y, g->stride_h, g->in_h, g->out_h);
+    t.columns = st_outputs_inside(x, g->stride_w, g->in_w, g->out_w);
+    const int32_t n = t.columns.end - t.columns.begin, row = t.rows.begin * g->stride_h + y;
+    t.one_run = g->stride_h == 1 && g->stride_w == 1 && n == g->out_w && n == g->in_w;
+    t.first = (st_factors_t){
+        .row = u->kept + (row * g->in_w + x + t.columns.begin * g->stride_w) * step,
+        .dy_step = g->out_c,
+        .step = g->stride_w * step,
+        .n = t.one_run ? n * (t.rows.end - t.rows.begin) : n,
+    };
+    return t;
+}
+
 // Of so few channels that gathering would cost more than it saves.
-ST_HOT static int32_t add_products(const int16_t *dy, int32_t dy_step, const int8_t *x,
-                                   const int32_t span[2], int32_t *row, int32_t channels) {
-    int32_t sum = 0, step = span[0];
-    for (int32_t n = span[1]; n > 0; n--, dy += dy_step, x += step) {
+ST_HOT static int32_t add_products(const st_factors_t *f, int32_t *row, int32_t channels) {
+    const int16_t *dy = f->dy;
+    const int8_t *x = f->row;
+    const int32_t dy_step = f->dy_step, step = f->step;
+    int32_t sum = 0;
+    for (int32_t n = f->n; n > 0; n--, dy += dy_step, x += step) {
         const int32_t d = *dy;
         if (!d)
             continue;
@@ -218,65 +251,55 @@ ST_HOT static int32_t add_products(const int16_t *dy, int32_t dy_step, const int
     return sum;
 }
 
-// Gathers the terms of a row of positions; returns the sum of their factors.
-ST_HOT static int32_t put_row(st_terms_t *terms, const int16_t *dy, int32_t dy_step, int32_t at,
-                              const int32_t span[2]) {
-    const int32_t step = span[0];
-    st_term_t *to = terms->terms + terms->count, *const end = terms->terms + ST_TERMS;
-    int32_t sum = 0;
-    for (int32_t n = span[1]; n > 0; n--, dy += dy_step, at += step) {
-        const int32_t d = *dy;
-        if (!d)
-            continue;
-        sum += d;
-        to->factor = d;
-        to->at = at;
-        if (++to == end) {
-            terms->count = ST_TERMS;
-            st_terms_add(terms);
-            to = terms->terms;
-        }
-    }
-    terms->count = (int32_t)(to - terms->terms);
-    return sum;
+// The factors of the i-th run of outputs; none behind the last one.
+static int next_run(const st_tap_t *t, const int16_t *dy, int32_t group, int32_t i,
+                    st_factors_t *f) {
+    const st_conv_geometry_t *g = t->g;
+    const int32_t row_step = g->stride_h * g->in_w * g->groups * t->u->n_channels;
+    *f = t->first;
+    f->dy = dy + ((t->rows.begin + i) * g->out_w + t->columns.begin) * g->out_c;
+    f->row += i * row_step + group * t->u->n_channels;
+    return i < (t->one_run ? 1 : t->rows.end - t->rows.begin);
 }
 
-// row[n] = sum over all positions of one output channel and one tap (y, x, group): dy * (kept -
-// x_zero).
-static void correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                      const int32_t tap[3], int32_t *row) {
-    st_terms_t terms; // no initialiser: it would clear the terms, too
-    terms.values = u->kept;
-    terms.row = row;
-    terms.n = u->n_channels;
-    terms.count = 0;
-    for (int32_t i = 0; i < u->n_channels; i++)
+static int32_t correlate_few(const st_tap_t *t, const int16_t *dy, int32_t group, int32_t *row) {
+    const int32_t channels = t->u->n_channels;
+    int32_t total = 0;
+    st_factors_t f;
+    for (int32_t i = 0; i < channels; i++)
         row[i] = 0;
-    const int32_t step = g->groups * u->n_channels;
-    const int32_t y = tap[0] * g->dilation_h - g->pad_h, x = tap[1] * g->dilation_w - g->pad_w;
-    const st_range_t ry = st_outputs_inside(y, g->stride_h, g->in_h, g->out_h);
-    const st_range_t rx = st_outputs_inside(x, g->stride_w, g->in_w, g->out_w);
-    const int32_t span[2] = {g->stride_w * step, rx.end - rx.begin};
-    int32_t dy_sum = 0;
-    for (int32_t oy = ry.begin; oy < ry.end; oy++) {
-        const int32_t pixel = (y + oy * g->stride_h) * g->in_w + x + rx.begin * g->stride_w;
-        const int32_t at = pixel * step + tap[2] * u->n_channels;
-        const int16_t *d = dy + (oy * g->out_w + rx.begin) * g->out_c;
-        dy_sum += u->n_channels < FEW
-                      ? add_products(d, g->out_c, u->kept + at, span, row, u->n_channels)
-                      : put_row(&terms, d, g->out_c, at, span);
-    }
+    for (int32_t i = 0; next_run(t, dy, group, i, &f); i++)
+        total += add_products(&f, row, channels);
+    for (int32_t i = 0; i < channels; i++)
+        row[i] -= total * t->g->x_zero;
+    return total;
+}
+
+// row[n] = sum over all positions of one output channel, which dy begins with, of dy * (kept -
+// x_zero). Returns the sum of dy.
+static int32_t correlate(const st_tap_t *t, const int16_t *dy, int32_t group, int32_t *row) {
+    if (t->u->n_channels < FEW)
+        return correlate_few(t, dy, group, row);
+    st_terms_t terms;
+    st_factors_t f;
+    st_terms_begin(&terms, row, t->u->n_channels, t->g->x_zero);
+    for (int32_t i = 0; next_run(t, dy, group, i, &f); i++)
+        st_terms_gather(&terms, &f);
     st_terms_add(&terms);
-    for (int32_t i = 0; i < u->n_channels; i++)
-        row[i] -= dy_sum * g->x_zero;
+    return terms.total;
 }
 
 // Of a layer with one position, as fully connected ones are.
-static void correlate_one(const st_conv_geometry_t *g, int32_t d, const st_update_t *u,
-                          int32_t group, int32_t *row) {
-    const int8_t *x = u->kept + group * u->n_channels;
-    for (int32_t i = 0; i < u->n_channels; i++)
-        row[i] = d * (x[i] - g->x_zero);
+static int32_t correlate_one(const st_tap_t *t, int32_t d, int32_t group, int32_t *row) {
+    const int8_t *x = t->u->kept + group * t->u->n_channels;
+    const int32_t zero = t->g->x_zero;
+    for (int32_t i = 0; i < t->u->n_channels; i++)
+        row[i] = d * (x[i] - zero);
+    return d;
+}
+
+static int is_one_position(const st_conv_geometry_t *g) {
+    return is_pointwise(g) && g->in_h * g->in_w == 1;
 }
 
 // Of the columns that were brought into the state before the step.
@@ -284,43 +307,38 @@ void st_update_columns(const st_update_t *u, st_step_t step, int32_t base, const
                        int32_t in_column) {
     for (int32_t i = 0; i < u->n_channels; i++) {
         int8_t *column = u->columns->state + (u->columns->table[u->channels[i]] & 0x1fffffffu);
-        if (row[i])
-            st_update_in_column(u, step, base + u->channels[i], row[i], column + in_column);
+        st_update_slot_in_column(u, step, (st_slot_t){base, i}, row[i], column + in_column);
     }
 }
 
-// dy: of this output channel.
-static void update_filter(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                          int32_t oc, int32_t *row) {
-    const st_step_t step = st_weight_step(u, oc);
-    const int32_t channels = st_group_inputs(g), taps = g->kernel_h * g->kernel_w;
+// One output channel; returns the sum of its dy.
+static int32_t update_channel(const st_tap_t *t, const int16_t *dy, int32_t oc, int32_t *row) {
+    const st_conv_geometry_t *g = t->g;
     const int32_t group = g->groups == 1 ? 0 : oc / st_group_outputs(g);
-    const int one = taps == 1 && g->in_h * g->in_w == 1 && g->out_h * g->out_w == 1 &&
-                    g->pad_h == 0 && g->pad_w == 0;
-    if (one && !*dy)
-        return;
-    int32_t tap[3] = {0, 0, group};
-    for (int32_t k = 0; k < taps; k++) {
-        const int32_t base = (oc * taps + k) * channels;
-        if (one)
-            correlate_one(g, *dy, u, group, row);
-        else
-            correlate(g, dy, u, tap, row);
-        if (u->columns)
-            st_update_columns(u, step, base, row, k * g->out_c + oc);
-        else
-            st_update_row(u, step, base, row);
-        if (++tap[1] == g->kernel_w) {
-            tap[1] = 0;
-            tap[0]++;
-        }
-    }
+    const int32_t base = (oc * g->kernel_h * g->kernel_w + t->number) * st_group_inputs(g);
+    const st_step_t step = st_weight_step(t->u, oc);
+    const int32_t total = is_one_position(g) ? correlate_one(t, dy[oc], group, row)
+                                             : correlate(t, dy + oc, group, row);
+    if (t->u->columns)
+        st_update_columns(t->u, step, base, row, t->number * g->out_c + oc);
+    else
+        st_update_row(t->u, step, base, row);
+    return total;
 }
 
 void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                    int32_t *row) {
-    if (u->n_channels)
-        for (int32_t oc = u->made.begin; oc < u->made.end; oc++)
-            update_filter(g, dy + oc, u, oc, row);
-    st_update_biases(g->out_h * g->out_w, g->out_c, dy, u);
+    const int32_t knows_sums = u->n_channels && is_pointwise(g);
+    for (int32_t ky = 0; u->n_channels && ky < g->kernel_h; ky++) {
+        for (int32_t kx = 0; kx < g->kernel_w; kx++) {
+            const st_tap_t tap = tap_at(g, u, ky, kx);
+            for (int32_t oc = u->made.begin; oc < u->made.end; oc++) {
+                const int32_t sum = update_channel(&tap, dy, oc, row);
+                if (knows_sums && u->bias)
+                    st_update_bias(u, oc, sum);
+            }
+        }
+    }
+    if (!knows_sums)
+        st_update_biases(g->out_h * g->out_w, g->out_c, dy, u);
 }

@@ -95,7 +95,9 @@ static inline int32_t st_output_of(int32_t in, int32_t k, int32_t stride, int32_
     int32_t shifted = in + pad - k * dilation;
     if (shifted < 0)
         return -1;
-    int32_t out = stride == 1 ? shifted : shifted / stride;
+    if (stride == 1)
+        return shifted < out_len ? shifted : -1;
+    const int32_t out = shifted / stride;
     return (out * stride == shifted && out < out_len) ? out : -1;
 }
 

@@ -59,44 +59,81 @@ static void put_element(st_emit_t *e, int32_t at, int32_t sum) {
     e->peak = st_max(e->peak, v < 0 ? -v : v);
 }
 
-// As put_element for all until one does not fit; returns how many did. For shifts above 0.
-ST_HOT static int32_t put_while_fitting(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
-    const int32_t limit = e->limit, shift = e->shift - 1;
-    int32_t peak = e->peak;
+#if ST_ARMV6M
+
+// armv6m_error.S: the same for elements four by four, until one exceeds the peak; where it stopped.
+typedef struct {
+    const int32_t *sums, *end;
+    int16_t *to;
+    int32_t shift, peak;
+} st_put_fours_t;
+
+int16_t *st_put_fours(const st_put_fours_t *job);
+
+static int32_t put_while_fitting(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
     int16_t *to = e->data + at;
-    const int32_t *begin = sums, *end = sums + n;
-    for (; sums < end; sums++) {
-        const int32_t v = ((*sums >> shift) + 1) >> 1;
-        if (v > peak || v < -peak) {
-            if (v > limit || v < -limit)
-                break;
-            peak = v < 0 ? -v : v;
-        }
-        *to++ = (int16_t)v;
-    }
-    e->peak = peak;
-    e->written = at + (int32_t)(sums - begin);
-    return (int32_t)(sums - begin);
+    const st_put_fours_t job = {sums, sums + (n & ~3), to, e->shift, e->peak};
+    const int32_t done = n < 4 || e->shift > 31 ? 0 : (int32_t)(st_put_fours(&job) - to);
+    e->written = at + done;
+    return done;
 }
+
+#else
+
+// As put_element for all until one exceeds the peak; returns how many that were.
+static int32_t put_while_fitting(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    int32_t i = 0;
+    for (; i < n; i++) {
+        const int32_t v = shift_round(sums[i], e->shift);
+        if (v > e->peak || v < -e->peak)
+            break;
+        e->data[at + i] = (int16_t)v;
+    }
+    e->written = at + i;
+    return i;
+}
+
+#endif
 
 static void overwrite_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
     for (int32_t i = 0; i < n; i++) {
-        if (e->shift > 0)
-            i += put_while_fitting(e, at + i, sums + i, n - i);
+        i += put_while_fitting(e, at + i, sums + i, n - i);
         if (i < n)
             put_element(e, at + i, sums[i]);
     }
 }
 
+// Adds to what is there until one exceeds the peak; returns how many that were. For shifts up to 31.
+ST_HOT static int32_t add_while_fitting(const st_emit_t *e, int16_t *to, const int32_t *sums,
+                                        int32_t n) {
+    const int32_t peak = e->peak, range = 2 * peak, shift = e->shift;
+    const int32_t before = shift ? shift - 1 : 0, after = shift ? 1 : 0;
+    int32_t i = 0;
+    for (; i < n; i++) {
+        const int32_t v = to[i] + (((sums[i] >> before) + after) >> after);
+        if ((uint32_t)(v + peak) > (uint32_t)range)
+            break;
+        to[i] = (int16_t)v;
+    }
+    return i;
+}
+
+static void add_element(st_emit_t *e, int32_t at, int32_t sum) {
+    int32_t v = e->data[at] + aligned(e, sum);
+    while (!fits(e, v)) {
+        halve_written(e);
+        v = e->data[at] + aligned(e, sum);
+    }
+    e->data[at] = (int16_t)v;
+    e->peak = st_max(e->peak, v < 0 ? -v : v);
+}
+
 static void add_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
     for (int32_t i = 0; i < n; i++) {
-        int32_t v = e->data[at + i] + aligned(e, sums[i]);
-        while (!fits(e, v)) {
-            halve_written(e);
-            v = e->data[at + i] + aligned(e, sums[i]);
-        }
-        e->data[at + i] = (int16_t)v;
-        e->peak = st_max(e->peak, v < 0 ? -v : v);
+        if (e->shift <= 31)
+            i += add_while_fitting(e, e->data + at + i, sums + i, n - i);
+        if (i < n)
+            add_element(e, at + i, sums[i]);
     }
 }
 

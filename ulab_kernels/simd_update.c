@@ -7,76 +7,61 @@
 #include "random.h"
 #include "update.h"
 
-// A shift that stochastic rounding can do with its 31 random bits, and what goes before it.
+// A step of update.c's stochastic_step.
 typedef struct {
     st_vec_t mantissa;
-    int32_t before, shift;
+    int32_t rest;
 } vec_step_t;
 
 // st_mix32.
 ST_AVX2_INLINE st_vec_t mix(st_vec_t x) {
     x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
-    x = _mm256_mullo_epi32(x, _mm256_set1_epi32(0x7feb352d));
+    x = _mm256_mullo_epi32(x, _mm256_set1_epi32((int32_t)ST_MIX_1));
     x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 15));
-    x = _mm256_mullo_epi32(x, _mm256_set1_epi32((int32_t)0x846ca68bu));
+    x = _mm256_mullo_epi32(x, _mm256_set1_epi32((int32_t)ST_MIX_2));
     return _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
 }
 
-// st_random.
-ST_AVX2_INLINE st_vec_t randoms(uint32_t seed, st_vec_t counter) {
-    const st_vec_t spread = _mm256_mullo_epi32(counter, _mm256_set1_epi32((int32_t)0x9e3779b9u));
-    const st_vec_t x = _mm256_add_epi32(spread, _mm256_set1_epi32((int32_t)0x85ebca6bu));
-    return mix(_mm256_xor_si256(_mm256_set1_epi32((int32_t)seed), x));
+// st_random_in_row for eight slots from an even one on, whose counter is given.
+ST_AVX2_INLINE st_vec_t randoms(uint32_t seed, uint32_t counter) {
+    const st_vec_t pairs = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    const st_vec_t counters = _mm256_add_epi32(_mm256_set1_epi32((int32_t)counter), pairs);
+    const st_vec_t spread = _mm256_mullo_epi32(counters, _mm256_set1_epi32((int32_t)ST_SPREAD));
+    const st_vec_t end = _mm256_setr_epi8(0, 1, 2, 3, 7, 6, 5, 4, 8, 9, 10, 11, 15, 14, 13, 12, //
+                                          0, 1, 2, 3, 7, 6, 5, 4, 8, 9, 10, 11, 15, 14, 13, 12);
+    const st_vec_t x = mix(_mm256_add_epi32(_mm256_set1_epi32((int32_t)seed), spread));
+    return _mm256_shuffle_epi8(x, end);
 }
 
-// v >> n of int64 with |v| < 2^62, n <= 62: AVX2 has it for unsigned ones only.
-ST_AVX2_INLINE st_vec_t shift_wide(st_vec_t v, int32_t n) {
-    const st_vec_t offset = _mm256_set1_epi64x(1ll << 62);
-    const __m128i count = _mm_cvtsi32_si128(n);
-    return _mm256_sub_epi64(_mm256_srl_epi64(_mm256_add_epi64(v, offset), count),
-                            _mm256_srl_epi64(offset, count));
-}
-
-// Which of four sums (in the even places) make a step of 0: int64 of ones. As stochastic_step of
-// update.c, which makes the others.
-ST_AVX2_INLINE st_vec_t four_stay(st_vec_t sums, st_vec_t random, const vec_step_t *s) {
-    st_vec_t v = _mm256_mul_epi32(sums, s->mantissa);
-    if (s->before)
-        v = shift_wide(v, s->before);
-    const st_vec_t low = _mm256_and_si256(random, _mm256_set1_epi64x(0xffffffffll));
-    v = _mm256_add_epi64(v, _mm256_srl_epi64(low, _mm_cvtsi32_si128(32 - s->shift)));
-    return _mm256_cmpeq_epi64(shift_wide(v, s->shift), _mm256_setzero_si256());
-}
-
-// The others of eight sums, a bit each.
+// Which of eight sums make a step that is not 0, a bit each: as stochastic_step of update.c, which
+// makes them.
 ST_AVX2_INLINE uint32_t which_move(st_vec_t sums, st_vec_t random, const vec_step_t *s) {
-    const st_vec_t even = four_stay(sums, random, s);
-    const st_vec_t odd = four_stay(_mm256_srli_epi64(sums, 32), _mm256_srli_epi64(random, 32), s);
-    const st_vec_t stay = _mm256_blend_epi32(even, odd, 0xaa);
+    const st_vec_t low = _mm256_and_si256(sums, _mm256_set1_epi32(0xffff));
+    const st_vec_t half = _mm256_set1_epi32(1 << 15);
+    const st_vec_t high = _mm256_mullo_epi32(_mm256_srai_epi32(sums, 16), s->mantissa);
+    const st_vec_t carried = _mm256_srli_epi32(
+        _mm256_add_epi32(_mm256_mullo_epi32(low, s->mantissa), half), 16);
+    const st_vec_t chance = _mm256_srl_epi32(random, _mm_cvtsi32_si128(32 - s->rest));
+    const st_vec_t v = _mm256_add_epi32(_mm256_add_epi32(high, carried), chance);
+    const st_vec_t delta = _mm256_sra_epi32(v, _mm_cvtsi32_si128(s->rest));
+    const st_vec_t stay = _mm256_cmpeq_epi32(delta, _mm256_setzero_si256());
     return 0xff & ~(uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(stay));
-}
-
-ST_AVX2_INLINE vec_step_t vec_step(st_step_t step) {
-    const int32_t before = st_clamp(step.shift - 31, 0, 62);
-    return (vec_step_t){_mm256_set1_epi32((int32_t)step.mantissa), before, st_min(step.shift, 31)};
 }
 
 ST_AVX2 void st_update_tap_simd(const st_update_t *u, st_step_t step, int32_t base,
                                 const int32_t *sums) {
-    const int32_t whole = step.shift > 0 ? u->n_channels & ~7 : 0;
-    const vec_step_t s = vec_step(step);
+    const int32_t whole = step.shift >= ST_LEAST_SHIFT ? u->n_channels & ~7 : 0;
+    const vec_step_t s = {_mm256_set1_epi32((int32_t)step.mantissa), step.shift - 16};
     for (int32_t i = 0; i < whole; i += 8) {
-        const __m128i channels = _mm_loadu_si128((const __m128i *)(u->channels + i));
-        const st_vec_t index =
-            _mm256_add_epi32(_mm256_set1_epi32(base), _mm256_cvtepu16_epi32(channels));
-        uint32_t moves = which_move(vec_load(sums + i), randoms(u->seed, index), &s);
+        const st_vec_t random = randoms(u->seed, (uint32_t)(base + i / 2));
+        uint32_t moves = which_move(vec_load(sums + i), random, &s);
         for (; moves; moves &= moves - 1) {
-            const int32_t at = i + __builtin_ctz(moves);
-            st_update_weight(u, step, base + u->channels[at], sums[at]);
+            const int32_t slot = i + __builtin_ctz(moves);
+            st_update_slot(u, step, base, slot, sums[slot]);
         }
     }
     for (int32_t i = whole; i < u->n_channels; i++)
-        st_update_weight(u, step, base + u->channels[i], sums[i]);
+        st_update_slot(u, step, base, i, sums[i]);
 }
 
 /// Biases ///

@@ -1,14 +1,24 @@
 #include "update.h"
+#include "arch.h"
 #include "fixedpoint.h"
 #include "random.h"
 
 // Leaves room for the sum of a window, so that forward cannot overflow.
 #define BIAS_LIMIT (1 << 30)
 
+#define MOST_SHIFT 46  // |upper half| < 2^30: room for 30 random bits
+
+// Shifts beyond MOST_SHIFT, whose steps are all below one half, have what they exceed it by taken off
+// the mantissa: the fewer bits, the rarer is it that such a step moves a weight at all.
 static st_step_t step_of(const st_update_t *u, st_rate_t rate) {
     st_step_t s;
-    s.mantissa = ((uint32_t)rate.mantissa * u->learning_rate.mantissa) >> 16;
-    s.shift = -(rate.exponent + u->learning_rate.exponent + u->error_exponent + 16);
+    s.mantissa = ((uint32_t)rate.mantissa * u->learning_rate.mantissa) >> 17;
+    s.shift = -(rate.exponent + u->learning_rate.exponent + u->error_exponent + 17);
+    if (s.shift > MOST_SHIFT) {
+        const int32_t beyond = st_min(s.shift - MOST_SHIFT, 31);
+        s.mantissa = (s.mantissa + (1u << (beyond - 1))) >> beyond;
+        s.shift = MOST_SHIFT;
+    }
     return s;
 }
 
@@ -16,43 +26,46 @@ st_step_t st_weight_step(const st_update_t *u, int32_t out_channel) {
     return step_of(u, u->weight_rate[out_channel]);
 }
 
-// sum * step as an integer: rounded up with the probability of its fraction, saturating.
-static int32_t any_step(int32_t sum, st_step_t step, uint32_t random) {
-    int64_t product = (int64_t)sum * step.mantissa; // |product| < 2^47
-    int shift = step.shift;
-    if (shift <= 0) {
-        const int left = st_min(-shift, 31);
+// sum * step as an integer, for shifts from ST_LEAST_SHIFT on: rounded up with the probability of
+// its fraction. The product counts to 2^-16 of its unit or less; there it is rounded to nearest.
+static inline int32_t stochastic_step(int32_t sum, st_step_t step, uint32_t random) {
+    const int32_t rest = step.shift - 16;
+    const uint32_t low = ((uint32_t)sum & 0xffffu) * step.mantissa;
+    const int32_t upper =
+        (sum >> 16) * (int32_t)step.mantissa + (int32_t)((low + (1u << 15)) >> 16);
+    return (upper + (int32_t)(random >> (32 - rest))) >> rest;
+}
+
+// A sum as it is for ST_LEAST_SHIFT. Where it saturates, so does the weight.
+static inline int32_t at_least_shift(int32_t sum, int32_t shift) {
+    const int32_t left = st_min(ST_LEAST_SHIFT - shift, 31);
+    if (left <= 0)
+        return sum;
+    const int32_t shifted = (int32_t)((uint32_t)sum << left);
+    return shifted >> left == sum ? shifted : (sum >> 31) ^ INT32_MAX;
+}
+
+static int32_t weight_step(int32_t sum, st_step_t step, uint32_t random) {
+    const st_step_t usual = {step.mantissa, st_max(step.shift, ST_LEAST_SHIFT)};
+    return stochastic_step(at_least_shift(sum, step.shift), usual, random);
+}
+
+// The same for what has more than 8 bits: a bias, or a weight and its residual.
+static int32_t wide_step(int32_t sum, st_step_t step, uint32_t random) {
+    if (step.shift >= ST_LEAST_SHIFT)
+        return stochastic_step(sum, step, random);
+    int64_t product = (int64_t)sum * step.mantissa; // |product| < 2^46
+    if (step.shift <= 0) {
+        const int left = st_min(-step.shift, 31);
         const int32_t limit = INT32_MAX >> left;
         if (product > limit || product < -limit)
             return product > 0 ? INT32_MAX : -INT32_MAX;
         return (int32_t)(product * (1ll << left));
     }
-    if (shift > 31) { // only 31 random bits: the rest is below what they resolve
-        product >>= st_min(shift - 31, 63);
-        shift = 31;
-    }
-    product = (product + (random >> (32 - shift))) >> shift;
+    const int rest = step.shift - 16;
+    product = rest <= 0 ? product * (1ll << -rest) : (product + (1ll << rest >> 1)) >> rest;
+    product = (product + (random >> 16)) >> 16;
     return product > INT32_MAX ? INT32_MAX : (product < -INT32_MAX ? -INT32_MAX : (int32_t)product);
-}
-
-// The same without 64-bit products for the usual shifts, and sums that leave room: the product is
-// upper * 2^16 + lower.
-static inline int32_t stochastic_step(int32_t sum, st_step_t step, uint32_t random) {
-    const int32_t shift = step.shift;
-    if (shift < 16 || shift > 46 || ((uint32_t)sum + (1u << 29)) >> 30)
-        return any_step(sum, step, random);
-    const uint32_t low = ((uint32_t)sum & 0xffffu) * step.mantissa;
-    int32_t upper = (sum >> 16) * (int32_t)step.mantissa + (int32_t)(low >> 16);
-    uint32_t lower = low & 0xffffu;
-    int32_t rest = shift - 16;
-    if (shift > 31) { // only 31 random bits: the rest is below what they resolve
-        const int32_t below = shift - 31;
-        lower = ((uint32_t)upper << 16 | lower) >> below & 0xffffu;
-        upper >>= below;
-        rest = 15;
-    }
-    random >>= 16 - rest;
-    return (upper + (int32_t)((random >> 16) + ((lower + (random & 0xffffu)) >> 16))) >> rest;
 }
 
 static int32_t subtract_sat(int32_t a, int32_t b, int32_t limit) {
@@ -70,51 +83,82 @@ static void step_with_residual(const st_update_t *u, int32_t index, int32_t delt
     u->residual[index] = (int8_t)(fine - coarse * 256);
 }
 
-void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum) {
-    const int32_t delta = stochastic_step(sum, step, st_random(u->seed, (uint32_t)index));
-    if (!delta)
-        return;
-    if (u->residual)
+static void update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
+                          uint32_t random) {
+    const int32_t delta = u->residual ? wide_step(sum, step, random) : weight_step(sum, step, random);
+    if (delta && u->residual)
         step_with_residual(u, index, delta);
-    else
+    else if (delta)
         u->weights[index] = (int8_t)subtract_sat(u->weights[index], delta, 127);
 }
 
-static void update_row_and_residual(const st_update_t *u, st_step_t step, int32_t base,
-                                    const int32_t *row) {
-    for (int32_t i = 0; i < u->n_channels; i++)
-        if (row[i])
-            st_update_weight(u, step, base + u->channels[i], row[i]);
+void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum) {
+    update_weight(u, step, index, sum, st_random(u->seed, (uint32_t)index));
 }
 
-void st_update_row(const st_update_t *u, st_step_t step, int32_t base, const int32_t *row) {
-    if (u->residual) {
-        update_row_and_residual(u, step, base, row);
-        return;
-    }
-    // Copies: a write to a weight might be one to *u, as far as the compiler knows.
-    const uint16_t *channel = u->channels;
-    int8_t *weights = u->weights + base;
-    const uint32_t seed = u->seed;
-    for (const int32_t *end = row + u->n_channels; row < end; row++, channel++) {
-        if (!*row)
-            continue;
-        const uint32_t random = st_random(seed, (uint32_t)base + *channel);
-        const int32_t delta = stochastic_step(*row, step, random);
-        if (delta)
-            weights[*channel] = (int8_t)subtract_sat(weights[*channel], delta, 127);
-    }
+void st_update_slot(const st_update_t *u, st_step_t step, int32_t base, int32_t slot, int32_t sum) {
+    const uint32_t random = st_random_in_row(u->seed, (uint32_t)base, (uint32_t)slot);
+    if (sum)
+        update_weight(u, step, base + u->channels[slot], sum, random);
 }
 
-void st_update_in_column(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
-                         int8_t *weight) {
-    const int32_t delta = stochastic_step(sum, step, st_random(u->seed, (uint32_t)index));
-    *weight = (int8_t)subtract_sat(*weight, delta, 127);
+void st_update_slot_in_column(const st_update_t *u, st_step_t step, st_slot_t at, int32_t sum,
+                              int8_t *weight) {
+    const uint32_t random = st_random_in_row(u->seed, (uint32_t)at.base, (uint32_t)at.slot);
+    if (sum)
+        *weight = (int8_t)subtract_sat(*weight, weight_step(sum, step, random), 127);
+}
+
+#if ST_ARMV6M
+
+// armv6m_update.S: a row of an even number of sums.
+typedef struct {
+    const int32_t *row, *end;
+    uint32_t mantissa;
+    int32_t drop, rest; // of 32 random bits, and of what the sum with them is shifted by
+    uint32_t counter, spread, mix_1, mix_2;
+    uintptr_t channels; // where they lie, minus half of the address behind the row's first two sums
+    int8_t *weights;
+} st_step_row_t;
+
+void st_step_row(const st_step_row_t *job);
+
+static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base,
+                            const int32_t *row) {
+    const int32_t even = u->n_channels & ~1, rest = step.shift - 16;
+    const uint32_t counter = u->seed + ((uint32_t)base - 1) * ST_SPREAD;
+    const uintptr_t channels = (uintptr_t)u->channels - ((uintptr_t)(row + 2) >> 1);
+    const st_step_row_t job = {row,     row + even, step.mantissa, 32 - rest, rest,      counter,
+                               ST_SPREAD, ST_MIX_1, ST_MIX_2,      channels,  u->weights + base};
+    if (!even || u->residual)
+        return 0;
+    st_step_row(&job);
+    return even;
+}
+
+#else
+
+static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base,
+                            const int32_t *row) {
+    (void)u, (void)step, (void)base, (void)row;
+    return 0;
+}
+
+#endif
+
+void st_update_row(const st_update_t *u, st_step_t step, int32_t base, int32_t *row) {
+    if (step.shift < ST_LEAST_SHIFT && !u->residual) {
+        for (int32_t i = 0; i < u->n_channels; i++)
+            row[i] = at_least_shift(row[i], step.shift);
+        step.shift = ST_LEAST_SHIFT;
+    }
+    for (int32_t i = update_pairs(u, step, base, row); i < u->n_channels; i++)
+        st_update_slot(u, step, base, i, row[i]);
 }
 
 void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {
     st_step_t step = step_of(u, u->bias_rate[out_channel]);
-    int32_t delta = stochastic_step(sum, step, st_random(~u->seed, (uint32_t)out_channel));
+    const int32_t delta = wide_step(sum, step, st_random(~u->seed, (uint32_t)out_channel));
     if (delta)
         u->bias[out_channel] = subtract_sat(u->bias[out_channel], delta, BIAS_LIMIT);
 }

@@ -30,7 +30,10 @@ typedef struct {
     st_range_t made;        // output channels whose weights and biases learn: all, or a part's
 } st_update_t;
 
-// A step factor ready for one output channel: step = sum * mantissa * 2^-shift.
+// Of a step whose product has no more than 32 bits to keep; sums of smaller shifts are shifted left.
+#define ST_LEAST_SHIFT 32
+
+// A step factor ready for one output channel: step = sum * mantissa * 2^-shift; mantissa < 2^15.
 typedef struct {
     uint32_t mantissa;
     int32_t shift;
@@ -41,12 +44,20 @@ st_step_t st_weight_step(const st_update_t *u, int32_t out_channel);
 // Subtracts sum * step from weight `index`; stochastic rounding, saturating at [-127, 127].
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum);
 
-// The same for weights base + channels[i], with row[i], n_channels of them.
-void st_update_row(const st_update_t *u, st_step_t step, int32_t base, const int32_t *row);
+// The same for weights base + channels[slot] with row[slot], for all n_channels slots of a row. Their
+// random bits hang on the slot.
+void st_update_row(const st_update_t *u, st_step_t step, int32_t base, int32_t *row);
 
-// The same for a weight that lies in a column; index is the number that it has in its layer.
-void st_update_in_column(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
-                         int8_t *weight);
+// One slot of it.
+void st_update_slot(const st_update_t *u, st_step_t step, int32_t base, int32_t slot, int32_t sum);
+
+typedef struct {
+    int32_t base, slot;
+} st_slot_t;
+
+// One slot, whose weight lies in a column.
+void st_update_slot_in_column(const st_update_t *u, st_step_t step, st_slot_t at, int32_t sum,
+                              int8_t *weight);
 
 // Subtracts sum * step from the bias of one output channel.
 void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum);
