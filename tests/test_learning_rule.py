@@ -29,10 +29,10 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Probe:
 
 def step_words(step: float, total: int, error_exponent: int = -20) -> tuple[list[int], Fraction]:
     """Rates for which the sum `total` makes a step of about `step`, and the exact step, in the
-    precision that the kernel keeps: 16 bits of the product of both rates."""
+    precision that the kernel keeps: 15 bits of the product of both rates."""
     weight_rate, learning_rate = rate(40.0), rate(step / total / 40.0 * 2.0**-error_exponent)
-    mantissa = weight_rate[0] * learning_rate[0] >> 16
-    exponent = weight_rate[1] + learning_rate[1] + error_exponent + 16
+    mantissa = weight_rate[0] * learning_rate[0] >> 17
+    exponent = weight_rate[1] + learning_rate[1] + error_exponent + 17
     return [*weight_rate, *learning_rate, error_exponent], Fraction(total) * mantissa * Fraction(
         2
     ) ** exponent
@@ -76,6 +76,23 @@ def test_steps_below_what_31_bits_resolve_still_add_up(probe: Probe) -> None:
     assert abs(-got.sum() - float(exact) / 4096 * 400000) < SIGMAS * 2
 
 
+@pytest.mark.parametrize("total", [1, -77, 2**20, -(2**30)])
+def test_rows_round_without_bias_and_their_slots_apart(probe: Probe, total: int) -> None:
+    """Two neighbours share a hash: one must tell nothing about the other, nor one slot about any
+    other of its row."""
+    rows = 65536 // 64
+    for step in (0.02, 0.25, 0.5, 0.9):
+        words, exact = step_words(step * np.sign(total), total)
+        moved = -probe("row", *words, 5, 64 * np.arange(rows), total).astype(float)
+        assert not is_biased(float(moved.mean()), float(exact), moved.size), (step, exact)
+        for apart in (1, 2, 3, 8):
+            first, second = (moved - moved.mean())[:, :-apart], (moved - moved.mean())[:, apart:]
+            even, odd = (first * second)[:, ::2], (first * second)[:, 1::2]
+            for products in (even, odd):
+                likeness = float(products.mean() / moved.var())
+                assert abs(likeness) < SIGMAS / np.sqrt(products.size), (step, apart, likeness)
+
+
 def test_biases_round_without_bias(probe: Probe) -> None:
     for step in STEPS:
         words, exact = step_words(step, 321)
@@ -99,7 +116,7 @@ def random_records(rng: np.random.Generator, count: int) -> Array:
 
 def exact_steps(records: Array, totals: Array) -> list[Fraction]:
     return [
-        Fraction(int(t)) * (int(m) * int(lr) >> 16) * Fraction(2) ** int(e + le + ee + 16)
+        Fraction(int(t)) * (int(m) * int(lr) >> 17) * Fraction(2) ** int(e + le + ee + 17)
         for t, (m, e, lr, le, ee, _) in zip(totals, records.T, strict=True)
     ]
 

@@ -196,18 +196,18 @@ def test_regression_learns_another_curve() -> None:
 def test_yes_or_no_questions_are_learnt() -> None:
     """Two questions about random patterns; the untrained model guesses."""
     rng = np.random.default_rng(3)
-    x = rng.integers(-128, 128, (300, 5, 6, 3)).astype(np.int8)
+    x = rng.integers(-128, 128, (900, 5, 6, 3)).astype(np.int8)
     y = np.stack([x[:, :2].mean(axis=(1, 2, 3)) > 0, x[:, :, :2].mean(axis=(1, 2, 3)) > 0], 1)
     data = Dataset(x, y.astype(np.int64))
     model = small_net(2, "LOGISTIC", seed=4).to_bytes()
     graph = parse_tflite(model)
-    train, test = data.part(slice(0, 240)), data.part(slice(240, 300))
+    train, test = data.part(slice(0, 240)), data.part(slice(240, 900))
     before = judge(model, test, graph)
     trained, _ = train_on_twin(model, graph, train, 2, 1500)
     after = judge(trained, test, graph)
     print(f"two questions: {before.name} {before} before, {after} after, held out")
     assert after.value > before.value + 0.3
-    assert predict(trained, test.x).shape == (60, 2)
+    assert predict(trained, test.x).shape == (660, 2)
 
 
 def test_a_thousand_classes() -> None:

@@ -270,11 +270,11 @@ DIVISIONS = {
     "add_taps",  # once a position
     "depthwise_conv2d_update",  # once a tap
     "update_tap",  # once a tap
+    "update_channel",  # once a tap and output channel
     "correlate",  # once a tap
     "shape_ok",  # once a call
     "st_group_inputs",  # where there are groups
     "st_group_outputs",  # where there are groups
-    "update_filter",  # once a filter, where there are groups
     "group_outputs",  # once a position, where there are groups
     "mean_ok",  # once a call
     "tiling",  # once a call

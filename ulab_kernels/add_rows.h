@@ -17,10 +17,10 @@ typedef struct {
 typedef struct {
     int32_t *row;
     int32_t n, zero;
-    int32_t total;     // of all factors so far
-    int32_t added;     // of those that are added already
-    int32_t count;     // gathered, and not added
-    int32_t is_begun;  // row holds sums; else what is there does not count
+    int32_t total;       // of all factors so far
+    int32_t added;       // of those that are added already
+    int32_t count;       // gathered, and not added
+    int32_t is_begun;    // row holds sums; else what is there does not count
     uintptr_t not_words; // its lower two bits: whether a row may begin beside a word
     st_term_t terms[ST_TERMS + 1];
 } st_terms_t;
@@ -43,7 +43,8 @@ static inline void st_terms_begin(st_terms_t *t, int32_t *row, int32_t n, int32_
     t->not_words = 0;
 }
 
-// Gathers factors that are not 0, and adds them when there are many. What f holds then is of no use.
+// Gathers factors that are not 0, and adds them when there are many. What f holds then is of no
+// use.
 void st_terms_gather(st_terms_t *t, st_factors_t *f);
 
 // row[i] is complete for what was gathered so far.

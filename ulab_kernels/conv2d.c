@@ -125,8 +125,8 @@ static int is_pointwise(const st_conv_geometry_t *g) {
            g->pad_h == 0 && g->pad_w == 0 && g->in_h == g->out_h && g->in_w == g->out_w;
 }
 
-// Gathers what an input position gets: dy times the scale of the weights, for all taps that read it.
-// at: of the position; first: output channel that the group begins with.
+// Gathers what an input position gets: dy times the scale of the weights, for all taps that read
+// it. at: of the position; first: output channel that the group begins with.
 static void gather_taps(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
                         const int32_t at[2], int32_t first, st_terms_t *terms) {
     const int32_t channels = terms->n, filter = g->kernel_h * g->kernel_w * channels;
@@ -139,7 +139,11 @@ static void gather_taps(const st_conv_geometry_t *g, const st_conv_params_t *p, 
             if (oy < 0 || ox < 0)
                 continue;
             st_factors_t f = {dy + (oy * g->out_w + ox) * g->out_c + first,
-                              p->scale_q15 + first, row, 1, filter, st_group_outputs(g)};
+                              p->scale_q15 + first,
+                              row,
+                              1,
+                              filter,
+                              st_group_outputs(g)};
             st_terms_gather(terms, &f);
         }
     }
@@ -206,9 +210,9 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
     }
 }
 
-// A tap of the kernel. rows, columns: outputs for which it lies inside the input; one_run: whether all
-// of these lie one behind the other, as what they read does. first: what the first one of output
-// channel 0 reads, of all that a pixel keeps.
+// A tap of the kernel. rows, columns: outputs for which it lies inside the input; one_run: whether
+// all of these lie one behind the other, as what they read does. first: what the first one of
+// output channel 0 reads, of all that a pixel keeps.
 typedef struct {
     const st_conv_geometry_t *g;
     const st_update_t *u;

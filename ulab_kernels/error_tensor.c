@@ -103,7 +103,8 @@ static void overwrite_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t
     }
 }
 
-// Adds to what is there until one exceeds the peak; returns how many that were. For shifts up to 31.
+// Adds to what is there until one exceeds the peak; returns how many that were. For shifts up
+// to 31.
 ST_HOT static int32_t add_while_fitting(const st_emit_t *e, int16_t *to, const int32_t *sums,
                                         int32_t n) {
     const int32_t peak = e->peak, range = 2 * peak, shift = e->shift;

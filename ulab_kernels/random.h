@@ -29,8 +29,8 @@ static inline uint32_t st_random(uint32_t seed, uint32_t counter) {
     return st_mix32(seed ^ (st_times(counter, ST_SPREAD) + 0x85ebca6bu));
 }
 
-// For the slot-th sum of a row whose first counter is `base`. Two neighbours share a hash, which the
-// second reads from its other end: their upper 16 bits, which decide, have nothing in common.
+// For the slot-th sum of a row whose first counter is `base`. Two neighbours share a hash, which
+// the second reads from its other end: their upper 16 bits, which decide, have nothing in common.
 static inline uint32_t st_random_in_row(uint32_t seed, uint32_t base, uint32_t slot) {
     const uint32_t x = st_mix32(seed + st_times(base + (slot >> 1), ST_SPREAD));
     return slot & 1 ? __builtin_bswap32(x) : x;

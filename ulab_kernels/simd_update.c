@@ -39,8 +39,8 @@ ST_AVX2_INLINE uint32_t which_move(st_vec_t sums, st_vec_t random, const vec_ste
     const st_vec_t low = _mm256_and_si256(sums, _mm256_set1_epi32(0xffff));
     const st_vec_t half = _mm256_set1_epi32(1 << 15);
     const st_vec_t high = _mm256_mullo_epi32(_mm256_srai_epi32(sums, 16), s->mantissa);
-    const st_vec_t carried = _mm256_srli_epi32(
-        _mm256_add_epi32(_mm256_mullo_epi32(low, s->mantissa), half), 16);
+    const st_vec_t carried =
+        _mm256_srli_epi32(_mm256_add_epi32(_mm256_mullo_epi32(low, s->mantissa), half), 16);
     const st_vec_t chance = _mm256_srl_epi32(random, _mm_cvtsi32_si128(32 - s->rest));
     const st_vec_t v = _mm256_add_epi32(_mm256_add_epi32(high, carried), chance);
     const st_vec_t delta = _mm256_sra_epi32(v, _mm_cvtsi32_si128(s->rest));

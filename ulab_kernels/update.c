@@ -6,10 +6,10 @@
 // Leaves room for the sum of a window, so that forward cannot overflow.
 #define BIAS_LIMIT (1 << 30)
 
-#define MOST_SHIFT 46  // |upper half| < 2^30: room for 30 random bits
+#define MOST_SHIFT 46 // |upper half| < 2^30: room for 30 random bits
 
-// Shifts beyond MOST_SHIFT, whose steps are all below one half, have what they exceed it by taken off
-// the mantissa: the fewer bits, the rarer is it that such a step moves a weight at all.
+// Shifts beyond MOST_SHIFT, whose steps are all below one half, have what they exceed it by taken
+// off the mantissa: the fewer bits, the rarer is it that such a step moves a weight at all.
 static st_step_t step_of(const st_update_t *u, st_rate_t rate) {
     st_step_t s;
     s.mantissa = ((uint32_t)rate.mantissa * u->learning_rate.mantissa) >> 17;
@@ -85,7 +85,8 @@ static void step_with_residual(const st_update_t *u, int32_t index, int32_t delt
 
 static void update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
                           uint32_t random) {
-    const int32_t delta = u->residual ? wide_step(sum, step, random) : weight_step(sum, step, random);
+    const int32_t delta =
+        u->residual ? wide_step(sum, step, random) : weight_step(sum, step, random);
     if (delta && u->residual)
         step_with_residual(u, index, delta);
     else if (delta)
@@ -128,8 +129,9 @@ static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base,
     const int32_t even = u->n_channels & ~1, rest = step.shift - 16;
     const uint32_t counter = u->seed + ((uint32_t)base - 1) * ST_SPREAD;
     const uintptr_t channels = (uintptr_t)u->channels - ((uintptr_t)(row + 2) >> 1);
-    const st_step_row_t job = {row,     row + even, step.mantissa, 32 - rest, rest,      counter,
-                               ST_SPREAD, ST_MIX_1, ST_MIX_2,      channels,  u->weights + base};
+    const st_step_row_t job = {row,      row + even, step.mantissa,    32 - rest,
+                               rest,     counter,    ST_SPREAD,        ST_MIX_1,
+                               ST_MIX_2, channels,   u->weights + base};
     if (!even || u->residual)
         return 0;
     st_step_row(&job);

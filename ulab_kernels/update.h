@@ -30,7 +30,8 @@ typedef struct {
     st_range_t made;        // output channels whose weights and biases learn: all, or a part's
 } st_update_t;
 
-// Of a step whose product has no more than 32 bits to keep; sums of smaller shifts are shifted left.
+// Of a step whose product has no more than 32 bits to keep; sums of smaller shifts are shifted
+// left.
 #define ST_LEAST_SHIFT 32
 
 // A step factor ready for one output channel: step = sum * mantissa * 2^-shift; mantissa < 2^15.
@@ -44,8 +45,8 @@ st_step_t st_weight_step(const st_update_t *u, int32_t out_channel);
 // Subtracts sum * step from weight `index`; stochastic rounding, saturating at [-127, 127].
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum);
 
-// The same for weights base + channels[slot] with row[slot], for all n_channels slots of a row. Their
-// random bits hang on the slot.
+// The same for weights base + channels[slot] with row[slot], for all n_channels slots of a row.
+// Their random bits hang on the slot.
 void st_update_row(const st_update_t *u, st_step_t step, int32_t base, int32_t *row);
 
 // One slot of it.

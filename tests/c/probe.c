@@ -49,7 +49,8 @@ static st_update_t update_of(const int32_t *in, const st_rate_t *rate) {
                          .bias_rate = rate,
                          .learning_rate = rate_of(in + 2),
                          .error_exponent = in[4],
-                         .seed = (uint32_t)in[5]};
+                         .seed = (uint32_t)in[5],
+                         .made = {0, 1}};
 }
 
 // In: as update_of, weight, residual, whether there is one, sum, index. Out: weight, residual.
@@ -65,6 +66,29 @@ static void weight(const int32_t *in, int32_t *out) {
     st_update_weight(&u, st_weight_step(&u, 0), index, in[9]);
     out[0] = weights[index];
     out[1] = residuals[index];
+}
+
+enum { ROW_COUNT = 64 };
+
+// In: as update_of, counter of the row, sum of every slot. Out: weights, which were 0.
+static void row(const int32_t *in, int32_t *out) {
+    static int8_t weights[65536 + ROW_COUNT];
+    uint16_t channels[ROW_COUNT];
+    int32_t sums[ROW_COUNT];
+    const st_rate_t rate = rate_of(in);
+    st_update_t u = update_of(in, &rate);
+    const int32_t base = in[6] & 0xffff;
+    for (int i = 0; i < ROW_COUNT; i++) {
+        channels[i] = (uint16_t)i;
+        sums[i] = in[7];
+        weights[base + i] = 0;
+    }
+    u.weights = weights;
+    u.channels = channels;
+    u.n_channels = ROW_COUNT;
+    st_update_row(&u, st_weight_step(&u, 0), base, sums);
+    for (int i = 0; i < ROW_COUNT; i++)
+        out[i] = weights[base + i];
 }
 
 // In: as update_of, bias, dy. Out: bias.
@@ -112,6 +136,7 @@ static const probe_t probes[] = {
     {"ln", 2, 1, ln_q16},
     {"random", 2, 1, random_bits},
     {"weight", 11, 2, weight},
+    {"row", 8, ROW_COUNT, row},
     {"bias", 8, 1, bias},
     {"emit", 5 + 2 * EMIT_COUNT, 2 + EMIT_COUNT, emit},
 };
