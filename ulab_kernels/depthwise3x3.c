@@ -5,6 +5,7 @@
 
 #include "arch.h"
 #include "copy_bytes.h"
+#include "depthwise_pairs.h"
 #include "requantize.h"
 
 #define MOST_ROWS 16 // of outputs of one channel that are made at a time
@@ -43,8 +44,13 @@ static int64_t zeros_words(const st_conv_geometry_t *g) {
     return ((int64_t)g->in_w * g->in_c + 3) / 4;
 }
 
+// Scratch that a part takes besides, in words.
+static int32_t least_of_part(const st_conv_geometry_t *g) {
+    return st_can_pair(g) ? st_pairs_words(1, g->out_w) : g->out_w;
+}
+
 int64_t depthwise3x3_scratch(const st_conv_geometry_t *g) {
-    return zeros_words(g) + g->out_w;
+    return zeros_words(g) + least_of_part(g);
 }
 
 #if ST_ARMV6M
@@ -107,16 +113,20 @@ static void st_depthwise_stride_2(const st_depthwise_job_t *job) {
 
 #endif
 
-// The rows that outputs [oy, oy + n) read; `zeros` is a row of zero points.
+// A row of the input; `zeros`, a row of zero points, where there is none.
+static const int8_t *row_at(const st_conv_geometry_t *g, const int8_t *x, const int8_t *zeros,
+                            int32_t iy) {
+    return iy < 0 || iy >= g->in_h ? zeros : x + iy * g->in_w * g->in_c;
+}
+
+// The rows that outputs [oy, oy + n) read.
 static void find_rows(const st_conv_geometry_t *g, const int8_t *x, const int8_t *zeros, int32_t oy,
                       int32_t n, st_three_rows_t *rows) {
     for (; n > 0; n--, oy++, rows++) {
-        const int8_t *at[3];
-        for (int32_t ky = 0; ky < 3; ky++) {
-            const int32_t iy = oy * g->stride_h - g->pad_h + ky;
-            at[ky] = iy < 0 || iy >= g->in_h ? zeros : x + iy * g->in_w * g->in_c;
-        }
-        *rows = (st_three_rows_t){at[0], at[1] - at[0], at[2] - at[0]};
+        const int32_t iy = oy * g->stride_h - g->pad_h;
+        const int8_t *first = row_at(g, x, zeros, iy);
+        *rows = (st_three_rows_t){first, row_at(g, x, zeros, iy + 1) - first,
+                                  row_at(g, x, zeros, iy + 2) - first};
     }
 }
 
@@ -166,29 +176,42 @@ typedef struct {
     const st_conv_geometry_t *g;
     const st_conv_params_t *p;
     const int8_t *x, *zeros;
-    int32_t *sums; // of each part some
-    int32_t most;  // rows of outputs at a time
+    int32_t *scratch; // behind the zeros; of each part `words`
+    int32_t words;
     int8_t *y;
 } st_depthwise_work_t;
 
-// Channels [part.begin, part.end).
-static void channels_part(const void *work, st_part_t part) {
+static int32_t *scratch_of(const st_depthwise_work_t *w, st_part_t part) {
+    return w->scratch + part.number * w->words;
+}
+
+static st_depthwise_job_t rows_job(const st_conv_geometry_t *g, const st_three_rows_t *rows,
+                                   int32_t *sums) {
+    const int32_t last_is_real = g->stride_w == 2 && g->in_w == 2 * g->out_w - g->pad_w + 1;
+    return (st_depthwise_job_t){.rows = rows,
+                                .step = g->in_c,
+                                .sums = sums,
+                                .in_loop = g->out_w - !last_is_real,
+                                .first_is_real = g->pad_w == 0,
+                                .last_is_real = last_is_real,
+                                .span = (intptr_t)g->in_w * g->in_c};
+}
+
+static st_requantize_t rows_put(const st_conv_geometry_t *g, const int32_t *sums) {
+    return (st_requantize_t){
+        .sums = sums, .y_step = g->out_c, .zero = g->y_zero, .lo = g->act_min, .hi = g->act_max};
+}
+
+// Channels [part.begin, part.end), row by row.
+static void rows_part(const void *work, st_part_t part) {
     const st_depthwise_work_t *w = (const st_depthwise_work_t *)work;
     const st_conv_geometry_t *g = w->g;
+    const int32_t most = st_min(MOST_ROWS, w->words / g->out_w);
     st_three_rows_t rows[MOST_ROWS];
-    int32_t *sums = w->sums + part.number * w->most * g->out_w;
-    const int32_t last_is_real = g->stride_w == 2 && g->in_w == 2 * g->out_w - g->pad_w + 1;
-    st_depthwise_job_t job = {.rows = rows,
-                              .step = g->in_c,
-                              .sums = sums,
-                              .in_loop = g->out_w - !last_is_real,
-                              .first_is_real = g->pad_w == 0,
-                              .last_is_real = last_is_real,
-                              .span = (intptr_t)g->in_w * g->in_c};
-    st_requantize_t row = {
-        .sums = sums, .y_step = g->out_c, .zero = g->y_zero, .lo = g->act_min, .hi = g->act_max};
-    for (int32_t oy = 0; oy < g->out_h; oy += w->most) {
-        job.n_rows = st_min(w->most, g->out_h - oy);
+    st_depthwise_job_t job = rows_job(g, rows, scratch_of(w, part));
+    st_requantize_t row = rows_put(g, job.sums);
+    for (int32_t oy = 0; oy < g->out_h; oy += most) {
+        job.n_rows = st_min(most, g->out_h - oy);
         find_rows(g, w->x, w->zeros, oy, job.n_rows, rows);
         row.count = job.n_rows * g->out_w;
         for (int32_t c = part.begin; c < part.end; c++) {
@@ -198,13 +221,74 @@ static void channels_part(const void *work, st_part_t part) {
     }
 }
 
+// An output shares its word with the one `other` bytes behind it: half of the rows below, or, of a
+// single row, half of the columns to the right. Where their number is odd one is made twice.
+static st_pair_strip_t pair_strip(const st_conv_geometry_t *g) {
+    const int32_t row_bytes = g->out_w * g->out_c, halves = g->out_h == 1;
+    st_pair_strip_t s = {.halves = halves, .columns = g->out_w};
+    s.other = g->out_h / 2 * row_bytes;
+    if (halves) {
+        s.columns = (g->out_w + 1) / 2;
+        s.other = g->out_w / 2 * g->out_c;
+    }
+    return s;
+}
+
+static void set_pair_rows(const st_depthwise_work_t *w, int32_t oy, st_pair_strip_t *s) {
+    const st_conv_geometry_t *g = w->g;
+    for (int32_t i = 0; i < s->n + 2; i++) {
+        const int32_t iy = oy - g->pad_h + i;
+        s->rows[i].low = row_at(g, w->x, w->zeros, iy);
+        s->rows[i].high = s->other;
+        if (!s->halves)
+            s->rows[i].high = row_at(g, w->x, w->zeros, iy + g->out_h / 2) - s->rows[i].low;
+    }
+}
+
+// The rows of outputs from `oy` on one by one, for a channel whose sums do not fit half words.
+static void run_strip_rows(const st_depthwise_work_t *w, int32_t oy, const st_pair_strip_t *s,
+                           int32_t channel) {
+    const st_conv_geometry_t *g = w->g;
+    st_three_rows_t rows[ST_MOST_PAIR_ROWS];
+    st_depthwise_job_t job = rows_job(g, rows, (int32_t *)s->packed);
+    st_requantize_t row = rows_put(g, job.sums);
+    find_rows(g, w->x, w->zeros, oy, s->n, rows);
+    job.n_rows = s->n;
+    row.count = s->n * g->out_w;
+    row.y = w->y + oy * g->out_w * g->out_c + channel;
+    run_channel(g, w->p, channel, &job, &row);
+}
+
+// Channels [part.begin, part.end), two outputs in a word where that can be.
+static void pairs_part(const void *work, st_part_t part) {
+    const st_depthwise_work_t *w = (const st_depthwise_work_t *)work;
+    const st_conv_geometry_t *g = w->g;
+    st_pair_strip_t s = pair_strip(g);
+    s.packed = (uint32_t *)scratch_of(w, part);
+    const int32_t all = (g->out_h + 1) / 2;
+    const int32_t most = st_min(ST_MOST_PAIR_ROWS, (w->words / s.columns - 2) / 2);
+    for (int32_t oy = 0; oy < all; oy += most) {
+        s.n = st_min(most, all - oy);
+        s.y = w->y + oy * g->out_w * g->out_c;
+        set_pair_rows(w, oy, &s);
+        st_pair_strip_begin(g, &s);
+        for (int32_t c = part.begin; c < part.end; c++)
+            if (!st_depthwise_channel_pairs(g, w->p, &s, c)) {
+                run_strip_rows(w, oy, &s, c);
+                if (!s.halves)
+                    run_strip_rows(w, oy + g->out_h / 2, &s, c);
+            }
+    }
+}
+
 void depthwise3x3_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
                      st_scratch_t scratch, int8_t *y) {
     int8_t *zeros = (int8_t *)scratch.data;
     const int32_t words = scratch.words - (int32_t)zeros_words(g);
-    const st_cores_t cores = words >= 2 * g->out_w ? p->cores : ST_ONE_CORE;
-    st_depthwise_work_t w = {g, p, x, zeros, scratch.data + zeros_words(g), 0, y};
-    w.most = st_min(MOST_ROWS, words / (cores == ST_ONE_CORE ? g->out_w : 2 * g->out_w));
+    const st_cores_t cores = words >= 2 * least_of_part(g) ? p->cores : ST_ONE_CORE;
+    st_depthwise_work_t w = {g, p, x, zeros, scratch.data + zeros_words(g), words, y};
+    if (cores != ST_ONE_CORE)
+        w.words /= 2;
     st_fill_bytes(zeros, g->x_zero, g->in_w * g->in_c);
-    st_split(cores, channels_part, &w, (st_units_t){g->out_c, 2});
+    st_split(cores, st_can_pair(g) ? pairs_part : rows_part, &w, (st_units_t){g->out_c, 2});
 }

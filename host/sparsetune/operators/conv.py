@@ -294,10 +294,23 @@ def suits_3x3(g: Geometry) -> bool:
 
 
 def scratch_3x3(name: str, g: Geometry) -> Buffer:
-    """For ulab_kernels/depthwise3x3.c: a row of zero points, and the sums of some rows."""
+    """For ulab_kernels/depthwise3x3.c: a row of zero points, and what some rows take."""
     zeros = -(-g.in_w * g.in_c // 4)
-    rows = max(1, min(MOST_ROWS, g.out_h, MOST_SUMS // g.out_w))
-    return Buffer(name, 4 * (zeros + rows * g.out_w), wanted=4 * (zeros + CORES * rows * g.out_w))
+    least, wanted = _pair_words(g) if g.stride_h == g.stride_w == 1 else _sum_words(g)
+    return Buffer(name, 4 * (zeros + least), wanted=4 * (zeros + CORES * wanted))
+
+
+def _sum_words(g: Geometry) -> tuple[int, int]:
+    """(least, wanted) for sums of rows of outputs."""
+    words = g.out_w * max(1, min(MOST_ROWS, g.out_h, MOST_SUMS // g.out_w))
+    return words, words
+
+
+def _pair_words(g: Geometry) -> tuple[int, int]:
+    """(least, wanted) for inputs and sums that share words: ulab_kernels/depthwise_pairs.h."""
+    most = min(MOST_ROWS, -(-g.out_h // 2))
+    least = max(1, min(most, MOST_SUMS // g.out_w - 1))
+    return (2 * least + 2) * g.out_w, (2 * most + 2) * g.out_w
 
 
 # Constants and state --------------------------------------------------------------------------

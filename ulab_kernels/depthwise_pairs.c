@@ -1,0 +1,151 @@
+#include "depthwise_pairs.h"
+
+#include "arch.h"
+
+#define BOTH 0x10001u // times it, a number stands in both halves
+
+// Of a channel's weights: their sum, and that of their magnitudes.
+typedef struct {
+    int32_t sum, size;
+} st_filter_t;
+
+static int32_t magnitude(int32_t v) {
+    return v < 0 ? -v : v;
+}
+
+#if ST_ARMV6M
+
+// armv6m_depthwise_pairs.S.
+void st_load_filter(const int8_t *w, int32_t out_c, int32_t *weights, st_filter_t *f);
+uint32_t st_depthwise_pack(const st_pack_job_t *job);
+void st_depthwise_pairs(const st_pairs_job_t *job);
+
+#else
+
+// w: the filter's first weight; the others are out_c bytes apart. weights: as in st_pairs_job_t.
+static void st_load_filter(const int8_t *w, int32_t out_c, int32_t *weights, st_filter_t *f) {
+    *f = (st_filter_t){0, 0};
+    for (int32_t *row = weights; row < weights + 3; row++) {
+        for (int32_t kx = 6; kx >= 0; kx -= 3, w += out_c) {
+            row[kx] = *w;
+            f->sum += *w;
+            f->size += magnitude(*w);
+        }
+    }
+}
+
+static uint32_t st_depthwise_pack(const st_pack_job_t *job) {
+    uint32_t seen = 0;
+    for (int32_t row = 0; row < job->n_rows; row++) {
+        const int8_t *x = job->rows[row].low + job->channel, *end = x + job->length;
+        uint32_t *packed = job->packed + row;
+        for (; x != end; x += job->step, packed += job->record / 4) {
+            *packed = (uint32_t)*x + ((uint32_t)x[job->rows[row].high] << 16);
+            seen |= *packed + job->test;
+        }
+    }
+    return seen;
+}
+
+static uint32_t column(const uint32_t *packed, const int32_t *weights) {
+    return packed[0] * (uint32_t)weights[0] + packed[1] * (uint32_t)weights[1] +
+           packed[2] * (uint32_t)weights[2];
+}
+
+static void st_depthwise_pairs(const st_pairs_job_t *job) {
+    const int32_t record = job->record / 4;
+    uint32_t *sums = job->sums;
+    for (int32_t row = 0; row < job->n_rows; row++) {
+        const uint32_t *packed = job->packed + row;
+        for (int32_t at = 0; at <= job->more; at++, packed += record) {
+            const uint32_t left = at ? column(packed - record, job->weights + 6) : job->first;
+            const int is_last = at == job->more;
+            const uint32_t right = is_last ? job->last : column(packed + record, job->weights);
+            *sums++ = left + column(packed, job->weights + 3) + right;
+        }
+    }
+}
+
+#endif
+
+// Such that sums of inputs that are at most that above -128 differ by less than 2^16.
+static int32_t largest_input(int32_t size) {
+    int32_t largest = 0;
+    for (int32_t bit = 128; bit; bit >>= 1)
+        if (size * (largest + bit) <= 0xffff)
+            largest += bit;
+    return largest;
+}
+
+// What a column adds that is none of the strip's: `at` bytes behind its first, of the row's upper
+// or lower half.
+static uint32_t of_column(const st_pair_strip_t *s, const int32_t *weights, int32_t at, int upper) {
+    int32_t sum = 0;
+    for (int i = 0; i < 3; i++)
+        sum += weights[i] * s->rows[i].low[at + (upper ? s->rows[i].high : 0)];
+    return (uint32_t)sum;
+}
+
+static uint32_t of_zeros(const st_conv_geometry_t *g, const int32_t *weights) {
+    return (uint32_t)(g->x_zero * (weights[0] + weights[1] + weights[2]));
+}
+
+static void set_ends(const st_conv_geometry_t *g, st_pair_strip_t *s) {
+    st_pairs_job_t *job = &s->pairs;
+    const int32_t *right = job->weights, *left = right + 6;
+    const uint32_t first = of_zeros(g, left), last = of_zeros(g, right);
+    job->first = first * BOTH;
+    job->last = last * BOTH;
+    if (s->halves) {
+        const int32_t at = s->pack.channel, step = s->pack.step;
+        job->first = first + (of_column(s, left, at - step, 1) << 16);
+        job->last = of_column(s, right, at + s->columns * step, 0) + (last << 16);
+    }
+}
+
+static int pack(st_pair_strip_t *s, int32_t channel, int32_t largest) {
+    s->pack.channel = channel;
+    s->pack.test = (uint32_t)(128 + 255 - largest) * BOTH;
+    return !(st_depthwise_pack(&s->pack) & 0x100 * BOTH);
+}
+
+void st_pair_strip_begin(const st_conv_geometry_t *g, st_pair_strip_t *s) {
+    const int32_t n_rows = s->n + 2, record = 4 * n_rows;
+    uint32_t *sums = s->packed + s->columns * n_rows;
+    s->pack = (st_pack_job_t){.rows = s->rows,
+                              .n_rows = n_rows,
+                              .step = g->in_c,
+                              .length = s->columns * g->in_c,
+                              .record = record,
+                              .packed = s->packed,
+                              .odd = s->columns & 1};
+    s->pairs = (st_pairs_job_t){.packed = s->packed,
+                                .sums = sums,
+                                .n_rows = s->n,
+                                .record = record,
+                                .length = s->columns * record,
+                                .more = s->columns - 1};
+    s->put = (st_requantize_pairs_t){
+        .words = sums, .count = s->n * s->columns, .other = s->other, .y_step = g->out_c};
+}
+
+int st_depthwise_channel_pairs(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                               st_pair_strip_t *s, int32_t channel) {
+    const int32_t bias = p->bias[channel];
+    if (!st_can_requantize_pairs(p->requant[channel]) || magnitude(bias) >> 28)
+        return 0;
+    st_filter_t f;
+    st_load_filter(p->weights + channel, g->out_c, s->pairs.weights, &f);
+    const int32_t largest = largest_input(f.size);
+    if (g->x_zero + 128 > largest || !pack(s, channel, largest))
+        return 0;
+    set_ends(g, s);
+    st_depthwise_pairs(&s->pairs);
+    s->put.y = s->y + channel;
+    s->put.low = -largest * ((f.size - f.sum) / 2) - 128 * f.sum;
+    s->put.width = largest * f.size;
+    s->put.bias = bias - g->x_zero * f.sum;
+    s->put.f = p->requant[channel];
+    st_requantize_pairs(&s->put);
+    return 1;
+}
