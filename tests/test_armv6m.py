@@ -112,6 +112,61 @@ def test_depthwise(shift: int, core: BareCore) -> None:
     assert fast
 
 
+# Depthwise layers between two ReLUs, by pairs of outputs (ulab_kernels/depthwise_pairs.h).
+
+
+def between_relus(size: tuple[int, int], channels: int, seed: int, **rest: Any) -> Net:
+    net = Net((1, *size, channels), -128, seed)
+    net.depthwise(1, 3, activation=RELU, zero=-128, **rest)
+    return net
+
+
+@pytest.mark.parametrize("shift", range(16))
+def test_pairs(shift: int, core: BareCore) -> None:
+    """From inputs that all sums have room for to ones that none have."""
+    for i in range(8):
+        rng = np.random.default_rng((200 + shift, i))
+        size = int(rng.integers(1, 9)), int(rng.integers(2, 10))
+        if not i:
+            size = (40, 3) if shift % 2 else (1, 33)
+        net = between_relus(size, int(rng.choice(CHANNELS)), 9 * shift + i)
+        machine = scattered(net, shift)
+        machine.load(rng.integers(-128, (-100, -50, 0, 128)[i % 4], net.shapes[net.source]))
+        assert check_equal(machine, core) == 1
+
+
+def run_once(net: Net, x: Any, core: BareCore) -> int:
+    """Cycles of it, all memory compared."""
+    machine = scattered(net, 4)
+    machine.load(x)
+    board = BareMachine(core, machine.image.data, [bytes(m) for m in memories(machine)])
+    cycles = board.run(0, 1).cycles
+    assert check_equal(machine, core) == 1
+    return cycles
+
+
+@pytest.mark.parametrize("size", [(8, 8), (1, 9), (5, 4)])
+@pytest.mark.parametrize("signs", ["plus", "minus", "both"])
+def test_pairs_up_to_their_limit(signs: str, size: tuple[int, int], core: BareCore) -> None:
+    """Inputs as large as nine products have room for 16 bits take the faster way, and no larger
+    ones: at both ends of the sums the outputs are the same."""
+    values = [127, 90, 3, -127, 64, 1, 77, -5, 101]
+    weights = np.stack([np.roll(values, i).reshape(1, 3, 3) for i in range(6)], -1)
+    if signs != "both":
+        weights = abs(weights) * (1 if signs == "plus" else -1)
+    rng = np.random.default_rng(7)
+    bias = rng.integers(-9000, 9000, 6).astype(np.int32)
+    took = []
+    largest = 0xFFFF // int(np.abs(values).sum())
+    for most in (largest, largest + 1):
+        net = between_relus(size, 6, 1, weights=weights, bias=bias)
+        x = rng.choice((-128, most - 128), (*size, 6)).astype(np.int8)
+        x[0, 0] = most - 128
+        took.append(run_once(net, x, core))
+        took.append(run_once(net, np.full_like(x, most - 128), core))
+    assert max(took[:2]) < min(took[2:])
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("kind", ["conv", "pointwise", "dense", "depthwise", "stride 2"])
 def test_extremes(kind: str, sign: int, core: BareCore) -> None:

@@ -278,7 +278,8 @@ DIVISIONS = {
     "group_outputs",  # once a position, where there are groups
     "mean_ok",  # once a call
     "tiling",  # once a call
-    "depthwise3x3_s8",  # once a call
+    "pairs_part",  # once a call and core
+    "rows_part",  # once a call and core
     "weight_count",  # once a call
     "cut_of",  # once an operator, where it is split
     "windows_part",  # once a part

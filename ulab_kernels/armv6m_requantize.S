@@ -88,7 +88,7 @@
     ldr     r7, [sp, #24]
     adds    r7, #FACTOR
     push    {r4}
-    bl      exactly
+    bl      st_exactly
     pop     {r4}
     mov     lr, r4
     pop     {r0-r2, r4-r6}
@@ -96,11 +96,9 @@
 .endm
 
 // r0: a sum, r7: where its factor stands: r3 = st_requantize(r0, factor) + zero - lo. It is in range,
-// and its factor shifts to the right. r0-r2, r4-r7 change. Beside its callers: from RAM no branch
-// reaches flash.
-    ST_CODE_SECTION
-    .balign 4
-exactly:
+// and its factor shifts to the right. r0-r2, r4-r7 change; r0 is the same without zero - lo. Beside
+// its callers: from RAM no branch reaches flash.
+ST_FUNCTION(st_exactly)
     ldmia   r7!, {r4-r6}
     mvns    r5, r5              // bits to the right, less one
     uxth    r1, r0

@@ -10,8 +10,8 @@
 
 // Offsets in st_pairs_job_t: words, y, other, multiplier, most, round, doubt, end, offset,
 // least, step of y, and
-.set BASE, 44
-.set FACTOR, 48
+.set FACTOR, 44
+.set BASE, 52
 
 // r0: words, r1: y, r2: other, r3: lower half, r4: multiplier, r5: most, r6: the word, then the upper
 // half, r7: scratch; r8: rounding, r9: doubt, r10: end of y, r11: least, r12: offset, lr: step of y.
@@ -47,26 +47,24 @@
     movs    \half, #127
     b       3\n\()b
 6\n:                             // in doubt: the exact way
-    push    {r0-r2}
-    mov     r1, r12
-    mov     r2, lr
-    push    {r1, r2}
+    mov     r7, lr
+    push    {r0-r2, r4-r7}
     subs    r0, r0, #4
     ldr     r0, [r0]
-    add     r0, r1
+    add     r0, r12
     \part
-    ldr     r7, [sp, #20]
+    ldr     r7, [sp, #28]
     ldr     r1, [r7, #BASE]
     adds    r0, r0, r1
-    ldr     r2, [r7, #FACTOR + 4]
-    ldr     r1, [r7, #FACTOR]
-    bl      st_requantize_exactly
+    adds    r7, #FACTOR
+    bl      st_exactly
     subs    r0, r0, #128
-    mov     \half, r0
-    pop     {r0, r1}
-    mov     r12, r0
-    mov     lr, r1
-    pop     {r0-r2}
+    mov     r3, r0
+    pop     {r0-r2, r4-r7}
+    mov     lr, r7
+.ifnc \half, r3
+    mov     \half, r3
+.endif
     b       2\n\()b
 .endm
 

@@ -155,23 +155,6 @@ static int32_t set_filter(const st_conv_geometry_t *g, const int8_t *w, st_depth
     return first + middle + last;
 }
 
-static void run_channel(const st_conv_geometry_t *g, const st_conv_params_t *p, int32_t channel,
-                        st_depthwise_job_t *job, st_requantize_t *row) {
-    int narrow;
-    const int32_t sum = set_filter(g, p->weights + channel, job, &narrow);
-    job->channel = channel;
-    if (g->stride_w == 2)
-        st_depthwise_stride_2(job);
-    else if (narrow)
-        st_depthwise_narrow(job);
-    else
-        st_depthwise_wide(job);
-    row->bias = p->bias[channel] - g->x_zero * sum;
-    row->f = p->requant[channel];
-    st_requantize_prepare(row);
-    st_requantize_row(row);
-}
-
 typedef struct {
     const st_conv_geometry_t *g;
     const st_conv_params_t *p;
@@ -185,56 +168,77 @@ static int32_t *scratch_of(const st_depthwise_work_t *w, st_part_t part) {
     return w->scratch + part.number * w->words;
 }
 
-static st_depthwise_job_t rows_job(const st_conv_geometry_t *g, const st_three_rows_t *rows,
-                                   int32_t *sums) {
+// Rows of outputs that are made at a time, one by one.
+typedef struct {
+    st_three_rows_t rows[MOST_ROWS];
+    st_depthwise_job_t job;
+    st_requantize_t put;
+    int8_t *y;
+} st_rows_strip_t;
+
+// Of outputs [oy, oy + n).
+static void begin_rows(const st_depthwise_work_t *w, int32_t oy, int32_t n, int32_t *sums,
+                       st_rows_strip_t *s) {
+    const st_conv_geometry_t *g = w->g;
     const int32_t last_is_real = g->stride_w == 2 && g->in_w == 2 * g->out_w - g->pad_w + 1;
-    return (st_depthwise_job_t){.rows = rows,
-                                .step = g->in_c,
-                                .sums = sums,
-                                .in_loop = g->out_w - !last_is_real,
-                                .first_is_real = g->pad_w == 0,
-                                .last_is_real = last_is_real,
-                                .span = (intptr_t)g->in_w * g->in_c};
+    find_rows(g, w->x, w->zeros, oy, n, s->rows);
+    s->job = (st_depthwise_job_t){.rows = s->rows,
+                                  .n_rows = n,
+                                  .step = g->in_c,
+                                  .sums = sums,
+                                  .in_loop = g->out_w - !last_is_real,
+                                  .first_is_real = g->pad_w == 0,
+                                  .last_is_real = last_is_real,
+                                  .span = (intptr_t)g->in_w * g->in_c};
+    s->put = (st_requantize_t){.sums = sums,
+                               .count = n * g->out_w,
+                               .y_step = g->out_c,
+                               .zero = g->y_zero,
+                               .lo = g->act_min,
+                               .hi = g->act_max};
+    s->y = w->y + oy * g->out_w * g->out_c;
 }
 
-static st_requantize_t rows_put(const st_conv_geometry_t *g, const int32_t *sums) {
-    return (st_requantize_t){
-        .sums = sums, .y_step = g->out_c, .zero = g->y_zero, .lo = g->act_min, .hi = g->act_max};
+static void run_rows(const st_depthwise_work_t *w, int32_t channel, st_rows_strip_t *s) {
+    const st_conv_geometry_t *g = w->g;
+    int narrow;
+    const int32_t sum = set_filter(g, w->p->weights + channel, &s->job, &narrow);
+    s->job.channel = channel;
+    if (g->stride_w == 2)
+        st_depthwise_stride_2(&s->job);
+    else if (narrow)
+        st_depthwise_narrow(&s->job);
+    else
+        st_depthwise_wide(&s->job);
+    s->put.y = s->y + channel;
+    s->put.bias = w->p->bias[channel] - g->x_zero * sum;
+    s->put.f = w->p->requant[channel];
+    st_requantize_prepare(&s->put);
+    st_requantize_row(&s->put);
 }
 
 // Channels [part.begin, part.end), row by row.
 static void rows_part(const void *work, st_part_t part) {
     const st_depthwise_work_t *w = (const st_depthwise_work_t *)work;
-    const st_conv_geometry_t *g = w->g;
-    const int32_t most = st_min(MOST_ROWS, w->words / g->out_w);
-    st_three_rows_t rows[MOST_ROWS];
-    st_depthwise_job_t job = rows_job(g, rows, scratch_of(w, part));
-    st_requantize_t row = rows_put(g, job.sums);
-    for (int32_t oy = 0; oy < g->out_h; oy += most) {
-        job.n_rows = st_min(most, g->out_h - oy);
-        find_rows(g, w->x, w->zeros, oy, job.n_rows, rows);
-        row.count = job.n_rows * g->out_w;
-        for (int32_t c = part.begin; c < part.end; c++) {
-            row.y = w->y + oy * g->out_w * g->out_c + c;
-            run_channel(g, w->p, c, &job, &row);
-        }
+    const int32_t most = st_min(MOST_ROWS, w->words / w->g->out_w);
+    st_rows_strip_t s;
+    for (int32_t oy = 0; oy < w->g->out_h; oy += most) {
+        begin_rows(w, oy, st_min(most, w->g->out_h - oy), scratch_of(w, part), &s);
+        for (int32_t c = part.begin; c < part.end; c++)
+            run_rows(w, c, &s);
     }
 }
 
 // An output shares its word with the one `other` bytes behind it: half of the rows below, or, of a
 // single row, half of the columns to the right. Where their number is odd one is made twice.
-static st_pair_strip_t pair_strip(const st_conv_geometry_t *g) {
-    const int32_t row_bytes = g->out_w * g->out_c, halves = g->out_h == 1;
-    st_pair_strip_t s = {.halves = halves, .columns = g->out_w};
-    s.other = g->out_h / 2 * row_bytes;
-    if (halves) {
-        s.columns = (g->out_w + 1) / 2;
-        s.other = g->out_w / 2 * g->out_c;
-    }
-    return s;
+static void begin_pairs(const st_conv_geometry_t *g, st_pair_strip_t *s) {
+    s->halves = g->out_h == 1;
+    s->columns = s->halves ? (g->out_w + 1) / 2 : g->out_w;
+    s->other = (s->halves ? g->out_w / 2 : g->out_h / 2 * g->out_w) * g->out_c;
 }
 
-static void set_pair_rows(const st_depthwise_work_t *w, int32_t oy, st_pair_strip_t *s) {
+// Of lower outputs [oy, oy + s->n).
+static void begin_pair_rows(const st_depthwise_work_t *w, int32_t oy, st_pair_strip_t *s) {
     const st_conv_geometry_t *g = w->g;
     for (int32_t i = 0; i < s->n + 2; i++) {
         const int32_t iy = oy - g->pad_h + i;
@@ -243,41 +247,36 @@ static void set_pair_rows(const st_depthwise_work_t *w, int32_t oy, st_pair_stri
         if (!s->halves)
             s->rows[i].high = row_at(g, w->x, w->zeros, iy + g->out_h / 2) - s->rows[i].low;
     }
+    s->y = w->y + oy * g->out_w * g->out_c;
+    st_pair_strip_begin(g, s);
 }
 
-// The rows of outputs from `oy` on one by one, for a channel whose sums do not fit half words.
-static void run_strip_rows(const st_depthwise_work_t *w, int32_t oy, const st_pair_strip_t *s,
-                           int32_t channel) {
-    const st_conv_geometry_t *g = w->g;
-    st_three_rows_t rows[ST_MOST_PAIR_ROWS];
-    st_depthwise_job_t job = rows_job(g, rows, (int32_t *)s->packed);
-    st_requantize_t row = rows_put(g, job.sums);
-    find_rows(g, w->x, w->zeros, oy, s->n, rows);
-    job.n_rows = s->n;
-    row.count = s->n * g->out_w;
-    row.y = w->y + oy * g->out_w * g->out_c + channel;
-    run_channel(g, w->p, channel, &job, &row);
+// The same outputs of a channel whose sums have no room in half words.
+static void run_without_pairs(const st_depthwise_work_t *w, int32_t oy, const st_pair_strip_t *p,
+                              int32_t channel) {
+    st_rows_strip_t s;
+    begin_rows(w, oy, p->n, (int32_t *)p->packed, &s);
+    run_rows(w, channel, &s);
+    if (p->halves)
+        return;
+    begin_rows(w, oy + w->g->out_h / 2, p->n, (int32_t *)p->packed, &s);
+    run_rows(w, channel, &s);
 }
 
 // Channels [part.begin, part.end), two outputs in a word where that can be.
 static void pairs_part(const void *work, st_part_t part) {
     const st_depthwise_work_t *w = (const st_depthwise_work_t *)work;
-    const st_conv_geometry_t *g = w->g;
-    st_pair_strip_t s = pair_strip(g);
+    const int32_t all = (w->g->out_h + 1) / 2;
+    st_pair_strip_t s;
+    begin_pairs(w->g, &s);
     s.packed = (uint32_t *)scratch_of(w, part);
-    const int32_t all = (g->out_h + 1) / 2;
     const int32_t most = st_min(ST_MOST_PAIR_ROWS, (w->words / s.columns - 2) / 2);
     for (int32_t oy = 0; oy < all; oy += most) {
         s.n = st_min(most, all - oy);
-        s.y = w->y + oy * g->out_w * g->out_c;
-        set_pair_rows(w, oy, &s);
-        st_pair_strip_begin(g, &s);
+        begin_pair_rows(w, oy, &s);
         for (int32_t c = part.begin; c < part.end; c++)
-            if (!st_depthwise_channel_pairs(g, w->p, &s, c)) {
-                run_strip_rows(w, oy, &s, c);
-                if (!s.halves)
-                    run_strip_rows(w, oy + g->out_h / 2, &s, c);
-            }
+            if (!st_depthwise_channel_pairs(w->g, w->p, &s, c))
+                run_without_pairs(w, oy, &s, c);
     }
 }
 

@@ -14,8 +14,8 @@ typedef struct {
     uint32_t offset;
     uint32_t least; // halves below it are sums below 0
     int32_t y_step;
-    int32_t base; // sum = half + base
     st_requant_t f;
+    int32_t base; // sum = half + base
 } st_pairs_job_t;
 
 #if ST_ARMV6M
@@ -58,7 +58,8 @@ static void reduce(st_requant_t f, int32_t largest, st_pairs_job_t *job) {
     const int32_t m = (int32_t)(((uint32_t)f.multiplier + (1u << (lacks - 1))) >> lacks);
     const int32_t rest = f.multiplier - (int32_t)((uint32_t)m << lacks);
     const int32_t lost = ((rest < 0 ? -rest : rest) >> (lacks - 8)) + 1;
-    const int32_t miss = (1 << (20 - right)) + (largest >> 8) * lost + lost;
+    const int32_t may_miss = (1 << (20 - right)) + (largest >> 8) * lost + lost;
+    const int32_t miss = st_min(may_miss, 1 << 20); // then all are in doubt
     job->multiplier = m;
     job->round = (1 << 20) - miss - 128 * (1 << 21);
     job->doubt = 0u - ((uint32_t)miss << 12);
