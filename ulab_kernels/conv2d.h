@@ -27,6 +27,7 @@ typedef struct {
 typedef struct {
     int32_t *data; // NULL: none
     int32_t words;
+    int kept; // it is as the last call left it, with the same weights
 } st_scratch_t;
 
 // y[out_h, out_w, out_c] int8 = conv(x[in_h, in_w, in_c] int8). Equal to TFLite's reference

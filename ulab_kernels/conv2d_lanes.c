@@ -30,8 +30,9 @@ static st_tiling_t tiling(const st_conv_geometry_t *g, int32_t words, int32_t se
     if (!all_fit && words - WINDOWS * sets >= ST_LANES_MOST / 2 * pair)
         kept *= st_clamp(WINDOWS / window, 1, MOST_POSITIONS);
     const int32_t fitting = (words - kept) / pair * 2;
-    t.channels = fitting > ST_LANES_MOST ? fitting / ST_LANES_MOST * ST_LANES_MOST : fitting;
-    t.channels = st_min(g->out_c, t.channels);
+    t.channels = st_min(g->out_c, fitting);
+    if (fitting < g->out_c && fitting > ST_LANES_MOST)
+        t.channels = fitting / ST_LANES_MOST * ST_LANES_MOST;
     words -= st_lanes_words(t.channels, t.k);
     t.positions = st_min(MOST_POSITIONS, words / (sets * window));
     return t;
@@ -48,6 +49,7 @@ typedef struct {
     int8_t *columns;
     int32_t first, end;
     int in_place; // windows lie in x as they are
+    int kept;     // all channels are packed already
 } st_work_t;
 
 static void pack(const st_work_t *w) {
@@ -160,7 +162,8 @@ static void run_in_place(const st_work_t *w) {
 
 // Channels are packed, and run where no windows are to be gathered.
 static void run_channels(const st_work_t *w) {
-    pack(w);
+    if (!w->kept)
+        pack(w);
     if (w->in_place)
         run_in_place(w);
 }
@@ -203,6 +206,7 @@ void conv2d_lanes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, con
         else
             w.t = tiling(g, scratch.words, 2);
     }
+    w.kept = scratch.kept && w.t.channels == g->out_c;
     w.columns = (int8_t *)(scratch.data + st_lanes_words(w.t.channels, w.t.k));
     for (; w.first < g->out_c; w.first = w.end) {
         w.end = st_min(g->out_c, w.first + w.t.channels);

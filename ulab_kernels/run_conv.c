@@ -55,7 +55,7 @@ static int64_t least_scratch(const st_op_conv_t *op, const st_conv_geometry_t *g
 
 static st_scratch_t place_scratch(st_context_t *c, const st_op_conv_t *op,
                                   const st_conv_geometry_t *g) {
-    const st_scratch_t none = {NULL, 0};
+    const st_scratch_t none = {NULL, 0, 0};
     if (st_is_nowhere(op->scratch) && !(op->head.flags & FLAG_PACKED))
         return none;
     if (op->scratch_words < least_scratch(op, g)) {
@@ -63,7 +63,7 @@ static st_scratch_t place_scratch(st_context_t *c, const st_op_conv_t *op,
         return none;
     }
     int32_t *data = PLACE_ARENA(int32_t, op->scratch, op->scratch_words);
-    return (st_scratch_t){data, op->scratch_words};
+    return (st_scratch_t){data, op->scratch_words, 0};
 }
 
 st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows) {

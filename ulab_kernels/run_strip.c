@@ -98,6 +98,7 @@ static void make_row(st_stage_t *s, int32_t in_base, int32_t in_made) {
     row.g.in_h = in_made - in_base;
     row.y += (size_t)(s->made - s->base) * row_bytes(s);
     st_run_window(&row);
+    s->op.scratch.kept = 1; // all scratch of a strip lives as long as it runs
     if (s->op.table)
         lookup_s8(s->op.table, row.y, (int32_t)row_bytes(s), row.y);
     s->made++;
