@@ -25,8 +25,7 @@ void st_cores_end(st_cores_t cores) {
 static void do_both(st_cores_t cores, st_part_work_t *work, const void *job,
                     const st_part_t part[2]) {
 #ifdef ST_CORE_1
-    if (cores == ST_BOTH_CORES) {
-        st_core1_give(work, job, part[1]);
+    if (cores == ST_BOTH_CORES && st_core1_give(work, job, part[1])) {
         work(job, part[0]);
         st_core1_wait();
         return;

@@ -44,8 +44,8 @@ void st_split(st_cores_t cores, st_part_work_t *work, const void *job, st_units_
 #ifdef ST_CORE_1
 // Whether it runs now and waits for work.
 int st_core1_start(void);
-// Gives it a part, which it does at once; one at a time.
-void st_core1_give(st_part_work_t *work, const void *job, st_part_t part);
+// Gives it a part, which it does at once; one at a time. Returns whether it took it.
+int st_core1_give(st_part_work_t *work, const void *job, st_part_t part);
 // Returns when it has done that.
 void st_core1_wait(void);
 void st_core1_stop(void);

@@ -2,6 +2,9 @@
 file(GLOB SPARSETUNE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/*.c ${CMAKE_CURRENT_LIST_DIR}/*.S)
 # Of CPython alone: its binding, and kernels for its processors.
 list(FILTER SPARSETUNE_SOURCES EXCLUDE REGEX "/(bind_cpython|simd_[a-z0-9_]+)\\.c$")
+if(NOT PICO_RP2040)
+    list(FILTER SPARSETUNE_SOURCES EXCLUDE REGEX "/bind_core1\\.c$")
+endif()
 add_library(usermod_sparsetune_kernels INTERFACE)
 target_sources(usermod_sparsetune_kernels INTERFACE ${SPARSETUNE_SOURCES})
 target_include_directories(usermod_sparsetune_kernels INTERFACE ${CMAKE_CURRENT_LIST_DIR})
@@ -12,5 +15,8 @@ set_source_files_properties(${SPARSETUNE_SOURCES} PROPERTIES COMPILE_OPTIONS "-O
 if(DEFINED PICO_SDK_PATH)
     set_property(SOURCE ${SPARSETUNE_SOURCES} APPEND PROPERTY COMPILE_DEFINITIONS
         "ST_RAM_SECTION=\".time_critical.sparsetune\"")
+endif()
+if(PICO_RP2040)
+    set_property(SOURCE ${SPARSETUNE_SOURCES} APPEND PROPERTY COMPILE_DEFINITIONS "ST_CORE_1")
 endif()
 target_link_libraries(usermod INTERFACE usermod_sparsetune_kernels)

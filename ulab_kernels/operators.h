@@ -303,7 +303,7 @@ void st_make_update(const st_gradient_t *job, const st_update_t *u);
 // A convolution or pooling whose operands were checked, ready to be run, whole or by rows.
 typedef struct {
     uint8_t opcode;
-    st_conv_geometry_t g;
+    const st_conv_geometry_t *g;
     st_conv_params_t p;
     const int8_t *x;
     uint8_t *winner; // of MAX_POOL

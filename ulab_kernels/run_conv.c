@@ -71,7 +71,7 @@ st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t r
     const st_conv_geometry_t *g = st_geometry(c, op->geometry);
     if (!shape_ok(c, g, &op->head))
         return w;
-    w.g = *g;
+    w.g = g;
     w.p.weights = PLACE(int8_t, op->weights, weight_count(g, &op->head));
     w.p.bias = PLACE(int32_t, op->bias, g->out_c);
     w.p.requant = st_requant_table(c, op->requant, g->out_c);

@@ -10,7 +10,7 @@ st_window_op_t st_bind_pool(st_context_t *c, const st_op_pool_t *op, st_rows_t r
         return w;
     if (g->w_zero && g->kernel_h * g->kernel_w > ST_AVG_POOL_MAX_SHIFTED)
         c->status = ST_BAD_OPERATOR;
-    w.g = *g;
+    w.g = g;
     w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
     w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
     return w;
@@ -51,7 +51,7 @@ st_window_op_t st_bind_max_pool(st_context_t *c, const st_op_max_pool_t *op, st_
     const st_conv_geometry_t *g = max_pool_geometry(c, op->geometry);
     if (!g)
         return w;
-    w.g = *g;
+    w.g = g;
     w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
     w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
     if (!st_is_nowhere(op->winner))

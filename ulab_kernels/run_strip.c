@@ -20,30 +20,30 @@
 void st_run_whole_window(const st_window_op_t *op) {
     switch (op->opcode) {
     case OP_AVG_POOL:
-        avg_pool_s8(&op->g, op->x, op->y);
+        avg_pool_s8(op->g, op->x, op->y);
         break;
     case OP_MAX_POOL:
-        max_pool_s8(&op->g, op->x, op->winner, op->y);
+        max_pool_s8(op->g, op->x, op->winner, op->y);
         break;
     case OP_DEPTHWISE_CONV2D:
         if (ST_LANES && op->scratch.data)
-            depthwise3x3_s8(&op->g, &op->p, op->x, op->scratch, op->y);
+            depthwise3x3_s8(op->g, &op->p, op->x, op->scratch, op->y);
         else
-            ST_FAST(depthwise_conv2d_s8)(&op->g, &op->p, op->x, op->y);
+            ST_FAST(depthwise_conv2d_s8)(op->g, &op->p, op->x, op->y);
         break;
     case OP_FULLY_CONNECTED:
         if (op->is_packed)
-            ST_FAST(fully_connected_packed_s8)(&op->g, &op->p, op->x, op->scratch.data, op->y);
+            ST_FAST(fully_connected_packed_s8)(op->g, &op->p, op->x, op->scratch.data, op->y);
         else if (ST_LANES && op->scratch.data)
-            fully_connected_sixes_s8(&op->g, &op->p, op->x, op->scratch.data, op->y);
+            fully_connected_sixes_s8(op->g, &op->p, op->x, op->scratch.data, op->y);
         else
-            ST_FAST(fully_connected_s8)(&op->g, &op->p, op->x, op->y);
+            ST_FAST(fully_connected_s8)(op->g, &op->p, op->x, op->y);
         break;
     default:
         if (ST_LANES && op->scratch.data)
-            conv2d_lanes_s8(&op->g, &op->p, op->x, op->scratch, op->y);
+            conv2d_lanes_s8(op->g, &op->p, op->x, op->scratch, op->y);
         else
-            ST_FAST(conv2d_s8)(&op->g, &op->p, op->x, op->y);
+            ST_FAST(conv2d_s8)(op->g, &op->p, op->x, op->y);
     }
 }
 
@@ -54,18 +54,18 @@ typedef struct {
 } st_stage_t;
 
 static int32_t first_row_read(const st_stage_t *s) {
-    return st_max(0, s->made * s->op.g.stride_h - s->op.g.pad_h);
+    return st_max(0, s->made * s->op.g->stride_h - s->op.g->pad_h);
 }
 
 // Rows of the input that must have been made before the stage's next row can be.
 static int32_t rows_read(const st_stage_t *s) {
-    const st_conv_geometry_t *g = &s->op.g;
+    const st_conv_geometry_t *g = s->op.g;
     return st_min(g->in_h,
                   s->made * g->stride_h - g->pad_h + (g->kernel_h - 1) * g->dilation_h + 1);
 }
 
 static size_t row_bytes(const st_stage_t *s) {
-    return (size_t)s->op.g.out_w * (size_t)s->op.g.out_c;
+    return (size_t)s->op.g->out_w * (size_t)s->op.g->out_c;
 }
 
 // Makes room for the next row: what the next stage will not read again is given up.
@@ -93,9 +93,11 @@ static int32_t ready_stage(st_stage_t *stages, int32_t count) {
 // Runs the stage for one row of its output. in_base, in_made: rows of the input in memory.
 static void make_row(st_stage_t *s, int32_t in_base, int32_t in_made) {
     st_window_op_t row = s->op;
-    row.g.out_h = 1;
-    row.g.pad_h = s->op.g.pad_h + in_base - s->made * s->op.g.stride_h;
-    row.g.in_h = in_made - in_base;
+    st_conv_geometry_t g = *s->op.g;
+    g.out_h = 1;
+    g.pad_h = s->op.g->pad_h + in_base - s->made * s->op.g->stride_h;
+    g.in_h = in_made - in_base;
+    row.g = &g;
     row.y += (size_t)(s->made - s->base) * row_bytes(s);
     st_run_window(&row);
     s->op.scratch.kept = 1; // all scratch of a strip lives as long as it runs
@@ -111,7 +113,7 @@ static void make_last_row(st_stage_t *stages, int32_t count) {
         i = ready_stage(stages, count);
         st_stage_t *s = &stages[i];
         if (i == 0)
-            make_row(s, 0, s->op.g.in_h);
+            make_row(s, 0, s->op.g->in_h);
         else
             make_row(s, s[-1].base, s[-1].made);
     } while (i < count - 1);
@@ -135,7 +137,7 @@ static st_window_op_t bind(st_context_t *c, const st_op_head_t *op, st_rows_t ro
 
 // Each stage must take what the one before it makes, from a window with room for all it reads.
 static int fits(const st_stage_t *s, const st_stage_t *next) {
-    const st_conv_geometry_t *a = &s->op.g, *b = &next->op.g;
+    const st_conv_geometry_t *a = s->op.g, *b = next->op.g;
     const int32_t span = (b->kernel_h - 1) * b->dilation_h + 1;
     return a->out_h == b->in_h && a->out_w == b->in_w && a->out_c == b->in_c &&
            s->op.y == next->op.x && s->room >= st_min(span, b->in_h) && s->room <= b->in_h;
@@ -188,7 +190,7 @@ void st_run_strip(st_context_t *c, const st_op_strip_t *op, int32_t index) {
         c->status = ST_BAD_OPERATOR;
     if (c->status)
         return;
-    const int32_t rows = stages[op->stages - 1].op.g.out_h;
+    const int32_t rows = stages[op->stages - 1].op.g->out_h;
     for (int32_t row = 0; row < rows; row++)
         make_last_row(stages, op->stages);
 }

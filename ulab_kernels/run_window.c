@@ -4,9 +4,11 @@
 
 static void rows_part(const void *job, st_part_t part) {
     st_window_op_t w = *(const st_window_op_t *)job;
-    const int32_t at = part.begin * w.g.out_w * w.g.out_c;
-    w.g.out_h = part.end - part.begin;
-    w.g.pad_h -= part.begin * w.g.stride_h;
+    st_conv_geometry_t g = *w.g;
+    const int32_t at = part.begin * g.out_w * g.out_c;
+    g.out_h = part.end - part.begin;
+    g.pad_h -= part.begin * g.stride_h;
+    w.g = &g;
     w.y += at;
     if (w.winner)
         w.winner += at;
@@ -17,5 +19,5 @@ void st_run_window(const st_window_op_t *op) {
     if (op->cores == ST_ONE_CORE || op->scratch.data)
         st_run_whole_window(op);
     else
-        st_split(op->cores, rows_part, op, (st_units_t){op->g.out_h, 1});
+        st_split(op->cores, rows_part, op, (st_units_t){op->g->out_h, 1});
 }

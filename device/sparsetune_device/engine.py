@@ -7,6 +7,10 @@ import sparsetune_kernels as kernels
 
 HAS_HEAP = hasattr(gc, "mem_free")  # MicroPython; CPython looks after itself
 
+# How run() uses this many cores (st_cores_t): two where the chip has them and nobody else uses the
+# second, else one. The result is the same, bit for bit.
+CORES = {1: 0, 2: 1}
+
 # Byte offsets in the control block, the first bytes of the state buffer (st_control_t).
 LABEL, LOSS, PREDICTED, RATE, SEED = 0, 4, 8, 12, 20
 
@@ -25,10 +29,14 @@ def _no_room(need):
 class Engine:
     """arena: everything that lives within a step, but for what the plan puts into slower memory,
     cold. state: what is learnt. store: flash, for what is learnt and has no room in the state.
-    All are allocated here, once; a step allocates no buffer."""
+    All are allocated here, once; a step allocates no buffer. cores: 1, or 2 for both of the chip's.
+    Raises ValueError for others, and where there is too little RAM."""
 
-    def __init__(self, image):
+    def __init__(self, image, cores=2):
+        if cores not in CORES:
+            raise ValueError("cores: choose 1 or 2")
         self.image = image
+        self.how = 2 * CORES[cores]
         collect()
         try:
             self.arena = bytearray(image.arena_bytes)
@@ -45,9 +53,8 @@ class Engine:
 
     def _run(self, ops, training):
         """The first `ops` operators of the program."""
-        kernels.run(
-            self.image.data, self.state, self.arena, self.cold, self.store, 0, ops, training
-        )
+        how = self.how + training
+        kernels.run(self.image.data, self.state, self.arena, self.cold, self.store, 0, ops, how)
 
     def infer(self):
         """Runs the forward pass on what stands in self.sample; the result is in self.output."""

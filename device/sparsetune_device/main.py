@@ -67,7 +67,7 @@ HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
           hold=None, save_to=None, save_every=100, resume=False, discard=False, flash=None,
-          out=None):
+          cores=2, out=None):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
@@ -77,13 +77,14 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     the end and when interrupted. resume: go on from that checkpoint, with its run's settings where
     none are given; without it, the checkpoint of an earlier run is kept as PATH.old. flash: where
     trained channels go that have no room in RAM, see store.py (what the board has). It has room for
-    one run's: discard says that those of an earlier one may go. out: takes the lines (a Teller,
+    one run's: discard says that those of an earlier one may go. cores: 1, or 2 for both of an
+    RP2040's where nobody else uses the second one (engine.py). out: takes the lines (a Teller,
     which does not wait for a host that has stopped reading).
     """
     collect()
     out = out or open_teller()
     memory = Memory()
-    engine = Engine(open_image(image))
+    engine = Engine(open_image(image), cores)
     first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
              "warmup": warmup, "hold": hold}

@@ -377,6 +377,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--save-every", type=int, metavar="N", help="checkpoint every N steps (100; 0: at the end)"
     )
     parser.add_argument(
+        "--cores", type=int, choices=(1, 2), help="of an RP2040 that work; same result (2)"
+    )
+    parser.add_argument(
         "--set",
         type=_setting,
         action="append",

@@ -14,7 +14,7 @@ from sparsetune_device.schedule import Schedule, parse_rate
 
 from .errors import SparsetuneError
 
-NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every")
+NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every", "cores")
 
 
 def run_options(args: argparse.Namespace) -> dict[str, Any]:

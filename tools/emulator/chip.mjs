@@ -31,6 +31,7 @@ export class Chip extends RP2040 {
     this.stopRequested = false; // set by hooks: leave run() after this instruction
     this.flashNanos = 0; // what erasing and programming would have taken
     this.useFlash(flash);
+    leaveMailboxSilent(this.sio);
     this.bootrom.set(bootrom);
     this.core = new Core(this);
     this.core.reset();
@@ -136,6 +137,15 @@ export class Chip extends RP2040 {
     this.core.forget?.(XIP_START + offset, XIP_START + offset + count);
     this.hooks.flashChanged(offset, count);
   }
+}
+
+/** The mailbox between the cores, whose second one is not there: it takes all and answers nothing. */
+function leaveMailboxSilent(sio) {
+  const [STATUS, WRITE, READ, READY] = [0x50, 0x54, 0x58, 2];
+  const read = sio.readUint32.bind(sio);
+  const write = sio.writeUint32.bind(sio);
+  sio.readUint32 = (at) => (at === STATUS ? READY : at === READ ? 0 : read(at));
+  sio.writeUint32 = (at, value) => at === WRITE || at === STATUS || write(at, value);
 }
 
 /** As the boot ROM erases: whole blocks where they fit, else sectors. */
