@@ -160,7 +160,7 @@ static void run_in_place(const st_work_t *w) {
 
 /// In two parts (cores.h): weights are packed once, and windows gathered once ///
 
-// Channels are packed, and run where no windows are to be gathered.
+// Channels are packed, if they are not yet, and run where no windows are to be gathered.
 static void run_channels(const st_work_t *w) {
     if (!w->kept)
         pack(w);
@@ -210,8 +210,9 @@ void conv2d_lanes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, con
     w.columns = (int8_t *)(scratch.data + st_lanes_words(w.t.channels, w.t.k));
     for (; w.first < g->out_c; w.first = w.end) {
         w.end = st_min(g->out_c, w.first + w.t.channels);
-        st_split(cores, channels_part, &w,
-                 (st_units_t){w.end - w.first, w.in_place ? 2 : ST_LANES_MOST});
+        if (w.in_place || !w.kept)
+            st_split(cores, channels_part, &w,
+                     (st_units_t){w.end - w.first, w.in_place ? 2 : ST_LANES_MOST});
         if (!w.in_place)
             st_split(cores, windows_part, &w, (st_units_t){g->out_h * g->out_w, 1});
     }
