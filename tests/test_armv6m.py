@@ -226,7 +226,7 @@ def test_sums_near_ties(kind: str, activation: int, core: BareCore) -> None:
     channels, x_scale, scale = 600, 0.02, 0.05
     for seed in range(4):
         rng = np.random.default_rng(seed)
-        factors = 2.0 ** rng.uniform(-24, -2, channels)
+        factors = 2.0 ** rng.uniform(-31, -2, channels)
         net = Net((1, 2, 2, channels if kind == "depthwise" else 4), 5, scale=x_scale)
         rest = {
             "scales": factors * scale / x_scale,

@@ -131,17 +131,18 @@ static void gather(const st_conv_geometry_t *g, const int8_t *x, st_taps_t ty, i
     }
 }
 
-// Outputs [ox.begin, ox.end) of a row. columns: where their windows are gathered. Inlined, it would
-// run short of registers.
-__attribute__((noinline)) static void run_row_of_windows(const st_work_t *w, int32_t oy,
-                                                         st_range_t ox, int8_t *columns) {
+// The windows of outputs [at, at + n). Inlined, it would run short of registers.
+__attribute__((noinline)) static void gather_all(const st_work_t *w, int32_t at, int32_t n,
+                                                 int8_t *columns) {
     const st_conv_geometry_t *g = w->g;
-    const st_taps_t ty = st_taps_h(g, oy);
-    for (int32_t at = ox.begin; at < ox.end; at += w->t.positions) {
-        const int32_t n = st_min(w->t.positions, ox.end - at);
-        for (int32_t i = 0; i < n; i++)
-            gather(g, w->x, ty, at + i, columns + i * w->t.k);
-        run_groups(w, columns, n, w->y + (oy * g->out_w + at) * g->out_c);
+    int32_t oy = at ? at / g->out_w : 0, ox = at - oy * g->out_w;
+    st_taps_t ty = st_taps_h(g, oy);
+    for (; n > 0; n--, columns += w->t.k) {
+        gather(g, w->x, ty, ox, columns);
+        if (++ox == g->out_w) {
+            ox = 0;
+            ty = st_taps_h(g, ++oy);
+        }
     }
 }
 
@@ -184,13 +185,11 @@ static void channels_part(const void *job, st_part_t part) {
 // Some of the positions, with all packed channels.
 static void windows_part(const void *job, st_part_t part) {
     const st_work_t *w = (const st_work_t *)job;
-    const int32_t out_w = w->g->out_w;
-    int32_t oy = part.begin ? part.begin / out_w : 0;
-    st_range_t ox = {part.begin - oy * out_w, out_w};
     int8_t *columns = w->columns + part.number * w->t.positions * w->t.k;
-    for (; oy * out_w < part.end; oy++, ox.begin = 0) {
-        ox.end = st_min(out_w, part.end - oy * out_w);
-        run_row_of_windows(w, oy, ox, columns);
+    for (int32_t at = part.begin; at < part.end; at += w->t.positions) {
+        const int32_t n = st_min(w->t.positions, part.end - at);
+        gather_all(w, at, n, columns);
+        run_groups(w, columns, n, w->y + at * w->g->out_c);
     }
 }
 

@@ -19,7 +19,7 @@ typedef struct {
 } st_reduced_t;
 
 #define ST_REDUCED_LEAST 3 // shifts to the right below it, or above, go the exact way
-#define ST_REDUCED_MOST 22
+#define ST_REDUCED_MOST 31
 
 static inline int st_is_reducible(st_requant_t f) {
     return f.shift <= -ST_REDUCED_LEAST && f.shift >= -ST_REDUCED_MOST;
@@ -33,7 +33,7 @@ static inline st_reduced_t st_reduce(st_requant_t f, int32_t zero) {
     return (st_reduced_t){
         .multiplier = (int32_t)(((uint32_t)f.multiplier + (1u << (lacks - 1))) >> lacks),
         .drop = drop,
-        .limit = 1u << (9 + right),
+        .limit = 1u << st_min(9 + right, 31),
         .round = (1 << 20) - below + zero * (1 << 21),
         .doubt = 0u - ((uint32_t)(above + below) << 11),
     };
