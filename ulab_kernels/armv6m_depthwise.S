@@ -68,23 +68,23 @@
     str     r4, [sp, #AT_SUMS]
 .endm
 
-// Parts the lanes: lower halves are added to `low` and go to r5, upper halves to `high`.
-.macro part wide, low, high
+// Parts the lanes: `sum` becomes `low` and the lower halves, `high` the upper ones.
+.macro part wide, lanes, low, sum, high
 .if \wide           // the sum of three may need 17 bits: the third is parted for itself
     sxth    r3, r4
-    adds    r5, \low, r3
+    adds    \sum, \low, r3
     subs    r4, r4, r3
-    sxth    r3, r7
-    adds    r5, r5, r3
-    subs    r7, r7, r3
-    asrs    r7, r7, #16
+    sxth    r3, \lanes
+    adds    \sum, \sum, r3
+    subs    \lanes, \lanes, r3
+    asrs    \lanes, \lanes, #16
     asrs    r4, r4, #16
-    adds    \high, r7, r4
+    adds    \high, \lanes, r4
 .else
-    sxth    r4, r7
-    adds    r5, \low, r4
-    subs    r7, r7, r4
-    asrs    \high, r7, #16
+    sxth    r4, \lanes
+    adds    \sum, \low, r4
+    subs    \lanes, \lanes, r4
+    asrs    \high, \lanes, #16
 .endif
 .endm
 
@@ -125,13 +125,6 @@
     adds    r0, r0, r4
 .endm
 
-// Z: whether all of the row's sums are made that the loop makes.
-.macro at_end
-    ldr     r3, [sp, #AT_SUMS]
-    ldr     r4, [sp, #AT_END]
-    cmp     r3, r4
-.endm
-
 .macro end_row again
     ldr     r4, [sp, #AT_ROWS_LEFT]
     subs    r4, r4, #1
@@ -150,17 +143,17 @@
     adds    r4, r4, r0
     str     r4, [sp, #AT_END]
     column  \wide, r5, 0
-    part    \wide, r6, r6
+    part    \wide, r7, r6, r5, r6
     next_column
     ldr     r7, [sp, #AT_JOB]
     ldr     r4, [r7, #IN_LOOP]
     lsrs    r4, r4, #1
     bcs     3f
 2:  column  \wide, r5, 1
-    part    \wide, r6, r6
+    part    \wide, r7, r6, r5, r6
     next_column
 3:  column  \wide, r5, 1
-    part    \wide, r6, r6
+    part    \wide, r7, r6, r5, r6
     next_column
     ldr     r3, [sp, #AT_END]
     cmp     r0, r3
@@ -172,21 +165,30 @@
     end_row 1b
 .endm
 
-// A column between two outputs: completes r5 and begins the next one there.
+ST_FUNCTION(st_depthwise_narrow)
+    stride_1 0
+ST_FUNCTION(st_depthwise_wide)
+    stride_1 1
+
+// Stride 2. As above, but r5: sum of the own output, r6: of the next one, r7: sums, lr: step, and the
+// last weight on the stack.
+.set AT_WEIGHT, AT_STEP
+
+// A column between two outputs: completes r5 and begins the next one in r6.
 .macro between
     ldrb    r3, [r0]
     sxtb    r3, r3
-    mov     r7, r8
-    muls    r7, r3, r7
+    mov     r6, r8
+    muls    r6, r3, r6
     ldrsb   r3, [r0, r1]
     mov     r4, r9
     muls    r4, r3, r4
-    adds    r7, r7, r4
+    adds    r6, r6, r4
     ldrsb   r3, [r0, r2]
     mov     r4, r10
     muls    r4, r3, r4
-    part    1, r5, r6
-    next_column
+    part    1, r6, r5, r5, r6
+    add     r0, lr
 .endm
 
 // A column in the middle of r5's window.
@@ -201,49 +203,50 @@
     muls    r4, r3, r4
     adds    r5, r5, r4
     ldrsb   r3, [r0, r2]
-    mov     r4, lr
+    ldr     r4, [sp, #AT_WEIGHT]
     muls    r4, r3, r4
     adds    r5, r5, r4
-    next_column
+    add     r0, lr
 .endm
 
-ST_FUNCTION(st_depthwise_narrow)
-    stride_1 0
-ST_FUNCTION(st_depthwise_wide)
-    stride_1 1
-
-// Stride 2. r5: sum of the own output, r6: of the next one.
 ST_FUNCTION(st_depthwise_stride_2)
     begin
+    mov     r4, lr
+    ldr     r5, [sp, #AT_STEP]
+    str     r4, [sp, #AT_WEIGHT]
+    mov     lr, r5
 1:  begin_row
-    ldr     r4, [r7, #IN_LOOP]
-    lsls    r4, r4, #2
-    ldr     r5, [sp, #AT_SUMS]
-    adds    r4, r4, r5
-    str     r4, [sp, #AT_END]
     ldr     r6, [r7, #FIRST]
-    ldr     r4, [r7, #FIRST_IS_REAL]
-    cmp     r4, #0
+    ldr     r3, [r7, #FIRST_IS_REAL]
+    ldr     r4, [r7, #IN_LOOP]
+    ldr     r7, [sp, #AT_SUMS]
+    lsls    r4, r4, #2
+    adds    r4, r4, r7
+    str     r4, [sp, #AT_END]
+    movs    r5, #0
+    cmp     r3, #0
     beq     2f
     between
 2:  movs    r5, r6
-    at_end
+    ldr     r4, [sp, #AT_END]
+    cmp     r7, r4
     beq     4f
 3:  middle
     between
-    store
+    stmia   r7!, {r5}
     movs    r5, r6
-    at_end
+    ldr     r4, [sp, #AT_END]
+    cmp     r7, r4
     bne     3b
-4:  ldr     r7, [sp, #AT_JOB]
-    ldr     r4, [r7, #LAST_IS_REAL]
+4:  ldr     r6, [sp, #AT_JOB]
+    ldr     r4, [r6, #LAST_IS_REAL]
     cmp     r4, #0
     bne     5f
     middle
-    ldr     r7, [sp, #AT_JOB]
-    ldr     r4, [r7, #LAST]
+    ldr     r4, [r6, #LAST]
     adds    r5, r5, r4
-    store
-5:  end_row 1b
+    stmia   r7!, {r5}
+5:  str     r7, [sp, #AT_SUMS]
+    end_row 1b
 
 #endif

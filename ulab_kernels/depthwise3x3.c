@@ -229,23 +229,13 @@ static void rows_part(const void *work, st_part_t part) {
     }
 }
 
-// An output shares its word with the one `other` bytes behind it: half of the rows below, or, of a
-// single row, half of the columns to the right. Where their number is odd one is made twice.
-static void begin_pairs(const st_conv_geometry_t *g, st_pair_strip_t *s) {
-    s->halves = g->out_h == 1;
-    s->columns = s->halves ? (g->out_w + 1) / 2 : g->out_w;
-    s->other = (s->halves ? g->out_w / 2 : g->out_h / 2 * g->out_w) * g->out_c;
-}
-
 // Of lower outputs [oy, oy + s->n).
 static void begin_pair_rows(const st_depthwise_work_t *w, int32_t oy, st_pair_strip_t *s) {
     const st_conv_geometry_t *g = w->g;
     for (int32_t i = 0; i < s->n + 2; i++) {
         const int32_t iy = oy - g->pad_h + i;
         s->rows[i].low = row_at(g, w->x, w->zeros, iy);
-        s->rows[i].high = s->other;
-        if (!s->halves)
-            s->rows[i].high = row_at(g, w->x, w->zeros, iy + g->out_h / 2) - s->rows[i].low;
+        s->rows[i].high = row_at(g, w->x, w->zeros, iy + g->out_h / 2) - s->rows[i].low;
     }
     s->y = w->y + oy * g->out_w * g->out_c;
     st_pair_strip_begin(g, s);
@@ -257,8 +247,6 @@ static void run_without_pairs(const st_depthwise_work_t *w, int32_t oy, const st
     st_rows_strip_t s;
     begin_rows(w, oy, p->n, (int32_t *)p->packed, &s);
     run_rows(w, channel, &s);
-    if (p->halves)
-        return;
     begin_rows(w, oy + w->g->out_h / 2, p->n, (int32_t *)p->packed, &s);
     run_rows(w, channel, &s);
 }
@@ -268,9 +256,8 @@ static void pairs_part(const void *work, st_part_t part) {
     const st_depthwise_work_t *w = (const st_depthwise_work_t *)work;
     const int32_t all = (w->g->out_h + 1) / 2;
     st_pair_strip_t s;
-    begin_pairs(w->g, &s);
     s.packed = (uint32_t *)scratch_of(w, part);
-    const int32_t most = st_min(ST_MOST_PAIR_ROWS, (w->words / s.columns - 2) / 2);
+    const int32_t most = st_min(ST_MOST_PAIR_ROWS, (w->words / w->g->out_w - 2) / 2);
     for (int32_t oy = 0; oy < all; oy += most) {
         s.n = st_min(most, all - oy);
         begin_pair_rows(w, oy, &s);

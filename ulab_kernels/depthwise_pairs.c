@@ -77,30 +77,9 @@ static int32_t largest_input(int32_t size) {
     return largest;
 }
 
-// What a column adds that is none of the strip's: `at` bytes behind its first, of the row's upper
-// or lower half.
-static uint32_t of_column(const st_pair_strip_t *s, const int32_t *weights, int32_t at, int upper) {
-    int32_t sum = 0;
-    for (int i = 0; i < 3; i++)
-        sum += weights[i] * s->rows[i].low[at + (upper ? s->rows[i].high : 0)];
-    return (uint32_t)sum;
-}
-
+// What a column of zero points adds to both sums.
 static uint32_t of_zeros(const st_conv_geometry_t *g, const int32_t *weights) {
-    return (uint32_t)(g->x_zero * (weights[0] + weights[1] + weights[2]));
-}
-
-static void set_ends(const st_conv_geometry_t *g, st_pair_strip_t *s) {
-    st_pairs_job_t *job = &s->pairs;
-    const int32_t *right = job->weights, *left = right + 6;
-    const uint32_t first = of_zeros(g, left), last = of_zeros(g, right);
-    job->first = first * BOTH;
-    job->last = last * BOTH;
-    if (s->halves) {
-        const int32_t at = s->pack.channel, step = s->pack.step;
-        job->first = first + (of_column(s, left, at - step, 1) << 16);
-        job->last = of_column(s, right, at + s->columns * step, 0) + (last << 16);
-    }
+    return (uint32_t)(g->x_zero * (weights[0] + weights[1] + weights[2])) * BOTH;
 }
 
 static int pack(st_pair_strip_t *s, int32_t channel, int32_t largest) {
@@ -110,23 +89,25 @@ static int pack(st_pair_strip_t *s, int32_t channel, int32_t largest) {
 }
 
 void st_pair_strip_begin(const st_conv_geometry_t *g, st_pair_strip_t *s) {
-    const int32_t n_rows = s->n + 2, record = 4 * n_rows;
-    uint32_t *sums = s->packed + s->columns * n_rows;
+    const int32_t n_rows = s->n + 2, record = 4 * n_rows, columns = g->out_w;
+    uint32_t *sums = s->packed + columns * n_rows;
     s->pack = (st_pack_job_t){.rows = s->rows,
                               .n_rows = n_rows,
                               .step = g->in_c,
-                              .length = s->columns * g->in_c,
+                              .length = columns * g->in_c,
                               .record = record,
                               .packed = s->packed,
-                              .odd = s->columns & 1};
+                              .odd = columns & 1};
     s->pairs = (st_pairs_job_t){.packed = s->packed,
                                 .sums = sums,
                                 .n_rows = s->n,
                                 .record = record,
-                                .length = s->columns * record,
-                                .more = s->columns - 1};
-    s->put = (st_requantize_pairs_t){
-        .words = sums, .count = s->n * s->columns, .other = s->other, .y_step = g->out_c};
+                                .length = columns * record,
+                                .more = columns - 1};
+    s->put = (st_requantize_pairs_t){.words = sums,
+                                     .count = s->n * columns,
+                                     .other = g->out_h / 2 * columns * g->out_c,
+                                     .y_step = g->out_c};
 }
 
 int st_depthwise_channel_pairs(const st_conv_geometry_t *g, const st_conv_params_t *p,
@@ -139,7 +120,8 @@ int st_depthwise_channel_pairs(const st_conv_geometry_t *g, const st_conv_params
     const int32_t largest = largest_input(f.size);
     if (g->x_zero + 128 > largest || !pack(s, channel, largest))
         return 0;
-    set_ends(g, s);
+    s->pairs.first = of_zeros(g, s->pairs.weights + 6);
+    s->pairs.last = of_zeros(g, s->pairs.weights);
     st_depthwise_pairs(&s->pairs);
     s->put.y = s->y + channel;
     s->put.low = -largest * ((f.size - f.sum) / 2) - 128 * f.sum;

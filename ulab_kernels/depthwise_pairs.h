@@ -10,7 +10,9 @@
 
 #define ST_MOST_PAIR_ROWS 16 // of outputs of one channel that are made at a time
 
-// A row of inputs of the lower halves, and how many bytes from it to that of the upper halves.
+// An output shares its word with the one half of the rows below it, where their number is odd with
+// the one above that: those in the middle are made twice. A row of inputs of the lower halves, and
+// how many bytes from it to that of the upper halves:
 typedef struct {
     const int8_t *low;
     intptr_t high;
@@ -42,10 +44,8 @@ typedef struct {
 // Rows of pairs of outputs, and the two more rows of inputs that they take.
 typedef struct {
     st_pair_row_t rows[ST_MOST_PAIR_ROWS + 2];
-    int32_t n, columns;
-    int32_t halves; // whether the two outputs lie in one row, in its halves
-    int32_t other;  // bytes from the output of the lower half to that of the upper one
-    int8_t *y;
+    int32_t n;
+    int8_t *y;        // of the lower halves
     uint32_t *packed; // scratch, st_pairs_words of it
     st_pack_job_t pack;
     st_pairs_job_t pairs;
@@ -58,9 +58,10 @@ static inline int32_t st_pairs_words(int32_t n, int32_t columns) {
 }
 
 // Whether the operator can be run so at all: behind it a ReLU that has all of the output's range.
+// Few outputs are not worth it.
 static inline int st_can_pair(const st_conv_geometry_t *g) {
-    return g->stride_w == 1 && g->stride_h == 1 && g->y_zero == -128 && g->act_min == -128 &&
-           g->act_max == 127;
+    return g->stride_w == 1 && g->stride_h == 1 && g->out_h > 1 && g->out_h * g->out_w > 16 &&
+           g->y_zero == -128 && g->act_min == -128 && g->act_max == 127;
 }
 
 // Fills in the jobs, but for what a channel has for itself.
