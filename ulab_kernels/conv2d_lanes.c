@@ -109,39 +109,66 @@ static void run_groups(const st_work_t *w, const int8_t *x, int32_t positions, i
     }
 }
 
-// The window of one output, the zero point where it leaves the input. ty: taps of its row.
-static void gather(const st_conv_geometry_t *g, const int8_t *x, st_taps_t ty, int32_t ox,
-                   int8_t *column) {
-    const st_taps_t tx = st_taps_w(g, ox);
-    const int32_t taps = (ty.end - ty.begin) * (tx.end - tx.begin);
-    if (taps < g->kernel_h * g->kernel_w)
-        st_fill_bytes(column, g->x_zero, g->kernel_h * g->kernel_w * g->in_c);
-    const int32_t one_run = g->dilation_w == 1;
-    const int32_t runs = one_run ? 1 : tx.end - tx.begin;
-    const int32_t length = one_run ? (tx.end - tx.begin) * g->in_c : g->in_c;
-    int32_t iy = ty.first;
-    for (int32_t ky = ty.begin; ky < ty.end; ky++, iy += g->dilation_h) {
-        const int8_t *from = x + (iy * g->in_w + tx.first) * g->in_c;
-        int8_t *to = column + (ky * g->kernel_w + tx.begin) * g->in_c;
-        for (int32_t run = 0; run < runs; run++) {
-            st_copy_bytes(to, from, length);
-            from += g->dilation_w * g->in_c;
-            to += g->in_c;
-        }
+// A row of windows: where its taps lie in x, the bytes between two of their rows, and of a row.
+typedef struct {
+    st_taps_t ty;
+    const int8_t *x;
+    int32_t row_step, row;
+} st_window_row_t;
+
+static st_window_row_t window_row(const st_work_t *w, int32_t oy) {
+    const st_conv_geometry_t *g = w->g;
+    const st_taps_t ty = st_taps_h(g, oy);
+    const int32_t row = g->in_w * g->in_c;
+    return (st_window_row_t){ty, w->x + ty.first * row, g->dilation_h * row,
+                             g->kernel_w * g->in_c};
+}
+
+// The window whose first column is x's column ix, all of its columns within x.
+static void gather_inside(const st_window_row_t *r, int32_t ix, int32_t in_c, int8_t *column) {
+    const int8_t *from = r->x + ix * in_c;
+    column += r->ty.begin * r->row;
+    for (int32_t n = r->ty.end - r->ty.begin; n > 0; n--) {
+        st_copy_bytes(column, from, r->row);
+        from += r->row_step;
+        column += r->row;
     }
 }
 
-// The windows of outputs [at, at + n). Inlined, it would run short of registers.
-__attribute__((noinline)) static void gather_all(const st_work_t *w, int32_t at, int32_t n,
-                                                 int8_t *columns) {
-    const st_conv_geometry_t *g = w->g;
-    int32_t oy = at ? at / g->out_w : 0, ox = at - oy * g->out_w;
-    st_taps_t ty = st_taps_h(g, oy);
+// Any other: tap by tap.
+static void gather_taps(const st_conv_geometry_t *g, const st_window_row_t *r, int32_t ox,
+                        int8_t *column) {
+    const st_taps_t tx = st_taps_w(g, ox);
+    const int8_t *row = r->x + tx.first * g->in_c;
+    for (int32_t ky = r->ty.begin; ky < r->ty.end; ky++, row += r->row_step) {
+        const int8_t *from = row;
+        for (int32_t kx = tx.begin; kx < tx.end; kx++, from += g->dilation_w * g->in_c)
+            st_copy_bytes(column + ky * r->row + kx * g->in_c, from, g->in_c);
+    }
+}
+
+// The window of one output, the zero point where it leaves the input.
+static void gather(const st_conv_geometry_t *g, const st_window_row_t *r, int32_t ox,
+                   int8_t *column) {
+    const int32_t ix = ox * g->stride_w - g->pad_w;
+    const int inside = ix >= 0 && g->dilation_w == 1 && ix + g->kernel_w <= g->in_w;
+    if (!inside || r->ty.end - r->ty.begin < g->kernel_h)
+        st_fill_bytes(column, g->x_zero, g->kernel_h * r->row);
+    if (inside)
+        gather_inside(r, ix, g->in_c, column);
+    else
+        gather_taps(g, r, ox, column);
+}
+
+// The windows of outputs [at, at + n).
+static void gather_all(const st_work_t *w, int32_t at, int32_t n, int8_t *columns) {
+    int32_t oy = at ? at / w->g->out_w : 0, ox = at - oy * w->g->out_w;
+    st_window_row_t row = window_row(w, oy);
     for (; n > 0; n--, columns += w->t.k) {
-        gather(g, w->x, ty, ox, columns);
-        if (++ox == g->out_w) {
+        gather(w->g, &row, ox, columns);
+        if (++ox == w->g->out_w) {
             ox = 0;
-            ty = st_taps_h(g, ++oy);
+            row = window_row(w, ++oy);
         }
     }
 }
