@@ -28,10 +28,12 @@ def compiler(name: str = os.environ.get("CC", "cc")) -> str:
     return name
 
 
-def compile_program(source: str, folder: Path, flags: Sequence[str] = ()) -> Path:
+def compile_program(
+    source: str, folder: Path, flags: Sequence[str] = (), sanitize: Sequence[str] = SANITIZE
+) -> Path:
     """tests/c/<source> together with all kernels."""
     program = folder / Path(source).stem
-    command = [compiler(), *STRICT, *SANITIZE, *flags, f"-I{KERNELS}", "-o", str(program)]
+    command = [compiler(), *STRICT, *sanitize, *flags, f"-I{KERNELS}", "-o", str(program)]
     command += [str(TESTS / "c" / source), *map(str, SOURCES)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

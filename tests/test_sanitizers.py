@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sparsetune_kernels as kernels
-from c_tools import KERNELS, SOURCES, STRICT, compile_program, compiler
+from c_tools import KERNELS, SOURCES, STRICT, TESTS, compile_program, compiler
 from gradient_cases import CASES, draw, train_all
 from machine import Machine
 from real_models import NAMES, real_model
@@ -168,6 +168,48 @@ def check_replay(program: Path, file: Path, machine: Machine, x: Array, y: Array
     for i, loss in enumerate(losses):
         assert machine.step(x[i], int(y[i]), rate(0.05), 100 + i) * 65536 == int(loss)
     assert int(checksum) == checksum_of(bytes(machine.state))
+
+
+# Two cores ----------------------------------------------------------------------------------------
+
+ONE_CORE, BOTH_CORES, IN_TURN, IN_TURN_BACK = range(4)  # st_cores_t
+THREADS = ("-g", "-O1", "-fsanitize=thread", "-pthread", "-DST_CORE_1")
+
+
+@pytest.fixture(scope="module", params=["portable", "lanes"])
+def two_cores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """replay with a thread as the second core."""
+    second = str(TESTS / "c" / "core1_thread.c")
+    flags = ("-D_POSIX_C_SOURCE=200809L", *VERSIONS[request.param], second)
+    return compile_program("replay.c", tmp_path_factory.mktemp("threads"), flags, THREADS)
+
+
+def check_two_cores(program: Path, file: Path, machine: Machine, x: Array, y: Array) -> None:
+    """The thread sanitizer sees no byte that both cores touch, and all ways give the same."""
+    file.write_bytes(recording(machine, x, y))
+    whole = run(program, file, ONE_CORE)
+    for cores in (BOTH_CORES, IN_TURN, IN_TURN_BACK):
+        assert run(program, file, cores) == whole, cores
+
+
+def test_two_cores_share_nothing(two_cores: Path, tmp_path: Path) -> None:
+    check_two_cores(two_cores, tmp_path / "small.rec", *common_operators())
+    check_two_cores(two_cores, tmp_path / "strips.rec", *with_strips())
+    check_two_cores(two_cores, tmp_path / "columns.rec", *with_columns())
+
+
+def test_two_cores_share_nothing_in_any_operator(two_cores: Path, tmp_path: Path) -> None:
+    for case in CASES:
+        check_two_cores(two_cores, tmp_path / "case.rec", *swept(case, 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_cores_share_nothing_in_real_models(
+    two_cores: Path, tmp_path: Path, name: str
+) -> None:
+    task = real_model(name, 2)
+    machine = sparse_machine(task.model, 4, name == "digits")
+    check_two_cores(two_cores, tmp_path / name, machine, task.x[:2], task.y[:2])
 
 
 def checksum_of(state: bytes) -> int:

@@ -226,7 +226,7 @@ void conv2d_lanes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, con
     st_cores_t cores = p->cores;
     w.packed = scratch.data;
     w.in_place = is_in_place(g, x);
-    if (cores != ST_ONE_CORE && !w.in_place) {
+    if (st_is_split(cores) && !w.in_place) {
         if (scratch.words < w.t.k + 2 + 2 * w.t.k / 4) // one pair of channels, two windows
             cores = ST_ONE_CORE;
         else

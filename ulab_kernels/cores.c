@@ -43,19 +43,12 @@ static int32_t cut_of(st_units_t units) {
 
 void st_split(st_cores_t cores, st_part_work_t *work, const void *job, st_units_t units) {
     const int32_t cut = cut_of(units);
-    if (cores == ST_ONE_CORE || cut < 1 || cut >= units.count) {
+    if (!st_is_split(cores) || cut < 1 || cut >= units.count) {
         work(job, (st_part_t){0, units.count, 0});
         return;
     }
     const st_part_t part[2] = {{0, cut, 0}, {cut, units.count, 1}};
     do_both(cores, work, job, part);
-}
-
-#else
-
-void st_split(st_cores_t cores, st_part_work_t *work, const void *job, st_units_t units) {
-    (void)cores;
-    work(job, (st_part_t){0, units.count, 0});
 }
 
 #endif

@@ -38,7 +38,19 @@ typedef struct {
 } st_units_t;
 
 // Does all units of a job, in two parts if told so and if there are enough.
+#if ST_SPLITS
 void st_split(st_cores_t cores, st_part_work_t *work, const void *job, st_units_t units);
+#else
+static inline void st_split(st_cores_t cores, st_part_work_t *work, const void *job,
+                            st_units_t units) {
+    (void)cores;
+    work(job, (st_part_t){0, units.count, 0});
+}
+#endif
+
+static inline int st_is_split(st_cores_t cores) {
+    return ST_SPLITS && cores != ST_ONE_CORE;
+}
 
 // The second core, where a build has one (ST_CORE_1): bind_core1.c, or a test's thread.
 #ifdef ST_CORE_1

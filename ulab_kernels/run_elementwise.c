@@ -41,6 +41,46 @@ static int params_ok(const st_elementwise_t *p, uint8_t opcode) {
            shift_ok(p->b_scale, 0) && shift_ok(p->y_scale, is_product ? 30 : 0);
 }
 
+typedef struct {
+    const st_elementwise_t *p;
+    const int8_t *a, *b;
+    int8_t *y;
+    uint8_t opcode;
+} st_elementwise_job_t;
+
+static void elementwise(const st_elementwise_job_t *job) {
+    if (job->opcode == OP_ADD)
+        ST_FAST(add_s8)(job->p, job->a, job->b, job->y);
+    else if (job->opcode == OP_SUB)
+        ST_FAST(sub_s8)(job->p, job->a, job->b, job->y);
+    else
+        ST_FAST(mul_s8)(job->p, job->a, job->b, job->y);
+}
+
+// The first axis that has more than one element, if any has.
+static int long_axis(const st_elementwise_t *p) {
+    int axis = 0;
+    while (axis < ST_AXES - 1 && p->count[axis] == 1)
+        axis++;
+    return axis;
+}
+
+// A part of that axis.
+static void elementwise_part(const void *work, st_part_t part) {
+    st_elementwise_job_t job = *(const st_elementwise_job_t *)work;
+    st_elementwise_t p = *job.p;
+    const int axis = long_axis(&p);
+    int32_t y_step = 1;
+    for (int i = axis + 1; i < ST_AXES; i++)
+        y_step *= p.count[i];
+    p.count[axis] = part.end - part.begin;
+    job.p = &p;
+    job.a += part.begin * p.a_stride[axis];
+    job.b += part.begin * p.b_stride[axis];
+    job.y += part.begin * y_step;
+    elementwise(&job);
+}
+
 void st_run_elementwise(st_context_t *c, const st_op_elementwise_t *op) {
     const st_elementwise_t *p = PLACE_STRUCT(st_elementwise_t, op->params);
     if (!p)
@@ -55,12 +95,11 @@ void st_run_elementwise(st_context_t *c, const st_op_elementwise_t *op) {
     int8_t *y = PLACE_OUT(int8_t, op->y, y_size);
     if (c->status)
         return;
-    if (op->head.opcode == OP_ADD)
-        ST_FAST(add_s8)(p, a, b, y);
-    else if (op->head.opcode == OP_SUB)
-        ST_FAST(sub_s8)(p, a, b, y);
+    const st_elementwise_job_t job = {p, a, b, y, op->head.opcode};
+    if (st_is_split(c->cores))
+        st_split(c->cores, elementwise_part, &job, (st_units_t){p->count[long_axis(p)], 1});
     else
-        ST_FAST(mul_s8)(p, a, b, y);
+        elementwise(&job);
 }
 
 static int mean_ok(const st_mean_t *p) {

@@ -55,7 +55,7 @@ static void input_rows(const void *job, st_part_t part) {
 
 // What is added to an error tensor cannot be made again, as the second part may have to be.
 void st_make_input_gradient(const st_gradient_t *job, st_emit_t *dx) {
-    if (job->cores == ST_ONE_CORE || dx->accumulate) {
+    if (!st_is_split(job->cores) || dx->accumulate) {
         input_gradient(job, job->dy, job->row, dx);
         return;
     }

@@ -3,11 +3,25 @@
 #include "activation.h"
 #include "fast.h"
 
+#define BITS 8 // parts begin with a byte of bits
+
+typedef struct {
+    const st_op_clamp_mask_t *op;
+    const int8_t *y;
+    uint8_t *bits;
+} st_clamp_mask_t;
+
+static void clamp_mask_part(const void *job, st_part_t part) {
+    const st_clamp_mask_t *m = (const st_clamp_mask_t *)job;
+    ST_FAST(clamp_mask_s8)
+    (m->y + part.begin, part.end - part.begin, m->op->lo, m->op->hi, m->bits + part.begin / BITS);
+}
+
 void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op) {
-    const int8_t *y = PLACE(int8_t, op->y, op->count);
-    uint8_t *bits = PLACE_OUT(uint8_t, op->bits, ((int64_t)op->count + 7) / 8);
+    const st_clamp_mask_t job = {op, PLACE(int8_t, op->y, op->count),
+                                 PLACE_OUT(uint8_t, op->bits, ((int64_t)op->count + 7) / 8)};
     if (c->status == ST_OK)
-        ST_FAST(clamp_mask_s8)(y, op->count, op->lo, op->hi, bits);
+        st_split(c->cores, clamp_mask_part, &job, (st_units_t){op->count, BITS});
 }
 
 void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op) {
@@ -19,9 +33,19 @@ void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op) {
         keep_channels_s8(x, op->positions, &channels, kept);
 }
 
+typedef struct {
+    int16_t *dy;
+    const uint8_t *bits;
+} st_apply_mask_t;
+
+static void apply_mask_part(const void *job, st_part_t part) {
+    const st_apply_mask_t *m = (const st_apply_mask_t *)job;
+    ST_FAST(apply_mask)(m->dy + part.begin, part.end - part.begin, m->bits + part.begin / BITS);
+}
+
 void st_run_apply_mask(st_context_t *c, const st_op_apply_mask_t *op) {
-    int16_t *dy = PLACE_OUT(int16_t, op->dy, op->count);
-    const uint8_t *bits = PLACE(uint8_t, op->bits, ((int64_t)op->count + 7) / 8);
+    const st_apply_mask_t job = {PLACE_OUT(int16_t, op->dy, op->count),
+                                 PLACE(uint8_t, op->bits, ((int64_t)op->count + 7) / 8)};
     if (c->status == ST_OK)
-        ST_FAST(apply_mask)(dy, op->count, bits);
+        st_split(c->cores, apply_mask_part, &job, (st_units_t){op->count, BITS});
 }

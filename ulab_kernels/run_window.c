@@ -16,7 +16,7 @@ static void rows_part(const void *job, st_part_t part) {
 }
 
 void st_run_window(const st_window_op_t *op) {
-    if (op->cores == ST_ONE_CORE || op->scratch.data)
+    if (!st_is_split(op->cores) || op->scratch.data)
         st_run_whole_window(op);
     else
         st_split(op->cores, rows_part, op, (st_units_t){op->g->out_h, 1});

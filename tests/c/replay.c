@@ -2,6 +2,7 @@
 // the sanitizers see every byte out of place.
 //
 //   replay FILE           runs all steps; prints each loss, then a checksum of the state
+//   replay FILE CORES     the same, its work split as cores.h has it
 //   replay FILE SEED N    damages the image in N different ways and runs the first step on each;
 //                         prints how often each status came
 //
@@ -59,11 +60,14 @@ static void prepare_step(const recording_t *r, int32_t step, uint8_t *state, uin
     memcpy(arena + r->size.sample_at, record + 16, (size_t)r->size.sample);
 }
 
+static st_cores_t cores = ST_ONE_CORE;
+
 static st_status_t run(const recording_t *r, uint8_t *image, uint8_t *state, uint8_t *arena) {
     const st_machine_t machine = {.buffer = {{image, (size_t)r->size.image},
                                              {state, (size_t)r->size.state},
                                              {arena, (size_t)r->size.arena}},
-                                  .training = 1};
+                                  .training = 1,
+                                  .cores = cores};
     int32_t at;
     return st_program_run(&machine, 0, r->size.ops, &at);
 }
@@ -145,10 +149,12 @@ static void fuzz(const recording_t *r, uint32_t seed, uint32_t count) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2 && argc != 4)
+    if (argc < 2 || argc > 4)
         return 2;
+    if (argc == 3)
+        cores = (st_cores_t)strtoul(argv[2], NULL, 10);
     const recording_t r = read_recording(argv[1]);
-    if (argc == 2)
+    if (argc < 4)
         replay(&r);
     else
         fuzz(&r, (uint32_t)strtoul(argv[2], NULL, 10), (uint32_t)strtoul(argv[3], NULL, 10));
