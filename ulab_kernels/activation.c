@@ -3,19 +3,48 @@
 
 #define MOST_SUMS 64
 
-void clamp_mask_s8(const int8_t *y, int32_t n, int32_t lo, int32_t hi, uint8_t *bits) {
-    for (int32_t i = 0; i < n; i += 8) {
-        unsigned byte = 0;
-        for (int32_t j = i; j < n && j < i + 8; j++)
-            byte |= (unsigned)(y[j] > lo && y[j] < hi) << (j - i);
+static inline uint32_t push_bit(uint32_t bits, int8_t value, int32_t first, uint32_t span) {
+    return 2 * bits + ((uint8_t)(value - first) <= span);
+}
+
+// A bit for each of n values that lies within `span` of first.
+static void mask_run(const int8_t *y, int32_t n, int32_t first, uint32_t span, uint8_t *bits) {
+    for (; n >= 8; n -= 8, y += 8) {
+        uint32_t byte = 0;
+#pragma GCC unroll 8
+        for (int32_t j = 7; j >= 0; j--)
+            byte = push_bit(byte, y[j], first, span);
         *bits++ = (uint8_t)byte;
     }
+    uint32_t byte = 0;
+    for (int32_t j = n - 1; j >= 0; j--)
+        byte = push_bit(byte, y[j], first, span);
+    if (n)
+        *bits = (uint8_t)byte;
+}
+
+void clamp_mask_s8(const int8_t *y, int32_t n, int32_t lo, int32_t hi, uint8_t *bits) {
+    const int32_t first = st_max(lo + 1, -128), last = st_min(hi - 1, 127);
+    if (first <= last)
+        mask_run(y, n, first, (uint32_t)(last - first), bits);
+    else
+        for (int32_t i = 0; i < n; i += 8)
+            *bits++ = 0;
 }
 
 void apply_mask(int16_t *dy, int32_t n, const uint8_t *bits) {
-    for (int32_t i = 0; i < n; i++)
-        if (!(bits[i >> 3] >> (i & 7) & 1))
-            dy[i] = 0;
+    for (; n >= 8; n -= 8, dy += 8) {
+        const uint32_t byte = *bits++;
+        if (byte == 0xff)
+            continue;
+#pragma GCC unroll 8
+        for (int32_t j = 0; j < 8; j++)
+            if (!(byte >> j & 1))
+                dy[j] = 0;
+    }
+    for (int32_t j = 0; j < n; j++)
+        if (!(*bits >> j & 1))
+            dy[j] = 0;
 }
 
 void keep_channels_s8(const int8_t *x, int32_t positions, const st_channels_t *channels,

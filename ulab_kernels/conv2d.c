@@ -210,31 +210,45 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
     }
 }
 
-// A tap of the kernel. rows, columns: outputs for which it lies inside the input; one_run: whether
-// all of these lie one behind the other, as what they read does. first: what the first one of
-// output channel 0 reads, of all that a pixel keeps.
+// A tap of the kernel: runs of outputs for which it lies inside the input, a row each, or one of
+// all rows if these lie one behind the other, as what they read does. first: the first run, of
+// output channel 0 and group 0; dy_step, row_step: from run to run.
 typedef struct {
     const st_conv_geometry_t *g;
     const st_update_t *u;
-    st_range_t rows, columns;
-    int32_t number, one_run;
     st_factors_t first;
+    int32_t runs, dy_step, row_step;
+    int32_t number, one_position;
 } st_tap_t;
 
-static st_tap_t tap_at(const st_conv_geometry_t *g, const st_update_t *u, int32_t ky, int32_t kx) {
-    const int32_t y = ky * g->dilation_h - g->pad_h, x = kx * g->dilation_w - g->pad_w;
+static st_factors_t first_run(const st_conv_geometry_t *g, const st_update_t *u, const int16_t *dy,
+                              const int32_t at[2], const st_range_t ranges[2]) {
+    const int32_t oy = ranges[0].begin, ox = ranges[1].begin;
+    const int32_t pixel = (at[0] + oy * g->stride_h) * g->in_w + at[1] + ox * g->stride_w;
     const int32_t step = g->groups * u->n_channels;
-    st_tap_t t = {.g = g, .u = u, .number = ky * g->kernel_w + kx};
-    t.rows = st_outputs_inside(y, g->stride_h, g->in_h, g->out_h);
-    t.columns = st_outputs_inside(x, g->stride_w, g->in_w, g->out_w);
-    const int32_t n = t.columns.end - t.columns.begin, row = t.rows.begin * g->stride_h + y;
-    t.one_run = g->stride_h == 1 && g->stride_w == 1 && n == g->out_w && n == g->in_w;
-    t.first = (st_factors_t){
-        .row = u->kept + (row * g->in_w + x + t.columns.begin * g->stride_w) * step,
+    return (st_factors_t){
+        .dy = dy + (oy * g->out_w + ox) * g->out_c,
+        .row = u->kept + pixel * step,
         .dy_step = g->out_c,
         .step = g->stride_w * step,
-        .n = t.one_run ? n * (t.rows.end - t.rows.begin) : n,
+        .n = ranges[1].end - ox,
     };
+}
+
+static st_tap_t tap_of(const st_conv_geometry_t *g, const st_update_t *u, const int16_t *dy,
+                       int32_t ky, int32_t kx) {
+    const int32_t at[2] = {ky * g->dilation_h - g->pad_h, kx * g->dilation_w - g->pad_w};
+    const st_range_t rows = st_outputs_inside(at[0], g->stride_h, g->in_h, g->out_h);
+    const st_range_t columns = st_outputs_inside(at[1], g->stride_w, g->in_w, g->out_w);
+    st_tap_t t = {.g = g, .u = u, .number = ky * g->kernel_w + kx, .runs = rows.end - rows.begin};
+    t.first = first_run(g, u, dy, at, (st_range_t[2]){rows, columns});
+    t.dy_step = g->out_w * g->out_c;
+    t.row_step = g->stride_h * g->in_w * g->groups * u->n_channels;
+    t.one_position = is_pointwise(g) && g->in_h * g->in_w == 1;
+    if (t.first.n == g->out_w && t.row_step == g->out_w * t.first.step) {
+        t.first.n *= t.runs;
+        t.runs = 1;
+    }
     return t;
 }
 
@@ -255,55 +269,41 @@ ST_HOT static int32_t add_products(const st_factors_t *f, int32_t *row, int32_t 
     return sum;
 }
 
-// The factors of the i-th run of outputs; none behind the last one.
-static int next_run(const st_tap_t *t, const int16_t *dy, int32_t group, int32_t i,
-                    st_factors_t *f) {
-    const st_conv_geometry_t *g = t->g;
-    const int32_t row_step = g->stride_h * g->in_w * g->groups * t->u->n_channels;
-    *f = t->first;
-    f->dy = dy + ((t->rows.begin + i) * g->out_w + t->columns.begin) * g->out_c;
-    f->row += i * row_step + group * t->u->n_channels;
-    return i < (t->one_run ? 1 : t->rows.end - t->rows.begin);
-}
-
-static int32_t correlate_few(const st_tap_t *t, const int16_t *dy, int32_t group, int32_t *row) {
+static int32_t correlate_few(const st_tap_t *t, st_factors_t run, int32_t *row) {
     const int32_t channels = t->u->n_channels;
     int32_t total = 0;
-    st_factors_t f;
     for (int32_t i = 0; i < channels; i++)
         row[i] = 0;
-    for (int32_t i = 0; next_run(t, dy, group, i, &f); i++)
-        total += add_products(&f, row, channels);
+    for (int32_t i = 0; i < t->runs; i++, run.dy += t->dy_step, run.row += t->row_step)
+        total += add_products(&run, row, channels);
     for (int32_t i = 0; i < channels; i++)
         row[i] -= total * t->g->x_zero;
     return total;
 }
 
-// row[n] = sum over all positions of one output channel, which dy begins with, of dy * (kept -
-// x_zero). Returns the sum of dy.
-static int32_t correlate(const st_tap_t *t, const int16_t *dy, int32_t group, int32_t *row) {
-    if (t->u->n_channels < FEW)
-        return correlate_few(t, dy, group, row);
-    st_terms_t terms;
-    st_factors_t f;
-    st_terms_begin(&terms, row, t->u->n_channels, t->g->x_zero);
-    for (int32_t i = 0; next_run(t, dy, group, i, &f); i++)
-        st_terms_gather(&terms, &f);
-    st_terms_add(&terms);
-    return terms.total;
-}
-
 // Of a layer with one position, as fully connected ones are.
-static int32_t correlate_one(const st_tap_t *t, int32_t d, int32_t group, int32_t *row) {
-    const int8_t *x = t->u->kept + group * t->u->n_channels;
-    const int32_t zero = t->g->x_zero;
+static int32_t correlate_one(const st_tap_t *t, st_factors_t run, int32_t *row) {
+    const int32_t d = *run.dy, zero = t->g->x_zero;
     for (int32_t i = 0; i < t->u->n_channels; i++)
-        row[i] = d * (x[i] - zero);
+        row[i] = d * (run.row[i] - zero);
     return d;
 }
 
-static int is_one_position(const st_conv_geometry_t *g) {
-    return is_pointwise(g) && g->in_h * g->in_w == 1;
+// row[n] = sum over all positions of one output channel, whose first run is given, of dy * (kept -
+// x_zero). Returns the sum of dy.
+static int32_t correlate(const st_tap_t *t, st_factors_t run, int32_t *row) {
+    if (t->one_position)
+        return correlate_one(t, run, row);
+    if (t->u->n_channels < FEW)
+        return correlate_few(t, run, row);
+    st_terms_t terms;
+    st_terms_begin(&terms, row, t->u->n_channels, t->g->x_zero);
+    for (int32_t i = 0; i < t->runs; i++, run.dy += t->dy_step, run.row += t->row_step) {
+        st_factors_t f = run;
+        st_terms_gather(&terms, &f);
+    }
+    st_terms_add(&terms);
+    return terms.total;
 }
 
 // Of the columns that were brought into the state before the step.
@@ -316,13 +316,15 @@ void st_update_columns(const st_update_t *u, st_step_t step, int32_t base, const
 }
 
 // One output channel; returns the sum of its dy.
-static int32_t update_channel(const st_tap_t *t, const int16_t *dy, int32_t oc, int32_t *row) {
+static int32_t update_channel(const st_tap_t *t, int32_t oc, int32_t *row) {
     const st_conv_geometry_t *g = t->g;
     const int32_t group = g->groups == 1 ? 0 : oc / st_group_outputs(g);
     const int32_t base = (oc * g->kernel_h * g->kernel_w + t->number) * st_group_inputs(g);
     const st_step_t step = st_weight_step(t->u, oc);
-    const int32_t total = is_one_position(g) ? correlate_one(t, dy[oc], group, row)
-                                             : correlate(t, dy + oc, group, row);
+    st_factors_t run = t->first;
+    run.dy += oc;
+    run.row += group * t->u->n_channels;
+    const int32_t total = correlate(t, run, row);
     if (t->u->columns)
         st_update_columns(t->u, step, base, row, t->number * g->out_c + oc);
     else
@@ -335,9 +337,9 @@ void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_upda
     const int32_t knows_sums = u->n_channels && is_pointwise(g);
     for (int32_t ky = 0; u->n_channels && ky < g->kernel_h; ky++) {
         for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-            const st_tap_t tap = tap_at(g, u, ky, kx);
+            const st_tap_t tap = tap_of(g, u, dy, ky, kx);
             for (int32_t oc = u->made.begin; oc < u->made.end; oc++) {
-                const int32_t sum = update_channel(&tap, dy, oc, row);
+                const int32_t sum = update_channel(&tap, oc, row);
                 if (knows_sums && u->bias)
                     st_update_bias(u, oc, sum);
             }

@@ -36,13 +36,19 @@ static inline int32_t stochastic_step(int32_t sum, st_step_t step, uint32_t rand
     return (upper + (int32_t)(random >> (32 - rest))) >> rest;
 }
 
-// A sum as it is for ST_LEAST_SHIFT. Where it saturates, so does the weight.
-static inline int32_t at_least_shift(int32_t sum, int32_t shift) {
+// Whether a sum can be shifted to what it is for ST_LEAST_SHIFT.
+static inline int shift_to_least(int32_t sum, int32_t shift, int32_t *shifted) {
     const int32_t left = st_min(ST_LEAST_SHIFT - shift, 31);
-    if (left <= 0)
+    *shifted = (int32_t)((uint32_t)sum << left);
+    return *shifted >> left == sum;
+}
+
+// The same of a weight, which saturates where the sum would.
+static inline int32_t at_least_shift(int32_t sum, int32_t shift) {
+    int32_t shifted;
+    if (shift >= ST_LEAST_SHIFT)
         return sum;
-    const int32_t shifted = (int32_t)((uint32_t)sum << left);
-    return shifted >> left == sum ? shifted : (sum >> 31) ^ INT32_MAX;
+    return shift_to_least(sum, shift, &shifted) ? shifted : (sum >> 31) ^ INT32_MAX;
 }
 
 static int32_t weight_step(int32_t sum, st_step_t step, uint32_t random) {
@@ -50,10 +56,8 @@ static int32_t weight_step(int32_t sum, st_step_t step, uint32_t random) {
     return stochastic_step(at_least_shift(sum, step.shift), usual, random);
 }
 
-// The same for what has more than 8 bits: a bias, or a weight and its residual.
-static int32_t wide_step(int32_t sum, st_step_t step, uint32_t random) {
-    if (step.shift >= ST_LEAST_SHIFT)
-        return stochastic_step(sum, step, random);
+// Of a sum that is too large to be shifted to what it is for ST_LEAST_SHIFT.
+static int32_t large_step(int32_t sum, st_step_t step, uint32_t random) {
     int64_t product = (int64_t)sum * step.mantissa; // |product| < 2^46
     if (step.shift <= 0) {
         const int left = st_min(-step.shift, 31);
@@ -66,6 +70,17 @@ static int32_t wide_step(int32_t sum, st_step_t step, uint32_t random) {
     product = rest <= 0 ? product * (1ll << -rest) : (product + (1ll << rest >> 1)) >> rest;
     product = (product + (random >> 16)) >> 16;
     return product > INT32_MAX ? INT32_MAX : (product < -INT32_MAX ? -INT32_MAX : (int32_t)product);
+}
+
+// For what has more than 8 bits: a bias, or a weight and its residual.
+static int32_t wide_step(int32_t sum, st_step_t step, uint32_t random) {
+    if (step.shift >= ST_LEAST_SHIFT)
+        return stochastic_step(sum, step, random);
+    const st_step_t least = {step.mantissa, ST_LEAST_SHIFT};
+    int32_t shifted;
+    if (step.shift > 0 && shift_to_least(sum, step.shift, &shifted))
+        return stochastic_step(shifted, least, random);
+    return large_step(sum, step, random);
 }
 
 static int32_t subtract_sat(int32_t a, int32_t b, int32_t limit) {
@@ -151,7 +166,8 @@ static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base,
 void st_update_row(const st_update_t *u, st_step_t step, int32_t base, int32_t *row) {
     if (step.shift < ST_LEAST_SHIFT && !u->residual) {
         for (int32_t i = 0; i < u->n_channels; i++)
-            row[i] = at_least_shift(row[i], step.shift);
+            if (row[i])
+                row[i] = at_least_shift(row[i], step.shift);
         step.shift = ST_LEAST_SHIFT;
     }
     for (int32_t i = update_pairs(u, step, base, row); i < u->n_channels; i++)
