@@ -97,7 +97,7 @@ static inline int32_t st_output_of(int32_t in, int32_t k, int32_t stride, int32_
         return -1;
     if (stride == 1)
         return shifted < out_len ? shifted : -1;
-    const int32_t out = shifted / stride;
+    const int32_t out = stride == 2 ? shifted >> 1 : shifted / stride;
     return (out * stride == shifted && out < out_len) ? out : -1;
 }
 

@@ -60,50 +60,96 @@ ST_HOT static void add_scaled(const uint16_t *scale_q15, int32_t multiplier, int
         row[ic] += st_mul_q15(tap_row[ic], *scale_q15);
 }
 
+static void clear(int32_t *row, int32_t n) {
+    for (int32_t i = 0; i < n; i++)
+        row[i] = 0;
+}
+
+// The gradient of one input position, all channels. row: int32 [2 * in_c].
+static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                           const int16_t *dy, const int32_t at[2], int32_t *row) {
+    const int32_t multiplier = g->out_c / g->in_c;
+    int32_t *tap_row = row + g->in_c;
+    clear(row, g->in_c);
+    if (multiplier == 1) {
+        add_taps(g, p->weights, dy, at, row);
+        for (int32_t ic = 0; ic < g->in_c; ic++)
+            row[ic] = st_mul_q15(row[ic], p->scale_q15[ic]);
+        return;
+    }
+    for (int32_t m = 0; m < multiplier; m++) {
+        clear(tap_row, g->in_c);
+        add_taps(g, p->weights + m, dy + m, at, tap_row);
+        add_scaled(p->scale_q15 + m, multiplier, g->in_c, tap_row, row);
+    }
+}
+
 #if ST_ARMV6M
 
-// armv6m_depthwise_grad.S: row[bytes of weights] = sum over the taps of dy * weights, for channels
-// four by four.
+#define MOST_TAPS 5 // along an axis
+
 typedef struct {
     const int16_t *dy;
     const int8_t *weights;
 } st_tap_t;
 
+// armv6m_depthwise_grad.S: row[bytes of weights] = sum over the taps of dy * weights, times scale,
+// for channels four by four. At least one tap.
 typedef struct {
     const st_tap_t *end, *taps;
     int32_t *row;
     int32_t channels;
+    const uint16_t *scale_q15;
 } st_taps_job_t;
 
 void st_sum_taps(const st_taps_job_t *job);
 
-#define MOST_TAPS 25
-
 // One output a channel, all of it in aligned words.
 static int are_words(const st_conv_geometry_t *g, const int8_t *weights, const int16_t *dy) {
-    return g->out_c == g->in_c && g->out_c % 4 == 0 && g->w_zero == 0 &&
-           g->kernel_h * g->kernel_w <= MOST_TAPS && !(((uintptr_t)weights | (uintptr_t)dy) & 3);
+    return g->out_c == g->in_c && g->out_c % 4 == 0 && g->w_zero == 0 && g->kernel_h <= MOST_TAPS &&
+           g->kernel_w <= MOST_TAPS && !(((uintptr_t)weights | (uintptr_t)dy) & 3);
 }
 
-static void sum_taps(const st_conv_geometry_t *g, const int8_t *weights, const int16_t *dy,
-                     const int32_t at[2], int32_t *tap_row) {
-    st_tap_t taps[MOST_TAPS], *end = taps;
+// The rows of dy and of the filter that meet in a row of the input; how many.
+static int32_t row_taps(const st_conv_geometry_t *g, const st_tap_t *all, int32_t iy,
+                        st_tap_t *rows) {
+    int32_t n = 0;
     for (int32_t ky = 0; ky < g->kernel_h; ky++) {
-        const int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
-        for (int32_t kx = 0; oy >= 0 && kx < g->kernel_w; kx++) {
-            const int32_t ox =
-                st_output_of(at[1], kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
-            if (ox >= 0)
-                *end++ = (st_tap_t){dy + (oy * g->out_w + ox) * g->out_c,
-                                    weights + (ky * g->kernel_w + kx) * g->out_c};
+        const int32_t oy = st_output_of(iy, ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
+        if (oy >= 0)
+            rows[n++] = (st_tap_t){all->dy + oy * g->out_w * g->out_c,
+                                   all->weights + ky * g->kernel_w * g->out_c};
+    }
+    return n;
+}
+
+// Those of a position; the end of them.
+static st_tap_t *position_taps(const st_conv_geometry_t *g, const st_tap_t *rows, int32_t n,
+                               int32_t ix, st_tap_t *taps) {
+    for (int32_t kx = 0; kx < g->kernel_w; kx++) {
+        const int32_t ox = st_output_of(ix, kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
+        for (int32_t i = 0; ox >= 0 && i < n; i++)
+            *taps++ = (st_tap_t){rows[i].dy + ox * g->out_c, rows[i].weights + kx * g->out_c};
+    }
+    return taps;
+}
+
+static void grad_input_words(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                             const int16_t *dy, int32_t *row, st_emit_t *dx) {
+    st_tap_t rows[MOST_TAPS], taps[MOST_TAPS * MOST_TAPS];
+    const st_tap_t all = {dy, p->weights};
+    for (int32_t iy = 0; iy < g->in_h; iy++) {
+        const int32_t n = row_taps(g, &all, iy, rows);
+        for (int32_t ix = 0; ix < g->in_w; ix++) {
+            const st_tap_t *end = position_taps(g, rows, n, ix, taps);
+            const st_taps_job_t job = {end, taps, row, g->in_c, p->scale_q15};
+            if (end > taps)
+                st_sum_taps(&job);
+            else
+                clear(row, g->in_c);
+            st_emit_row(dx, (iy * g->in_w + ix) * g->in_c, row, g->in_c);
         }
     }
-    const st_taps_job_t job = {end, taps, tap_row, g->in_c};
-    if (end > taps)
-        st_sum_taps(&job);
-    else
-        for (int32_t ic = 0; ic < g->in_c; ic++)
-            tap_row[ic] = 0;
 }
 
 #else
@@ -113,34 +159,19 @@ static int are_words(const st_conv_geometry_t *g, const int8_t *weights, const i
     return 0;
 }
 
-static void sum_taps(const st_conv_geometry_t *g, const int8_t *weights, const int16_t *dy,
-                     const int32_t at[2], int32_t *tap_row) {
-    (void)g, (void)weights, (void)dy, (void)at, (void)tap_row;
+static void grad_input_words(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                             const int16_t *dy, int32_t *row, st_emit_t *dx) {
+    (void)g, (void)p, (void)dy, (void)row, (void)dx;
 }
 
 #endif
 
-// The gradient of one input position, all channels. row: int32 [2 * in_c].
-static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                           const int16_t *dy, const int32_t at[2], int32_t *row) {
-    const int32_t multiplier = g->out_c / g->in_c;
-    int32_t *tap_row = row + g->in_c;
-    for (int32_t ic = 0; ic < g->in_c; ic++)
-        row[ic] = 0;
-    for (int32_t m = 0; m < multiplier; m++) {
-        if (are_words(g, p->weights, dy)) {
-            sum_taps(g, p->weights, dy, at, tap_row);
-        } else {
-            for (int32_t ic = 0; ic < g->in_c; ic++)
-                tap_row[ic] = 0;
-            add_taps(g, p->weights + m, dy + m, at, tap_row);
-        }
-        add_scaled(p->scale_q15 + m, multiplier, g->in_c, tap_row, row);
-    }
-}
-
 void depthwise_conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p,
                                  const int16_t *dy, int32_t *row, st_emit_t *dx) {
+    if (are_words(g, p->weights, dy)) {
+        grad_input_words(g, p, dy, row, dx);
+        return;
+    }
     for (int32_t iy = 0; iy < g->in_h; iy++) {
         for (int32_t ix = 0; ix < g->in_w; ix++) {
             const int32_t at[2] = {iy, ix};
