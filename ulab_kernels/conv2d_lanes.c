@@ -120,8 +120,7 @@ static st_window_row_t window_row(const st_work_t *w, int32_t oy) {
     const st_conv_geometry_t *g = w->g;
     const st_taps_t ty = st_taps_h(g, oy);
     const int32_t row = g->in_w * g->in_c;
-    return (st_window_row_t){ty, w->x + ty.first * row, g->dilation_h * row,
-                             g->kernel_w * g->in_c};
+    return (st_window_row_t){ty, w->x + ty.first * row, g->dilation_h * row, g->kernel_w * g->in_c};
 }
 
 // The window whose first column is x's column ix, all of its columns within x.
