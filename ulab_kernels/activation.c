@@ -1,10 +1,18 @@
 #include "activation.h"
+#include "arch.h"
 #include "fixedpoint.h"
 
 #define MOST_SUMS 64
 
+// 2 * bits, and 1 if the value lies within `span` of first.
 static inline uint32_t push_bit(uint32_t bits, int8_t value, int32_t first, uint32_t span) {
-    return 2 * bits + ((uint8_t)(value - first) <= span);
+    const uint32_t v = (uint8_t)(value - first);
+#if ST_ARMV6M // the carry of the comparison is the bit
+    __asm__("cmp %2, %1\n\tadc %0, %0" : "+l"(bits) : "l"(v), "l"(span) : "cc");
+    return bits;
+#else
+    return 2 * bits + (v <= span);
+#endif
 }
 
 // A bit for each of n values that lies within `span` of first.
@@ -34,12 +42,12 @@ void clamp_mask_s8(const int8_t *y, int32_t n, int32_t lo, int32_t hi, uint8_t *
 
 void apply_mask(int16_t *dy, int32_t n, const uint8_t *bits) {
     for (; n >= 8; n -= 8, dy += 8) {
-        const uint32_t byte = *bits++;
-        if (byte == 0xff)
+        uint32_t byte = (uint32_t)*bits++ << 24;
+        if (byte == 0xff000000u)
             continue;
 #pragma GCC unroll 8
-        for (int32_t j = 0; j < 8; j++)
-            if (!(byte >> j & 1))
+        for (int32_t j = 7; j >= 0; j--, byte <<= 1)
+            if ((int32_t)byte >= 0)
                 dy[j] = 0;
     }
     for (int32_t j = 0; j < n; j++)

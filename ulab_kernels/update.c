@@ -185,9 +185,11 @@ void st_update_biases(int32_t positions, int32_t out_c, const int16_t *dy, const
     if (!u->bias)
         return;
     for (int32_t oc = u->made.begin; oc < u->made.end; oc++) {
+        const int16_t *d = dy + oc;
         int32_t sum = 0;
-        for (int32_t i = 0; i < positions; i++)
-            sum += dy[i * out_c + oc];
+#pragma GCC unroll 4
+        for (int32_t i = 0; i < positions; i++, d += out_c)
+            sum += *d;
         st_update_bias(u, oc, sum);
     }
 }
