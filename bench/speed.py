@@ -1,7 +1,7 @@
 """All figures of speed and size in one run (`make bench`): prints them, and keeps them with the
 versions of everything in bench/results, as JSON and in speed.md.
 
-    python bench/speed.py [--torch PYTHON] [--only layers,steps,ratios,host,push,sizes]
+    python bench/speed.py [--torch PYTHON] [--only layers,steps,ratios,cores,host,push,sizes]
 
 With --only, the other parts stay as they were kept.
 """
@@ -20,6 +20,7 @@ from importlib.metadata import version
 from typing import Any
 
 import bars
+import cores
 import host_speed
 import kept
 import layers
@@ -113,6 +114,12 @@ def part_ratios() -> Part:
     return text, {"lines": lines, "steps": {str(share): asdict(s) for share, s in found.items()}}
 
 
+def part_cores() -> Part:
+    found = cores.all_steps()
+    text = list(cores.table({network.title: work for network, work in found.values()}))
+    return text, {name: cores.figures(work) for name, (_, work) in found.items()}
+
+
 def part_host(torch: str) -> Part:
     found = {n.name: (n, host_speed.measure_host(n, torch)) for n in networks()}
     text = list(host_speed.table({network.title: speed for network, speed in found.values()}))
@@ -141,6 +148,7 @@ TITLES = {
     "layers": f"Cycles (instructions) a multiply-accumulate, {EMULATED}",
     "steps": f"Whole steps, {EMULATED}",
     "ratios": f"A sparse step of MobileNetV2-w0.35@128 over its channels, {EMULATED}",
+    "cores": "Steps on both cores, projected from emulated halves, no bus contention",
     "host": "The twin on this computer, against LiteRT with XNNPACK and PyTorch, one thread",
     "push": "Push, emulated Pico",
     "sizes": "Sizes in bytes",
@@ -150,6 +158,7 @@ TITLES = {
 def measure_part(name: str, torch: str) -> Part:
     parts: dict[str, Callable[[], Part]] = {
         "layers": part_layers, "steps": part_steps, "ratios": part_ratios,
+        "cores": part_cores,
         "host": lambda: part_host(torch), "push": part_push, "sizes": part_sizes,
     }  # fmt: skip
     return parts[name]()

@@ -324,7 +324,7 @@ DIVISIONS = {
     "rows_part",  # once a call and core
     "weight_count",  # once a call
     "cut_of",  # once an operator, where it is split
-    "windows_part",  # once a part
+    "gather_all",  # once some positions
     "st_outputs_of",  # once a position
     "append_number",  # error text
 }

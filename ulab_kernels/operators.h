@@ -281,19 +281,19 @@ int st_are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size);
 
 /// Gradients of convolutions (run_gradient.c) ///
 
-// row: scratch for a part, row_size elements, and behind it that of a second part unless cores is
-// ST_ONE_CORE. p: for the input's gradient.
+// row: scratch, row_size elements; with two_rows another one behind it. p: of the input's gradient.
 typedef struct {
     const st_conv_geometry_t *g;
     const st_conv_params_t *p;
     const int16_t *dy;
     int32_t *row, row_size;
+    int two_rows;
     int is_depthwise;
     st_cores_t cores;
 } st_gradient_t;
 
-// One scratch row of n elements, or two where the operator says so.
-int32_t *st_place_rows(st_context_t *c, const st_op_head_t *head, st_ref_t row, int64_t n);
+// The scratch row of n elements, or two where the operator says so; how the work is split.
+void st_place_rows(st_context_t *c, const st_op_head_t *head, st_ref_t row, st_gradient_t *job);
 
 void st_make_input_gradient(const st_gradient_t *job, st_emit_t *dx);
 void st_make_update(const st_gradient_t *job, const st_update_t *u);

@@ -71,8 +71,7 @@ void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_gr
     };
     st_gradient_t job = {.g = g, .p = &p, .row_size = g->in_c};
     job.dy = PLACE(int16_t, op->dy, st_out_count(g));
-    job.row = st_place_rows(c, &op->head, op->out.row, g->in_c);
-    job.cores = op->head.flags & FLAG_TWO_ROWS ? c->cores : ST_ONE_CORE;
+    st_place_rows(c, &op->head, op->out.row, &job);
     (void)PLACE_ARENA(int32_t, op->out.row, 1);
     (void)PLACE_ARENA(int16_t, op->out.data, st_in_count(g));
     st_emit_t e = st_open_error(c, &op->out, &op->head, st_in_count(g));
@@ -119,8 +118,7 @@ void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
     }
     st_gradient_t job = {.g = g, .row_size = op->chosen};
     job.dy = PLACE(int16_t, op->dy, st_out_count(g));
-    job.row = st_place_rows(c, &op->head, op->row, op->chosen);
-    job.cores = op->head.flags & FLAG_TWO_ROWS ? c->cores : ST_ONE_CORE;
+    st_place_rows(c, &op->head, op->row, &job);
     (void)PLACE_ARENA(int32_t, op->row, 1);
     if (op->chosen < 1)
         c->status = ST_BAD_OPERATOR;

@@ -102,8 +102,7 @@ void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
     st_gradient_t job = {.g = g, .p = &p, .is_depthwise = is_depthwise(&op->head)};
     job.dy = PLACE(int16_t, op->dy, st_out_count(g));
     job.row_size = g->in_c * (1 + job.is_depthwise);
-    job.row = st_place_rows(c, &op->head, op->out.row, job.row_size);
-    job.cores = op->head.flags & FLAG_TWO_ROWS ? c->cores : ST_ONE_CORE;
+    st_place_rows(c, &op->head, op->out.row, &job);
     st_emit_t e = st_open_error(c, &op->out, &op->head, st_in_count(g));
     if (c->status)
         return;
@@ -140,10 +139,8 @@ static void place_bias(st_context_t *c, const st_op_update_t *op, const st_conv_
 // The scratch row must lie in the arena, apart from what is learnt.
 static void place_rows(st_context_t *c, const st_op_update_t *op, st_gradient_t *job) {
     job->row_size = op->chosen;
-    job->row = st_place_rows(c, &op->head, op->row, op->chosen);
+    st_place_rows(c, &op->head, op->row, job);
     (void)PLACE_ARENA(int32_t, op->row, 1);
-    if (!(op->head.flags & FLAG_TWO_ROWS || job->is_depthwise))
-        job->cores = ST_ONE_CORE;
 }
 
 void st_run_update(st_context_t *c, const st_op_update_t *op) {

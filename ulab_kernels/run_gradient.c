@@ -5,8 +5,19 @@
 #include "depthwise_conv2d.h"
 #include "fast.h"
 
-int32_t *st_place_rows(st_context_t *c, const st_op_head_t *head, st_ref_t row, int64_t n) {
-    return PLACE_OUT(int32_t, row, head->flags &FLAG_TWO_ROWS ? 2 * n : n);
+#define SMALL_ROW 128 // elements: the stack has room for a second one
+
+void st_place_rows(st_context_t *c, const st_op_head_t *head, st_ref_t row, st_gradient_t *job) {
+    job->two_rows = head->flags & FLAG_TWO_ROWS;
+    job->row = PLACE_OUT(int32_t, row, (job->two_rows ? 2 : 1) * (int64_t)job->row_size);
+    job->cores = job->two_rows || job->row_size <= SMALL_ROW ? c->cores : ST_ONE_CORE;
+}
+
+// The row of a part. own: SMALL_ROW elements.
+static int32_t *row_of(const st_gradient_t *job, st_part_t part, int32_t *own) {
+    if (!part.number)
+        return job->row;
+    return job->two_rows ? job->row + job->row_size : own;
 }
 
 /// Of the input ///
@@ -49,8 +60,8 @@ static void input_rows(const void *job, st_part_t part) {
         *rows->second = part.begin;
     }
     some.g = &g;
-    input_gradient(&some, some.dy + from * g.out_w * g.out_c,
-                   some.row + part.number * some.row_size, dx);
+    int32_t own[SMALL_ROW];
+    input_gradient(&some, some.dy + from * g.out_w * g.out_c, row_of(&some, part, own), dx);
 }
 
 // What is added to an error tensor cannot be made again, as the second part may have to be.
@@ -84,7 +95,7 @@ static void update_channels(const void *job, st_part_t part) {
     const st_gradient_t *all = update->job;
     st_update_t u = *update->u;
     u.made = (st_range_t){part.begin, part.end};
-    int32_t *row = all->row + (all->row ? part.number * all->row_size : 0);
+    int32_t own[SMALL_ROW], *row = row_of(all, part, own);
     if (all->is_depthwise)
         ST_FAST(depthwise_conv2d_update)(all->g, all->dy, &u, row);
     else

@@ -3,6 +3,7 @@
 //   {"write": [address, base64]}        into RAM or flash; answers {}
 //   {"read": [address, count]}          answers {"data": base64}
 //   {"call": address, "args": [...]}    up to four; answers {"result": r0, "cycles", "instructions"}
+//   {"marks": 0}                        answers {"marks": [[tag, cycles], ...]}, see mark_port.mjs
 //   {"profile": 0}                      answers {"profile": [[address, cycles], ...]} since the start
 // With --count as the second argument instructions and the profile are counted, six times slower.
 // Cycles are those between the call and the return: emulated, XIP cache not modelled.
@@ -60,6 +61,9 @@ function call(address, args) {
 const commands = {
   profile() {
     return { profile: [...profile] };
+  },
+  marks() {
+    return { marks: chip.marks.take().map(({ tag, cycles }) => [tag, cycles]) };
   },
   write([address, data]) {
     const [memory, at] = place(address);

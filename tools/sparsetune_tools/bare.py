@@ -45,15 +45,15 @@ void bare_nothing(void) {}
 """
 
 
-def build(folder: Path = FOLDER, flags: Sequence[str] = ()) -> Path:
-    """The kernels as an ELF whose code lies in flash; its path."""
+def build(folder: Path = FOLDER, flags: Sequence[str] = (), more: str = "") -> Path:
+    """The kernels as an ELF whose code lies in flash; its path. more: C beside them."""
     require("arm-none-eabi-gcc")
     names = ("bind_", "natmod_", "simd_")
     sources = [path for pattern in ("*.c", "*.S") for path in sorted(KERNELS.glob(pattern))
                if not path.name.startswith(names)]
     with locked(folder):
         elf, start = folder / "kernels.elf", folder / "start.c"
-        start.write_text(START)
+        start.write_text(START + more)
         run("building the kernels alone",
             ["arm-none-eabi-gcc", *FLAGS, *flags, f"-I{KERNELS}", start, *sources,
              "-nostartfiles", "-Wl,-e,bare_run", f"-Wl,-Ttext={CODE:#x}",
@@ -115,6 +115,10 @@ class BareCore:
     def call(self, name: str, *arguments: int) -> Called:
         padded = [*arguments, *[0] * (4 - len(arguments))]
         return Called(**self._ask({"call": self.symbols[name], "args": padded}))
+
+    def marks(self) -> list[tuple[int, int]]:
+        """(tag, cycles) of each write to the mark port since the last time."""
+        return [(tag, cycles) for tag, cycles in self._ask({"marks": 0})["marks"]]
 
     def profile(self) -> dict[str, int]:
         """Cycles by function since the start; the core must be counting."""
