@@ -142,7 +142,9 @@ def main() -> None:
     parser.add_argument("--operators", action="store_true", help="by kind of operator, too")
     options = parser.parse_args()
     found = {n.title: work for n, work in all_steps(tuple(options.model or MODELS)).values()}
-    for line, work in zip(list(table(found))[1:], found.values(), strict=True):
+    head, *lines = table(found)
+    print(head)
+    for line, work in zip(lines, found.values(), strict=True):
         print(line, *(operators(work) if options.operators else ()), sep="\n")
 
 
