@@ -325,6 +325,8 @@ DIVISIONS = {
     "weight_count",  # once a call
     "cut_of",  # once an operator, where it is split
     "gather_all",  # once some positions
+    "packed_outputs",  # once six outputs
+    "fully_connected_packed_bytes",  # once a call
     "st_outputs_of",  # once a position
     "append_number",  # error text
 }

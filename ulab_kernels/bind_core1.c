@@ -55,7 +55,9 @@ static void work_for_ever(void) {
 
 static void give(st_part_work_t *work, const void *job, st_part_t part) {
     mailbox.job = job;
-    mailbox.part = part;
+    mailbox.part.begin = part.begin;
+    mailbox.part.end = part.end;
+    mailbox.part.number = part.number;
     __dmb();
     mailbox.work = work;
     __sev();
@@ -98,9 +100,10 @@ static void give_back(void) {
 
 // Its stack is the far end of this core's, if that is far enough: no other RAM is free. MicroPython
 // may not grow into it meanwhile.
-static bool has_room(void) {
-    return (uint8_t *)__builtin_frame_address(0) >=
-           __StackBottom + ITS_STACK + PART_STACK + INTERRUPTS;
+static inline bool has_room(void) {
+    const uint8_t *here;
+    __asm volatile("mov %0, sp" : "=r"(here));
+    return here >= __StackBottom + ITS_STACK + PART_STACK + INTERRUPTS;
 }
 
 static bool can_be_had(void) {
