@@ -3,18 +3,25 @@ the same memory as the whole, on the twin's portable kernels and on the emulated
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import sparsetune_kernels as kernels
+from c_tools import KERNELS
+from gradient_cases import CASES, draw, train_all
 from guards import Scattered
 from machine import Machine
-from small_models import RELU, Net
+from real_models import NAMES, real_model
+from small_models import RELU, Net, wide_front
+from sparsetune.image import parse_image
 from sparsetune.numerics import rate
 from sparsetune.plan import UpdatePlan, default_plan
 from sparsetune.program import Buffer, Code, Flag
 from sparsetune.tflite import parse_tflite
-from sparsetune_tools.bare import BareCore, BareMachine
+from sparsetune_tools.bare import BareCore, BareMachine, build
 
 ONE, IN_TURN, IN_TURN_BACK = 0, 2, 3  # st_cores_t
 RATE = rate(0.05)
@@ -105,9 +112,10 @@ def check_equal(machine: Machine, place: OnTwin | OnCore, training: bool = True)
     return split
 
 
-def train_last(model: bytes, last: int, channels: float = 1.0) -> Machine:
-    graph = parse_tflite(model)
-    return Machine(graph, default_plan(graph, last, channels))
+def check_step(machine: Machine, core: BareCore) -> set[Code]:
+    """On the twin and on the emulated core; what was split there."""
+    check_equal(machine, OnTwin(machine))
+    return check_equal(machine, OnCore(machine, core))
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
@@ -123,8 +131,114 @@ def test_forward(channels: int, core: BareCore) -> None:
         net.pool((1, 2), 1, same=True)
         net.flatten()
         net.dense(channels)
-        machine = Scattered(parse_tflite(net.to_bytes()), UpdatePlan(()), 3 * shift)
-        machine.load(net.sample())
-        check_equal(machine, OnTwin(machine))
-        split = check_equal(machine, OnCore(machine, core))
+        start = Scattered(parse_tflite(net.to_bytes()), UpdatePlan(()), 3 * shift)
+        start.load(net.sample())
+        split = check_step(start, core)
         assert channels < 12 or size == (1, 7) or Code.CONV2D in split
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_steps(case: str, core: BareCore) -> None:
+    """From a new state, whose error tensors have to find their exponents: parts are made again."""
+    for seed in range(2):
+        drawn = draw(case, seed)
+        machine = Scattered(drawn.graph, train_all(drawn.graph), 5 * seed)
+        machine.control(seed % 2, RATE, seed)
+        machine.load(drawn.x)
+        check_step(machine, core)
+
+
+@pytest.mark.parametrize("last", [1, 4, 7])
+def test_chosen_channels_and_strips(last: int, core: BareCore) -> None:
+    net = wide_front()
+    graph = parse_tflite(net.to_bytes())
+    machine = Machine(graph, default_plan(graph, last, 0.4))
+    for seed in range(2):
+        machine.control(seed, RATE, seed)
+        machine.load(net.sample())
+        split = check_step(machine, core)
+        assert last > 1 or Code.STRIP in split
+
+
+@pytest.mark.parametrize("more", [0, 1, 11, 12, 100])
+def test_little_scratch(more: int, core: BareCore) -> None:
+    """So many words more than the least, which is a pair of channels and a window of 12 words."""
+    net = Net((1, 7, 6, 5), seed=more)
+    net.conv(14, 3)
+    machine = Machine(net.to_bytes())
+    (scratch,) = (b for op in machine.ops for b in op.buffers if b.name.startswith("lanes"))
+    scratch.size = 4 * (48 + 2 + 12 + more)
+    machine.layout = machine.lay_out()
+    machine.image = parse_image(machine.layout.image)
+    machine.arena = bytearray(machine.image.arena_bytes)
+    machine.load(net.sample())
+    assert bool(check_step(machine, core)) == (more >= 12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_real_models(name: str, core: BareCore) -> None:
+    task = real_model(name, 3)
+    graph = parse_tflite(task.model)
+    machine = Machine(graph, default_plan(graph, 4))
+    for x, y in zip(task.x, task.y, strict=True):
+        machine.step(x, int(y), RATE, int(y))
+    machine.load(task.x[0])
+    assert Code.CONV2D in check_step(machine, core)
+
+
+# The second core's stack --------------------------------------------------------------------------
+
+PARTS = re.compile(r"\w+_part|input_rows|update_channels")  # what st_split is given
+LOCKOUT = 128  # bytes: an interrupt of the SDK that stops the second core while flash is written
+
+
+def stack_need(folder: Path) -> dict[str, int]:
+    """Bytes of stack that each part may take, with all that it calls; functions of one name in
+    several files count as one."""
+    elf = build(folder, ("-fstack-usage",))
+    of_compiler: dict[str, int] = {}
+    for file in folder.glob("*.su"):
+        for line in file.read_text().splitlines():
+            where, size, _ = line.split("\t")
+            name = where.rpartition(":")[2]
+            of_compiler[name] = max(of_compiler.get(name, 0), int(size))
+    own, calls = of_listing(elf)
+    own |= of_compiler
+
+    def need(name: str, callers: tuple[str, ...] = ()) -> int:
+        inner = [c for c in calls.get(name, ()) if c != name and c not in callers]
+        return own.get(name, 0) + max((need(c, (*callers, name)) for c in inner), default=0)
+
+    return {name: need(name) for name in own if PARTS.fullmatch(name)}
+
+
+def of_listing(elf: Path) -> tuple[dict[str, int], dict[str, set[str]]]:
+    """What each function pushes (for those in assembly), and which ones it calls."""
+    command = ["arm-none-eabi-objdump", "-d", str(elf)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    own: dict[str, int] = {}
+    calls: dict[str, set[str]] = {}
+    name = ""
+    for line in text.splitlines():
+        if head := re.match(r"[0-9a-f]+ <(.+)>:$", line):
+            name = head[1]
+        elif push := re.search(r"\tpush\t\{(.+)\}", line):
+            ranges = re.sub(r"r(\d+)-r(\d+)", lambda m: "," * (int(m[2]) - int(m[1])), push[1])
+            own[name] = own.get(name, 0) + 4 * (ranges.count(",") + 1)
+        elif less := re.search(r"\tsub\tsp, #(\d+)", line):
+            own[name] = own.get(name, 0) + int(less[1])
+        elif call := re.search(r"\tbl?(?:\.n)?\t[0-9a-f]+ <([^+>]+)>", line):
+            calls.setdefault(name, set()).add(call[1])
+    return own, calls
+
+
+def test_parts_fit_the_second_cores_stack(tmp_path: Path) -> None:
+    text = (KERNELS / "bind_core1.c").read_text()
+    part, whole = (
+        int(re.findall(rf"#define {name} (\d+)", text)[0]) for name in ("PART_STACK", "ITS_STACK")
+    )
+    need = stack_need(tmp_path)
+    print("bytes of stack:", need)
+    assert len(need) >= 8
+    assert max(need.values()) <= part
+    assert part + LOCKOUT <= whole
