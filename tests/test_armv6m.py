@@ -123,16 +123,46 @@ def between_relus(size: tuple[int, int], channels: int, seed: int, **rest: Any) 
 
 @pytest.mark.parametrize("shift", range(16))
 def test_pairs(shift: int, core: BareCore) -> None:
-    """From inputs that all sums have room for to ones that none have."""
+    """From inputs that all sums have room for to ones that none have; columns of weights that need
+    not be parted twice, and others."""
     for i in range(8):
         rng = np.random.default_rng((200 + shift, i))
-        size = int(rng.integers(1, 9)), int(rng.integers(2, 10))
+        size = int(rng.integers(2, 9)), int(rng.integers(2, 10))
         if not i:
-            size = (40, 3) if shift % 2 else (1, 33)
-        net = between_relus(size, int(rng.choice(CHANNELS)), 9 * shift + i)
+            size = (40, 3) if shift % 2 else (2, 33)
+        channels = int(rng.choice(CHANNELS))
+        most = (128, 86)[i // 4]
+        weights = rng.integers(1 - most, most, (1, 3, 3, channels))
+        net = between_relus(size, channels, 9 * shift + i, weights=weights)
         machine = scattered(net, shift)
         machine.load(rng.integers(-128, (-100, -50, 0, 128)[i % 4], net.shapes[net.source]))
         assert check_equal(machine, core) == 1
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("weight", [127, 85])
+def test_largest_parted_sums(weight: int, sign: int, core: BareCore) -> None:
+    """The largest of three products, and of two where three would not fit."""
+    for signs in ([1, 1, 1], [1, -1, 1], [-1, -1, -1]):
+        weights = np.full((1, 3, 3, 5), weight * sign) * np.reshape(signs, (1, 3, 1, 1))
+        net = between_relus((6, 5), 5, 3, weights=weights)
+        for value in (-128, 127):
+            machine = scattered(net, 4)
+            machine.load(np.where(np.indices((6, 5, 5)).sum(0) % 7, value, -value - 1))
+            assert check_equal(machine, core) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-5, 3e-4, 1e-3, 0.01, 0.1, 1.0, 30.0, 1e3])
+def test_scales_between_relus(scale: float, core: BareCore) -> None:
+    """All factors; biases beyond what pairs of sums are requantised with."""
+    rng = np.random.default_rng(3)
+    for most in (-90, 128):
+        for bias in (1000, 1 << 27, 1 << 30):
+            biases = rng.integers(-bias, bias, 8).astype(np.int32)
+            net = between_relus((4, 6), 8, 3, scale=scale, bias=biases)
+            machine = scattered(net, 4)
+            machine.load(rng.integers(-128, most, (4, 6, 8)))
+            assert check_equal(machine, core) == 1
 
 
 def run_once(net: Net, x: Any, core: BareCore) -> int:

@@ -44,13 +44,8 @@ static int64_t zeros_words(const st_conv_geometry_t *g) {
     return ((int64_t)g->in_w * g->in_c + 3) / 4;
 }
 
-// Scratch that a part takes besides, in words.
-static int32_t least_of_part(const st_conv_geometry_t *g) {
-    return st_can_pair(g) ? st_pairs_words(1, g->out_w) : g->out_w;
-}
-
 int64_t depthwise3x3_scratch(const st_conv_geometry_t *g) {
-    return zeros_words(g) + least_of_part(g);
+    return zeros_words(g) + g->out_w;
 }
 
 #if ST_ARMV6M
@@ -241,29 +236,18 @@ static void begin_pair_rows(const st_depthwise_work_t *w, int32_t oy, st_pair_st
     st_pair_strip_begin(g, s);
 }
 
-// The same outputs of a channel whose sums have no room in half words.
-static void run_without_pairs(const st_depthwise_work_t *w, int32_t oy, const st_pair_strip_t *p,
-                              int32_t channel) {
-    st_rows_strip_t s;
-    begin_rows(w, oy, p->n, (int32_t *)p->packed, &s);
-    run_rows(w, channel, &s);
-    begin_rows(w, oy + w->g->out_h / 2, p->n, (int32_t *)p->packed, &s);
-    run_rows(w, channel, &s);
-}
-
 // Channels [part.begin, part.end), two outputs in a word where that can be.
 static void pairs_part(const void *work, st_part_t part) {
     const st_depthwise_work_t *w = (const st_depthwise_work_t *)work;
     const int32_t all = (w->g->out_h + 1) / 2;
     st_pair_strip_t s;
     s.packed = (uint32_t *)scratch_of(w, part);
-    const int32_t most = st_min(ST_MOST_PAIR_ROWS, (w->words / w->g->out_w - 2) / 2);
+    const int32_t most = st_min(ST_MOST_PAIR_ROWS, (w->words / w->g->out_w - 2) / 3);
     for (int32_t oy = 0; oy < all; oy += most) {
         s.n = st_min(most, all - oy);
         begin_pair_rows(w, oy, &s);
         for (int32_t c = part.begin; c < part.end; c++)
-            if (!st_depthwise_channel_pairs(w->g, w->p, &s, c))
-                run_without_pairs(w, oy, &s, c);
+            st_depthwise_channel_pairs(w->g, w->p, &s, c);
     }
 }
 
@@ -271,10 +255,12 @@ void depthwise3x3_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, con
                      st_scratch_t scratch, int8_t *y) {
     int8_t *zeros = (int8_t *)scratch.data;
     const int32_t words = scratch.words - (int32_t)zeros_words(g);
-    const st_cores_t cores = words >= 2 * least_of_part(g) ? p->cores : ST_ONE_CORE;
+    const int in_pairs = st_can_pair(g) && words >= st_pairs_words(1, g->out_w);
+    const int32_t least = in_pairs ? st_pairs_words(1, g->out_w) : g->out_w;
     st_depthwise_work_t w = {g, p, x, zeros, scratch.data + zeros_words(g), words, y};
+    const st_cores_t cores = words >= 2 * least ? p->cores : ST_ONE_CORE;
     if (cores != ST_ONE_CORE)
         w.words /= 2;
     st_fill_bytes(zeros, g->x_zero, g->in_w * g->in_c);
-    st_split(cores, st_can_pair(g) ? pairs_part : rows_part, &w, (st_units_t){g->out_c, 2});
+    st_split(cores, in_pairs ? pairs_part : rows_part, &w, (st_units_t){g->out_c, 2});
 }

@@ -8,7 +8,7 @@
 int depthwise3x3_suits(const st_conv_geometry_t *g);
 
 // int32 words of scratch that it takes at least; with more, up to 16 rows of outputs of a channel
-// are made at a time.
+// are made at a time, and those behind a ReLU in pairs (depthwise_pairs.h).
 int64_t depthwise3x3_scratch(const st_conv_geometry_t *g);
 
 // Equal to depthwise_conv2d_s8 bit for bit. scratch: int32 [words].

@@ -19,6 +19,10 @@ static int32_t magnitude(int32_t v) {
 void st_load_filter(const int8_t *w, int32_t out_c, int32_t *weights, st_filter_t *f);
 uint32_t st_depthwise_pack(const st_pack_job_t *job);
 void st_depthwise_pairs(const st_pairs_job_t *job);
+// The same, parted: of each word the upper half's sum, then the lower half's. `first` and `last`
+// are of one half. parted_twice: for any weights; else no column has more than 255.
+void st_depthwise_parted(const st_pairs_job_t *job);
+void st_depthwise_parted_twice(const st_pairs_job_t *job);
 
 #else
 
@@ -66,6 +70,35 @@ static void st_depthwise_pairs(const st_pairs_job_t *job) {
     }
 }
 
+// The sum of one column, of the upper halves or the lower ones.
+static uint32_t column_of_half(const uint32_t *packed, const int32_t *weights, int upper) {
+    uint32_t halves[3];
+    for (int i = 0; i < 3; i++) {
+        const uint32_t low = (uint32_t)(int16_t)packed[i];
+        halves[i] = upper ? (uint32_t)((int32_t)(packed[i] - low) >> 16) : low;
+    }
+    return column(halves, weights);
+}
+
+static void st_depthwise_parted(const st_pairs_job_t *job) {
+    const int32_t record = job->record / 4;
+    uint32_t *sums = job->sums;
+    for (int32_t i = 0; i < job->n_rows * (job->more + 1); i++) {
+        const int32_t at = i % (job->more + 1);
+        const uint32_t *packed = job->packed + i / (job->more + 1) + at * record;
+        for (int upper = 1; upper >= 0; upper--) {
+            uint32_t sum = column_of_half(packed, job->weights + 3, upper);
+            sum +=
+                at ? column_of_half(packed - record, job->weights + 6, upper) + (uint32_t)job->bias
+                   : job->first;
+            sum +=
+                at == job->more ? job->last : column_of_half(packed + record, job->weights, upper);
+            *sums++ = sum;
+        }
+    }
+}
+#define st_depthwise_parted_twice st_depthwise_parted
+
 #endif
 
 // Such that sums of inputs that are at most that above -128 differ by less than 2^16.
@@ -77,9 +110,9 @@ static int32_t largest_input(int32_t size) {
     return largest;
 }
 
-// What a column of zero points adds to both sums.
+// What a column of zero points adds to a sum.
 static uint32_t of_zeros(const st_conv_geometry_t *g, const int32_t *weights) {
-    return (uint32_t)(g->x_zero * (weights[0] + weights[1] + weights[2])) * BOTH;
+    return (uint32_t)(g->x_zero * (weights[0] + weights[1] + weights[2]));
 }
 
 static int pack(st_pair_strip_t *s, int32_t channel, int32_t largest) {
@@ -110,24 +143,60 @@ void st_pair_strip_begin(const st_conv_geometry_t *g, st_pair_strip_t *s) {
                                      .y_step = g->out_c};
 }
 
-int st_depthwise_channel_pairs(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                               st_pair_strip_t *s, int32_t channel) {
-    const int32_t bias = p->bias[channel];
-    if (!st_can_requantize_pairs(p->requant[channel]) || magnitude(bias) >> 28)
-        return 0;
+// Both sums of a word are in it.
+static void run_together(st_pair_strip_t *s, const st_filter_t *f, int32_t largest) {
+    s->pairs.first *= BOTH;
+    s->pairs.last *= BOTH;
+    st_depthwise_pairs(&s->pairs);
+    s->put.low = -largest * ((f->size - f->sum) / 2) - 128 * f->sum;
+    s->put.width = largest * f->size;
+    st_requantize_pairs(&s->put);
+}
+
+static int has_large_column(const int32_t *weights) {
+    for (const int32_t *w = weights; w < weights + 9; w += 3)
+        if (magnitude(w[0]) + magnitude(w[1]) + magnitude(w[2]) > 255)
+            return 1;
+    return 0;
+}
+
+// The sums are parted, and take two words.
+static void run_parted(st_pair_strip_t *s) {
+    st_requantize_t put = {.sums = (const int32_t *)s->pairs.sums + 1,
+                           .y = s->put.y,
+                           .count = s->put.count,
+                           .y_step = s->put.y_step,
+                           .sum_step = 8,
+                           .f = s->put.f,
+                           .zero = -128,
+                           .lo = -128,
+                           .hi = 127};
+    s->pairs.bias = s->put.bias;
+    s->pairs.first += (uint32_t)s->put.bias;
+    if (has_large_column(s->pairs.weights))
+        st_depthwise_parted_twice(&s->pairs);
+    else
+        st_depthwise_parted(&s->pairs);
+    st_requantize_prepare(&put);
+    st_requantize_run(&put);
+    put.sums--;
+    put.y += s->put.other;
+    st_requantize_run(&put);
+}
+
+void st_depthwise_channel_pairs(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                st_pair_strip_t *s, int32_t channel) {
     st_filter_t f;
     st_load_filter(p->weights + channel, g->out_c, s->pairs.weights, &f);
-    const int32_t largest = largest_input(f.size);
-    if (g->x_zero + 128 > largest || !pack(s, channel, largest))
-        return 0;
+    const int32_t largest = largest_input(f.size), bias = p->bias[channel];
     s->pairs.first = of_zeros(g, s->pairs.weights + 6);
     s->pairs.last = of_zeros(g, s->pairs.weights);
-    st_depthwise_pairs(&s->pairs);
     s->put.y = s->y + channel;
-    s->put.low = -largest * ((f.size - f.sum) / 2) - 128 * f.sum;
-    s->put.width = largest * f.size;
     s->put.bias = bias - g->x_zero * f.sum;
     s->put.f = p->requant[channel];
-    st_requantize_pairs(&s->put);
-    return 1;
+    if (pack(s, channel, largest) && g->x_zero + 128 <= largest &&
+        st_can_requantize_pairs(s->put.f) && !(magnitude(bias) >> 28))
+        run_together(s, &f, largest);
+    else
+        run_parted(s);
 }

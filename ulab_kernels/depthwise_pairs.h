@@ -1,7 +1,7 @@
 // Depthwise 3x3 with stride 1 where two outputs of a channel share a word, and so all of their
-// multiplications: (a + 2^16 b) * w = a * w + 2^16 * (b * w). That holds as long as a sum of nine
-// fits 16 bits, which hangs on how large the channel's inputs are: it is seen while they are put
-// together.
+// multiplications: (a + 2^16 b) * w = a * w + 2^16 * (b * w). Whether a sum of nine fits 16 bits
+// hangs on how large the channel's inputs are: that is seen while they are put together. Where it
+// does not, the sums are parted after three products, or two.
 #ifndef ST_DEPTHWISE_PAIRS_H
 #define ST_DEPTHWISE_PAIRS_H
 
@@ -39,6 +39,7 @@ typedef struct {
     int32_t more;         // columns behind the first
     uint32_t first, last; // what the columns left and right of the row add
     int32_t weights[9];   // of the right column, the middle, the left
+    int32_t bias;         // of sums that are parted
 } st_pairs_job_t;
 
 // Rows of pairs of outputs, and the two more rows of inputs that they take.
@@ -54,7 +55,7 @@ typedef struct {
 
 // Scratch of a strip, in words.
 static inline int32_t st_pairs_words(int32_t n, int32_t columns) {
-    return (2 * n + 2) * columns;
+    return (3 * n + 2) * columns;
 }
 
 // Whether the operator can be run so at all: behind it a ReLU that has all of the output's range.
@@ -67,9 +68,8 @@ static inline int st_can_pair(const st_conv_geometry_t *g) {
 // Fills in the jobs, but for what a channel has for itself.
 void st_pair_strip_begin(const st_conv_geometry_t *g, st_pair_strip_t *strip);
 
-// Makes the outputs of one channel, if they can be made so: 1 if they are. Equal to
-// depthwise_conv2d_s8 bit for bit.
-int st_depthwise_channel_pairs(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                               st_pair_strip_t *strip, int32_t channel);
+// Makes the outputs of one channel. Equal to depthwise_conv2d_s8 bit for bit.
+void st_depthwise_channel_pairs(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                                st_pair_strip_t *strip, int32_t channel);
 
 #endif

@@ -307,10 +307,12 @@ def _sum_words(g: Geometry) -> tuple[int, int]:
 
 
 def _pair_words(g: Geometry) -> tuple[int, int]:
-    """(least, wanted) for inputs and sums that share words: ulab_kernels/depthwise_pairs.h."""
+    """(least, wanted) for inputs and sums that share words (ulab_kernels/depthwise_pairs.h); where
+    that is much, the least is for rows of sums."""
     most = min(MOST_ROWS, -(-g.out_h // 2))
-    least = max(1, min(most, MOST_SUMS // g.out_w - 1))
-    return (2 * least + 2) * g.out_w, (2 * most + 2) * g.out_w
+    rows = min(most, (2 * MOST_SUMS // g.out_w - 2) // 3)
+    least = (3 * rows + 2) * g.out_w if rows > 0 else _sum_words(g)[0]
+    return least, (3 * most + 2) * g.out_w
 
 
 # Constants and state --------------------------------------------------------------------------
