@@ -7,5 +7,5 @@
 #define MICROPY_HW_ROMFS_BYTES                  (768 * 1024)
 #define MICROPY_HW_FLASH_STORAGE_BYTES          (640 * 1024)
 
-// One core trains. Without threads the heap needs no lock.
+// Without threads the heap needs no lock, and the second core is free for the kernels.
 #define MICROPY_PY_THREAD                       (0)
