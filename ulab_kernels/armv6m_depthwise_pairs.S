@@ -8,12 +8,15 @@
     .cpu cortex-m0plus
     .thumb
 
-// The next weight, to weights[at].
-.macro weight at
+// The next weight, to weights[at] and the column's sum.
+.macro weight at, column
     ldrsb   r4, [r0, r1]
     adds    r0, r0, r1
     str     r4, [r2, #4 * (\at)]
     adds    r6, r6, r4
+.ifnb \column
+    add     \column, r4
+.endif
     asrs    r5, r4, #31
     eors    r4, r5
     subs    r4, r4, r5
@@ -21,18 +24,32 @@
 .endm
 
 // r0: weights, r1: bytes from one to the next, r2: int32 [9], r3: st_filter_t. Then r4, r5: scratch,
-// r6: sum, r7: size.
+// r6: sum, r7: size, r12, lr: sums of the left and the right column.
 ST_FUNCTION(st_load_filter)
     push    {r4-r7, lr}
     subs    r0, r0, r1
     movs    r6, #0
     movs    r7, #0
+    mov     r12, r6
+    mov     lr, r6
 .irp row, 0, 1, 2
-    weight  6 + \row
+    weight  6 + \row, r12
     weight  3 + \row
-    weight  \row
+    weight  \row, lr
 .endr
-    stmia   r3!, {r6, r7}
+    movs    r4, #128
+    movs    r5, #0
+1:  adds    r0, r4, r5          // the largest input is r5, and a bit more
+    movs    r1, r0
+    muls    r1, r7, r1
+    lsrs    r1, r1, #16
+    bne     2f
+    movs    r5, r0
+2:  lsrs    r4, r4, #1
+    bne     1b
+    mov     r1, r12
+    mov     r2, lr
+    stmia   r3!, {r1, r2, r5-r7}
     pop     {r4-r7, pc}
 
 // Puts together r0's input of the lower half and r2's of the upper one.

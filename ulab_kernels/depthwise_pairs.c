@@ -4,9 +4,10 @@
 
 #define BOTH 0x10001u // times it, a number stands in both halves
 
-// Of a channel's weights: their sum, and that of their magnitudes.
+// Of a channel's weights: the sums of two columns, of all, of all magnitudes. largest: such that
+// sums of inputs that are at most that above -128 differ by less than 2^16.
 typedef struct {
-    int32_t sum, size;
+    int32_t left, right, largest, sum, size;
 } st_filter_t;
 
 static int32_t magnitude(int32_t v) {
@@ -28,14 +29,19 @@ void st_depthwise_parted_twice(const st_pairs_job_t *job);
 
 // w: the filter's first weight; the others are out_c bytes apart. weights: as in st_pairs_job_t.
 static void st_load_filter(const int8_t *w, int32_t out_c, int32_t *weights, st_filter_t *f) {
-    *f = (st_filter_t){0, 0};
+    *f = (st_filter_t){0};
     for (int32_t *row = weights; row < weights + 3; row++) {
         for (int32_t kx = 6; kx >= 0; kx -= 3, w += out_c) {
             row[kx] = *w;
             f->sum += *w;
             f->size += magnitude(*w);
         }
+        f->left += row[6];
+        f->right += row[0];
     }
+    for (int32_t bit = 128; bit; bit >>= 1)
+        if (f->size * (f->largest + bit) <= 0xffff)
+            f->largest += bit;
 }
 
 static uint32_t st_depthwise_pack(const st_pack_job_t *job) {
@@ -101,20 +107,6 @@ static void st_depthwise_parted(const st_pairs_job_t *job) {
 
 #endif
 
-// Such that sums of inputs that are at most that above -128 differ by less than 2^16.
-static int32_t largest_input(int32_t size) {
-    int32_t largest = 0;
-    for (int32_t bit = 128; bit; bit >>= 1)
-        if (size * (largest + bit) <= 0xffff)
-            largest += bit;
-    return largest;
-}
-
-// What a column of zero points adds to a sum.
-static uint32_t of_zeros(const st_conv_geometry_t *g, const int32_t *weights) {
-    return (uint32_t)(g->x_zero * (weights[0] + weights[1] + weights[2]));
-}
-
 static int pack(st_pair_strip_t *s, int32_t channel, int32_t largest) {
     s->pack.channel = channel;
     s->pack.test = (uint32_t)(128 + 255 - largest) * BOTH;
@@ -144,12 +136,12 @@ void st_pair_strip_begin(const st_conv_geometry_t *g, st_pair_strip_t *s) {
 }
 
 // Both sums of a word are in it.
-static void run_together(st_pair_strip_t *s, const st_filter_t *f, int32_t largest) {
+static void run_together(st_pair_strip_t *s, const st_filter_t *f) {
     s->pairs.first *= BOTH;
     s->pairs.last *= BOTH;
     st_depthwise_pairs(&s->pairs);
-    s->put.low = -largest * ((f->size - f->sum) / 2) - 128 * f->sum;
-    s->put.width = largest * f->size;
+    s->put.low = -f->largest * ((f->size - f->sum) / 2) - 128 * f->sum;
+    s->put.width = f->largest * f->size;
     st_requantize_pairs(&s->put);
 }
 
@@ -188,15 +180,15 @@ void st_depthwise_channel_pairs(const st_conv_geometry_t *g, const st_conv_param
                                 st_pair_strip_t *s, int32_t channel) {
     st_filter_t f;
     st_load_filter(p->weights + channel, g->out_c, s->pairs.weights, &f);
-    const int32_t largest = largest_input(f.size), bias = p->bias[channel];
-    s->pairs.first = of_zeros(g, s->pairs.weights + 6);
-    s->pairs.last = of_zeros(g, s->pairs.weights);
+    const int32_t bias = p->bias[channel];
+    s->pairs.first = (uint32_t)(g->x_zero * f.left);
+    s->pairs.last = (uint32_t)(g->x_zero * f.right);
     s->put.y = s->y + channel;
     s->put.bias = bias - g->x_zero * f.sum;
     s->put.f = p->requant[channel];
-    if (pack(s, channel, largest) && g->x_zero + 128 <= largest &&
+    if (pack(s, channel, f.largest) && g->x_zero + 128 <= f.largest &&
         st_can_requantize_pairs(s->put.f) && !(magnitude(bias) >> 28))
-        run_together(s, &f, largest);
+        run_together(s, &f);
     else
         run_parted(s);
 }

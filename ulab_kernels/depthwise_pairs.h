@@ -44,13 +44,13 @@ typedef struct {
 
 // Rows of pairs of outputs, and the two more rows of inputs that they take.
 typedef struct {
-    st_pair_row_t rows[ST_MOST_PAIR_ROWS + 2];
     int32_t n;
     int8_t *y;        // of the lower halves
     uint32_t *packed; // scratch, st_pairs_words of it
-    st_pack_job_t pack;
-    st_pairs_job_t pairs;
     st_requantize_pairs_t put;
+    st_pairs_job_t pairs;
+    st_pack_job_t pack;
+    st_pair_row_t rows[ST_MOST_PAIR_ROWS + 2];
 } st_pair_strip_t;
 
 // Scratch of a strip, in words.
