@@ -14,13 +14,12 @@
 .set CHANNEL, 8
 .set STEP, 12
 .set SUMS, 16
-.set LANES, 20
-.set FIRST, 44
-.set LAST, 48
-.set IN_LOOP, 52
-.set FIRST_IS_REAL, 56
-.set LAST_IS_REAL, 60
-.set SPAN, 64
+.set WEIGHTS, 20
+.set X_ZERO, 24
+.set IN_LOOP, 28
+.set FIRST_IS_REAL, 32
+.set LAST_IS_REAL, 36
+.set SPAN, 40
 // On the stack.
 .set AT_STEP, 0
 .set AT_SUMS, 4
@@ -28,7 +27,10 @@
 .set AT_JOB, 12
 .set AT_ROWS, 16
 .set AT_ROWS_LEFT, 20
-.set STACK, 24
+.set AT_FIRST, 24           // what the columns of zero points left and right of the input add
+.set AT_LAST, 28
+.set AT_WEIGHTS_SUM, 32
+.set STACK, 36
 
 // r0: x, r1 and r2: to the second and third row. r8-r10: lanes, r11, r12, lr: single weights. r3, r4:
 // scratch. The column's three inputs times the lanes go to r7 (and, in the wide way, the third to
@@ -93,7 +95,31 @@
     adds    r0, r0, r4
 .endm
 
-.macro begin
+// A row of the filter: r4-r6, from r2 on, r1 apart. Added to: r0 all, r3 left, r7 right.
+.macro row_of_filter stride, lanes, single
+    ldrsb   r4, [r2, r1]
+    adds    r2, r2, r1
+    ldrsb   r5, [r2, r1]
+    adds    r2, r2, r1
+    ldrsb   r6, [r2, r1]
+    adds    r2, r2, r1
+    adds    r0, r0, r4
+    adds    r0, r0, r5
+    adds    r0, r0, r6
+    adds    r3, r3, r4
+    adds    r7, r7, r6
+    lsls    r4, r4, #16
+.if \stride == 1
+    adds    r4, r4, r5          // a column meets own, next output; left
+    mov     \single, r6
+.else
+    adds    r4, r4, r6          // left, own; or, the next column, own
+    mov     \single, r5
+.endif
+    mov     \lanes, r4
+.endm
+
+.macro begin stride
     save_all
     sub     sp, #STACK
     str     r0, [sp, #AT_JOB]
@@ -105,14 +131,39 @@
     ldr     r2, [r0, #SUMS]
     str     r1, [sp, #AT_STEP]
     str     r2, [sp, #AT_SUMS]
-    adds    r0, r0, #LANES
-    ldmia   r0!, {r1-r6}
-    mov     r8, r1
-    mov     r9, r2
-    mov     r10, r3
-    mov     r11, r4
-    mov     r12, r5
-    mov     lr, r6
+    ldr     r2, [r0, #WEIGHTS]
+    subs    r2, r2, r1
+    movs    r0, #0
+    movs    r3, #0
+    movs    r7, #0
+    row_of_filter \stride, r8, r11
+    row_of_filter \stride, r9, r12
+    row_of_filter \stride, r10, lr
+    str     r0, [sp, #AT_WEIGHTS_SUM]
+    ldr     r4, [sp, #AT_JOB]
+    ldr     r4, [r4, #X_ZERO]
+    muls    r3, r4, r3
+    muls    r7, r4, r7
+    str     r3, [sp, #AT_FIRST]
+    str     r7, [sp, #AT_LAST]
+.endm
+
+// Adds the magnitude of `value` to `size`. r5: scratch.
+.macro add_size size, value
+    asrs    r5, \value, #31
+    eors    \value, r5
+    subs    \value, \value, r5
+    adds    \size, \size, \value
+.endm
+
+// r1, r2: sizes of the lanes' columns.
+.macro add_lane_sizes lanes
+    mov     r3, \lanes
+    sxth    r4, r3
+    subs    r3, r3, r4
+    asrs    r3, r3, #16
+    add_size r1, r4
+    add_size r2, r3
 .endm
 
 // The three rows to r0-r2, the job to r7.
@@ -130,15 +181,15 @@
     subs    r4, r4, #1
     str     r4, [sp, #AT_ROWS_LEFT]
     bne     \again
+    ldr     r0, [sp, #AT_WEIGHTS_SUM]
     add     sp, #STACK
     restore_all_and_return
 .endm
 
 // Stride 1. r5: sum of the output on the left, r6: of the own one.
-.macro stride_1 wide
-    begin
+.macro rows wide
 1:  begin_row
-    ldr     r6, [r7, #FIRST]
+    ldr     r6, [sp, #AT_FIRST]
     ldr     r4, [r7, #SPAN]
     adds    r4, r4, r0
     str     r4, [sp, #AT_END]
@@ -158,17 +209,27 @@
     ldr     r3, [sp, #AT_END]
     cmp     r0, r3
     bne     2b
-    ldr     r7, [sp, #AT_JOB]
-    ldr     r4, [r7, #LAST]
+    ldr     r4, [sp, #AT_LAST]
     adds    r5, r5, r4
     store
     end_row 1b
 .endm
 
-ST_FUNCTION(st_depthwise_narrow)
-    stride_1 0
-ST_FUNCTION(st_depthwise_wide)
-    stride_1 1
+// r0: st_depthwise_job_t. Returns the sum of the filter.
+ST_FUNCTION(st_depthwise_stride_1)
+    begin   1
+    movs    r1, #0
+    movs    r2, #0
+    add_lane_sizes r8
+    add_lane_sizes r9
+    add_lane_sizes r10
+    cmp     r1, #255            // three products fit a half if their weights add up to that
+    bhi     2f
+    cmp     r2, #255
+    bls     3f
+2:  b       4f
+3:  rows    0
+4:  rows    1
 
 // Stride 2. As above, but r5: sum of the own output, r6: of the next one, r7: sums, lr: step, and the
 // last weight on the stack.
@@ -210,13 +271,13 @@ ST_FUNCTION(st_depthwise_wide)
 .endm
 
 ST_FUNCTION(st_depthwise_stride_2)
-    begin
+    begin   2
     mov     r4, lr
     ldr     r5, [sp, #AT_STEP]
     str     r4, [sp, #AT_WEIGHT]
     mov     lr, r5
 1:  begin_row
-    ldr     r6, [r7, #FIRST]
+    ldr     r6, [sp, #AT_FIRST]
     ldr     r3, [r7, #FIRST_IS_REAL]
     ldr     r4, [r7, #IN_LOOP]
     ldr     r7, [sp, #AT_SUMS]
@@ -243,7 +304,7 @@ ST_FUNCTION(st_depthwise_stride_2)
     cmp     r4, #0
     bne     5f
     middle
-    ldr     r4, [r6, #LAST]
+    ldr     r4, [sp, #AT_LAST]
     adds    r5, r5, r4
     stmia   r7!, {r5}
 5:  str     r7, [sp, #AT_SUMS]

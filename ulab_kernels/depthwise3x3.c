@@ -16,15 +16,15 @@ typedef struct {
     intptr_t second, third;
 } st_three_rows_t;
 
-// armv6m_depthwise.S reads this. Of each row of the filter two weights in one word, and one alone.
+// armv6m_depthwise.S reads this.
 typedef struct {
     const st_three_rows_t *rows;
     int32_t n_rows;
-    intptr_t channel, step; // bytes to this channel, from one column to the next
+    intptr_t channel, step; // bytes to this channel, from one column to the next, and so of weights
     int32_t *sums;
-    int32_t lanes[3], single[3];
-    int32_t first, last; // what the columns of zero points left and right of the input add
-    int32_t in_loop;     // sums of a row that need no such column on the right
+    const int8_t *weights; // of the channel
+    int32_t x_zero;
+    int32_t in_loop; // sums of a row that need no column of zero points on the right
     int32_t first_is_real, last_is_real; // stride 2: whether there is none on that side
     intptr_t span;                       // stride 1: bytes from a row's first column to its end
 } st_depthwise_job_t;
@@ -50,60 +50,60 @@ int64_t depthwise3x3_scratch(const st_conv_geometry_t *g) {
 
 #if ST_ARMV6M
 
-// armv6m_depthwise.S. narrow: no column of the filter adds up to more than 255.
-void st_depthwise_narrow(const st_depthwise_job_t *job);
-void st_depthwise_wide(const st_depthwise_job_t *job);
-void st_depthwise_stride_2(const st_depthwise_job_t *job);
+// armv6m_depthwise.S. The sum of the weights.
+int32_t st_depthwise_stride_1(const st_depthwise_job_t *job);
+int32_t st_depthwise_stride_2(const st_depthwise_job_t *job);
 
 #else
 
-// The same in C. `single` goes to the output on the left with stride 1, to the own one with 2.
-typedef struct {
-    int32_t single, low, high;
-} st_column_t;
+// The same in C, one product after the other.
+static int32_t column_of_zeros(const st_depthwise_job_t *job, int32_t kx) {
+    const int8_t *w = job->weights + kx * job->step;
+    return job->x_zero * (w[0] + w[3 * job->step] + w[6 * job->step]);
+}
 
-static st_column_t column(const st_depthwise_job_t *job, int32_t row, int32_t at) {
+static int32_t column(const st_depthwise_job_t *job, int32_t row, int32_t at, int32_t kx) {
     const st_three_rows_t *rows = job->rows + row;
-    const intptr_t of_row[3] = {0, rows->second, rows->third};
-    st_column_t sums = {0, 0, 0};
-    for (int i = 0; i < 3; i++) {
-        const int32_t v = rows->x[of_row[i] + job->channel + at * job->step];
-        const int32_t lanes = (int32_t)((uint32_t)v * (uint32_t)job->lanes[i]);
-        sums.single += v * job->single[i];
-        sums.low += (int16_t)lanes;
-        sums.high += (lanes - (int16_t)lanes) >> 16;
-    }
-    return sums;
+    const int8_t *x = rows->x + job->channel + at * job->step;
+    const int8_t *w = job->weights + kx * job->step;
+    return x[0] * w[0] + x[rows->second] * w[3 * job->step] + x[rows->third] * w[6 * job->step];
 }
 
-static void st_depthwise_wide(const st_depthwise_job_t *job) {
+static int32_t sum_of_weights(const st_depthwise_job_t *job) {
+    int32_t sum = 0;
+    for (int i = 0; i < 9; i++)
+        sum += job->weights[i * job->step];
+    return sum;
+}
+
+static int32_t st_depthwise_stride_1(const st_depthwise_job_t *job) {
     int32_t *sums = job->sums;
     for (int32_t row = 0; row < job->n_rows; row++) {
-        int32_t left = 0, own = job->first;
+        int32_t left = column_of_zeros(job, 0);
         for (int32_t at = 0; at <= job->in_loop; at++) {
-            const st_column_t c = column(job, row, at);
-            if (at)
-                *sums++ = left + c.single;
-            left = own + c.low;
-            own = c.high;
+            const int is_last = at == job->in_loop;
+            const int32_t middle = column(job, row, at, 1);
+            *sums++ =
+                left + middle + (is_last ? column_of_zeros(job, 2) : column(job, row, at + 1, 2));
+            left = column(job, row, at, 0);
         }
-        *sums++ = left + job->last;
     }
+    return sum_of_weights(job);
 }
-#define st_depthwise_narrow st_depthwise_wide
 
-static void st_depthwise_stride_2(const st_depthwise_job_t *job) {
+static int32_t st_depthwise_stride_2(const st_depthwise_job_t *job) {
     int32_t *sums = job->sums;
     for (int32_t row = 0; row < job->n_rows; row++) {
-        int32_t at = 0, own = job->first_is_real ? column(job, row, at++).high : job->first;
+        int32_t at = 0;
+        int32_t own = job->first_is_real ? column(job, row, at++, 0) : column_of_zeros(job, 0);
         for (int32_t i = 0; i < job->in_loop; i++, at += 2) {
-            const st_column_t right = column(job, row, at + 1);
-            *sums++ = own + column(job, row, at).single + right.low;
-            own = right.high;
+            *sums++ = own + column(job, row, at, 1) + column(job, row, at + 1, 2);
+            own = column(job, row, at + 1, 0);
         }
         if (!job->last_is_real)
-            *sums++ = own + column(job, row, at).single + job->last;
+            *sums++ = own + column(job, row, at, 1) + column_of_zeros(job, 2);
     }
+    return sum_of_weights(job);
 }
 
 #endif
@@ -125,31 +125,6 @@ static void find_rows(const st_conv_geometry_t *g, const int8_t *x, const int8_t
     }
 }
 
-static int32_t magnitude(int32_t v) {
-    return v < 0 ? -v : v;
-}
-
-// Sets up one channel; returns the sum of its filter, and whether the narrow way will do.
-static int32_t set_filter(const st_conv_geometry_t *g, const int8_t *w, st_depthwise_job_t *job,
-                          int *narrow) {
-    // The columns of the filter that a column of the input meets as: own, next output; left, own.
-    const int32_t low = g->stride_w == 1 ? g->out_c : 2 * g->out_c, single = 3 * g->out_c - low;
-    int32_t first = 0, last = 0, middle = 0, size[2] = {0, 0};
-    for (int i = 0; i < 3; i++, w += 3 * g->out_c) {
-        job->lanes[i] = w[low] + (int32_t)((uint32_t)w[0] << 16);
-        job->single[i] = w[single];
-        first += w[0];
-        middle += w[g->out_c];
-        last += w[2 * g->out_c];
-        size[0] += magnitude(w[0]);
-        size[1] += magnitude(w[low]);
-    }
-    job->first = g->x_zero * first;
-    job->last = g->x_zero * last;
-    *narrow = size[0] <= 255 && size[1] <= 255;
-    return first + middle + last;
-}
-
 typedef struct {
     const st_conv_geometry_t *g;
     const st_conv_params_t *p;
@@ -165,10 +140,10 @@ static int32_t *scratch_of(const st_depthwise_work_t *w, st_part_t part) {
 
 // Rows of outputs that are made at a time, one by one.
 typedef struct {
-    st_three_rows_t rows[MOST_ROWS];
+    int8_t *y;
     st_depthwise_job_t job;
     st_requantize_t put;
-    int8_t *y;
+    st_three_rows_t rows[MOST_ROWS];
 } st_rows_strip_t;
 
 // Of outputs [oy, oy + n).
@@ -181,6 +156,7 @@ static void begin_rows(const st_depthwise_work_t *w, int32_t oy, int32_t n, int3
                                   .n_rows = n,
                                   .step = g->in_c,
                                   .sums = sums,
+                                  .x_zero = g->x_zero,
                                   .in_loop = g->out_w - !last_is_real,
                                   .first_is_real = g->pad_w == 0,
                                   .last_is_real = last_is_real,
@@ -196,15 +172,10 @@ static void begin_rows(const st_depthwise_work_t *w, int32_t oy, int32_t n, int3
 
 static void run_rows(const st_depthwise_work_t *w, int32_t channel, st_rows_strip_t *s) {
     const st_conv_geometry_t *g = w->g;
-    int narrow;
-    const int32_t sum = set_filter(g, w->p->weights + channel, &s->job, &narrow);
     s->job.channel = channel;
-    if (g->stride_w == 2)
-        st_depthwise_stride_2(&s->job);
-    else if (narrow)
-        st_depthwise_narrow(&s->job);
-    else
-        st_depthwise_wide(&s->job);
+    s->job.weights = w->p->weights + channel;
+    const int32_t sum =
+        g->stride_w == 2 ? st_depthwise_stride_2(&s->job) : st_depthwise_stride_1(&s->job);
     s->put.y = s->y + channel;
     s->put.bias = w->p->bias[channel] - g->x_zero * sum;
     s->put.f = w->p->requant[channel];
