@@ -324,6 +324,8 @@ static int32_t update_channel(const st_tap_t *t, int32_t oc, int32_t *row) {
     st_factors_t run = t->first;
     run.dy += oc;
     run.row += group * t->u->n_channels;
+    if (t->one_position && !*run.dy)
+        return 0;
     const int32_t total = correlate(t, run, row);
     if (t->u->columns)
         st_update_columns(t->u, step, base, row, t->number * g->out_c + oc);

@@ -36,24 +36,24 @@ static inline int32_t stochastic_step(int32_t sum, st_step_t step, uint32_t rand
     return (upper + (int32_t)(random >> (32 - rest))) >> rest;
 }
 
-// Whether a sum can be shifted to what it is for ST_LEAST_SHIFT.
-static inline int shift_to_least(int32_t sum, int32_t shift, int32_t *shifted) {
-    const int32_t left = st_min(ST_LEAST_SHIFT - shift, 31);
-    *shifted = (int32_t)((uint32_t)sum << left);
-    return *shifted >> left == sum;
+// How far a sum is shifted left to be what it is for ST_LEAST_SHIFT.
+static inline int32_t to_least_shift(int32_t shift) {
+    return st_clamp(ST_LEAST_SHIFT - shift, 0, 31);
 }
 
-// The same of a weight, which saturates where the sum would.
-static inline int32_t at_least_shift(int32_t sum, int32_t shift) {
-    int32_t shifted;
-    if (shift >= ST_LEAST_SHIFT)
-        return sum;
-    return shift_to_least(sum, shift, &shifted) ? shifted : (sum >> 31) ^ INT32_MAX;
+static inline int can_shift(int32_t sum, int32_t left) {
+    const uint32_t limit = (uint32_t)INT32_MAX >> left;
+    return (uint32_t)sum + limit <= 2 * limit;
+}
+
+// Of a weight, which saturates where the sum would.
+static inline int32_t shift_sat(int32_t sum, int32_t left) {
+    return can_shift(sum, left) ? (int32_t)((uint32_t)sum << left) : (sum >> 31) ^ INT32_MAX;
 }
 
 static int32_t weight_step(int32_t sum, st_step_t step, uint32_t random) {
     const st_step_t usual = {step.mantissa, st_max(step.shift, ST_LEAST_SHIFT)};
-    return stochastic_step(at_least_shift(sum, step.shift), usual, random);
+    return stochastic_step(shift_sat(sum, to_least_shift(step.shift)), usual, random);
 }
 
 // Of a sum that is too large to be shifted to what it is for ST_LEAST_SHIFT.
@@ -77,9 +77,9 @@ static int32_t wide_step(int32_t sum, st_step_t step, uint32_t random) {
     if (step.shift >= ST_LEAST_SHIFT)
         return stochastic_step(sum, step, random);
     const st_step_t least = {step.mantissa, ST_LEAST_SHIFT};
-    int32_t shifted;
-    if (step.shift > 0 && shift_to_least(sum, step.shift, &shifted))
-        return stochastic_step(shifted, least, random);
+    const int32_t left = to_least_shift(step.shift);
+    if (step.shift > 0 && can_shift(sum, left))
+        return stochastic_step((int32_t)((uint32_t)sum << left), least, random);
     return large_step(sum, step, random);
 }
 
@@ -163,11 +163,14 @@ static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base,
 
 #endif
 
+ST_HOT static void shift_row(int32_t *row, int32_t n, int32_t left) {
+    for (const int32_t *end = row + n; row < end; row++)
+        *row = shift_sat(*row, left);
+}
+
 void st_update_row(const st_update_t *u, st_step_t step, int32_t base, int32_t *row) {
     if (step.shift < ST_LEAST_SHIFT && !u->residual) {
-        for (int32_t i = 0; i < u->n_channels; i++)
-            if (row[i])
-                row[i] = at_least_shift(row[i], step.shift);
+        shift_row(row, u->n_channels, to_least_shift(step.shift));
         step.shift = ST_LEAST_SHIFT;
     }
     for (int32_t i = update_pairs(u, step, base, row); i < u->n_channels; i++)
