@@ -4,7 +4,8 @@ around."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from machine import Machine
 from small_models import NONE, RELU, Net, wide_front
 from sparsetune.numerics import rate
 from sparsetune.plan import UpdatePlan, default_plan
-from sparsetune.program import Buffer, Code, Flag
+from sparsetune.program import Buffer, Code, Flag, Op
 from sparsetune.tflite import parse_tflite
 from sparsetune_tools.bare import BareCore, BareMachine
 
@@ -34,6 +35,9 @@ def core() -> Iterator[BareCore]:
     with BareCore() as core:
         yield core
     kernels.set_simd(was_fast)
+
+
+Prepare = Callable[[Machine, Op], None]
 
 
 def memories(machine: Machine) -> list[bytearray]:
@@ -57,15 +61,21 @@ def take_scratch(machine: Machine, board: BareMachine, at: int) -> int:
     return changed
 
 
-def check_equal(machine: Machine, core: BareCore, training: bool = True) -> int:
+def check_equal(
+    machine: Machine, core: BareCore, training: bool = True, before: Prepare | None = None
+) -> int:
     """Runs all operators in both places; after each, all memory must be the same. How many made use
-    of scratch."""
+    of scratch. before: what is done to the machine in front of each operator."""
     board = BareMachine(core, machine.image.data, [bytes(m) for m in memories(machine)])
     skipped = Flag.IN_STRIP | (Flag.INFERENCE_ONLY if training else Flag.TRAINING_ONLY)
     fast = 0
     for at, op in enumerate(machine.ops):
         if op.flags & skipped:
             continue
+        if before:
+            before(machine, op)
+            for number, memory in enumerate(memories(machine), 1):
+                board.load(number, bytes(memory))
         machine.run(at, at + 1, training)
         board.run(at, at + 1, training)
         fast += take_scratch(machine, board, at)
@@ -282,6 +292,53 @@ def test_training_steps(case: str, core: BareCore) -> None:
         machine.control(seed % 2, RATE, seed)
         machine.load(drawn.x)
         check_equal(machine, core)
+
+
+# What an error tensor holds: n values of a magnitude up to `most`.
+GRADIENTS: dict[str, Callable[[Any, int, int], Any]] = {
+    "zeros": lambda rng, n, most: np.zeros(n),
+    "one value": lambda rng, n, most: most * (np.arange(n) == rng.integers(n)),
+    "some": lambda rng, n, most: rng.integers(-most, most + 1, n) * (rng.random(n) < 0.3),
+    "no zeros": lambda rng, n, most: rng.integers(1, most + 1, n) * rng.choice((-1, 1), n),
+    "small": lambda rng, n, most: rng.integers(-2, 3, n),
+    "largest": lambda rng, n, most: np.full(n, most),
+    "smallest": lambda rng, n, most: np.full(n, -most),
+}
+
+
+def with_gradient(kind: str, seed: int) -> Prepare:
+    """Puts it into the error tensor that a layer with weights is going to read."""
+    rng = np.random.default_rng(seed)
+
+    def before(machine: Machine, op: Op) -> None:
+        if op.code.name.endswith(("CONV2D_GRAD_INPUT", "CONV2D_UPDATE")):
+            dy = op.words[1]
+            assert isinstance(dy, Buffer)
+            values = GRADIENTS[kind](rng, dy.size // 2, dy.limit).astype("<i2").tobytes()
+            memory = memories(machine)[2 if dy.is_cold else 1]
+            memory[dy.offset : dy.offset + dy.size] = values
+
+    return before
+
+
+@pytest.mark.parametrize("power", [-14, -4, 6])
+@pytest.mark.parametrize("kind", GRADIENTS)
+def test_gradients(kind: str, power: int, core: BareCore) -> None:
+    """Pointwise and other layers; steps that move hardly a weight, and ones that all saturate."""
+    for i in range(8):
+        rng = np.random.default_rng((power + 20, i))
+        size = int(rng.integers(1, 7)), int(rng.integers(1, 13))
+        net = Net((1, *size, int(rng.choice(CHANNELS))), int(rng.choice(ZEROS)), i)
+        net.conv(int(rng.choice(CHANNELS)), 1 if i % 2 else (1, 2), **output(rng))
+        net.conv(int(rng.choice((24, 65, 70))), 1, stride=int(rng.choice((1, 1, 2))))
+        net.mean((1, 2), False)
+        net.dense(3)
+        graph = parse_tflite(net.to_bytes())
+        plan = replace(train_all(graph), residual=i == 7)
+        machine = Scattered(graph, plan, (3 * i) % 16)
+        machine.control(1, rate(2.0**power), i)
+        machine.load(net.sample())
+        check_equal(machine, core, before=with_gradient(kind, i))
 
 
 @pytest.mark.parametrize("last", [1, 4, 7])
