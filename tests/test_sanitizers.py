@@ -166,6 +166,7 @@ def check_replay(program: Path, file: Path, machine: Machine, x: Array, y: Array
     file.write_bytes(recording(machine, x, y))
     *losses, checksum = run(program, file)
     for i, loss in enumerate(losses):
+        machine.arena[:] = bytes(len(machine.arena))
         assert machine.step(x[i], int(y[i]), rate(0.05), 100 + i) * 65536 == int(loss)
     assert int(checksum) == checksum_of(bytes(machine.state))
 

@@ -75,8 +75,8 @@ static st_status_t run(const recording_t *r, uint8_t *image, uint8_t *state, uin
 static void replay(const recording_t *r) {
     uint8_t *image = copy_of(r->image, r->size.image), *state = copy_of(r->state, r->size.state);
     uint8_t *arena = copy_of(NULL, r->size.arena);
-    memset(arena, 0, (size_t)r->size.arena); // the target of a loss that has one
     for (int32_t step = 0; step < r->size.steps; step++) {
+        memset(arena, 0, (size_t)r->size.arena); // the target of a loss that has one
         prepare_step(r, step, state, arena);
         if (run(r, image, state, arena) != ST_OK)
             exit(6);
