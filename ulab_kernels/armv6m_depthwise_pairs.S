@@ -1,5 +1,5 @@
 // The loops of depthwise_pairs.c for Cortex-M0+: 13.5 cycles a word of two inputs that is put
-// together, and 25 a row; 39.5 a word of two sums, and 34 a row; two parted sums 67 or 79.
+// together, and 25 a row; 39.5 a word of two sums, and 34 a row; two parted sums 79.
 #include "arch.h"
 #if ST_ARMV6M
 #include "armv6m.h"
@@ -235,15 +235,6 @@ ST_FUNCTION(st_depthwise_pairs)
 .set PARTED_STACK, 52
 .set BIAS, 68
 
-// Two products of the column to r4.
-.macro two_products at
-    ldr     r4, [sp, #12 * \at]
-    muls    r4, r1, r4
-    ldr     r5, [sp, #12 * \at + 4]
-    muls    r5, r2, r5
-    adds    r4, r4, r5
-.endm
-
 // Parts r4: the upper half's sum stays there, the lower one's goes to r5.
 .macro part_r4
     sxth    r5, r4
@@ -251,25 +242,25 @@ ST_FUNCTION(st_depthwise_pairs)
     asrs    r4, r4, #16
 .endm
 
-// The third product, parted with the others or for itself, where they go to high and low first.
-.macro third_product twice, at, low, high, op=add
-.if \twice
+// All three products of the column, parted: the first two go to low and high, the third stays in r5
+// and r4.
+.macro three_products at, low, high, op=add
+    ldr     r4, [sp, #12 * \at]
+    muls    r4, r1, r4
+    ldr     r5, [sp, #12 * \at + 4]
+    muls    r5, r2, r5
+    adds    r4, r4, r5
     part_r4
     \op     \low, r5
     \op     \high, r4
     ldr     r4, [sp, #12 * \at + 8]
     muls    r4, r3, r4
-.else
-    ldr     r5, [sp, #12 * \at + 8]
-    muls    r5, r3, r5
-    adds    r4, r4, r5
-.endif
     part_r4
 .endm
 
 // r0: words, r1-r3: a column of them, r4-r6: scratch, r7: sums; r8, r9: lower and upper sum of the
 // output on the left, r10, r11: of the own one; r12: step less the column, lr: bias.
-.macro parted twice
+ST_FUNCTION(st_depthwise_parted)
     save_all
     sub     sp, #PARTED_STACK
     str     r0, [sp, #AT_PARTED]
@@ -304,23 +295,18 @@ ST_FUNCTION(st_depthwise_pairs)
     b       3f
 2:  ldmia   r0!, {r1-r3}
     add     r0, r12
-    two_products 0
-    third_product \twice, 0, r8, r9
+    three_products 0, r8, r9
     add     r5, r8
     add     r4, r9
     stmia   r7!, {r4, r5}
-3:  two_products 1
-    third_product \twice, 1, r10, r11
+3:  three_products 1, r10, r11
     add     r5, r10
     add     r4, r11
     mov     r8, r5
     mov     r9, r4
-    two_products 2
-    third_product \twice, 2, r10, r11, mov
-.if \twice
+    three_products 2, r10, r11, mov
     add     r5, r10
     add     r4, r11
-.endif
     add     r5, lr
     add     r4, lr
     mov     r10, r5
@@ -339,11 +325,5 @@ ST_FUNCTION(st_depthwise_pairs)
     bne     1b
     add     sp, #PARTED_STACK
     restore_all_and_return
-.endm
-
-ST_FUNCTION(st_depthwise_parted)
-    parted  0
-ST_FUNCTION(st_depthwise_parted_twice)
-    parted  1
 
 #endif

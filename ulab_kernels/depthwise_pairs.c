@@ -103,7 +103,6 @@ static void st_depthwise_parted(const st_pairs_job_t *job) {
         }
     }
 }
-#define st_depthwise_parted_twice st_depthwise_parted
 
 #endif
 
@@ -145,13 +144,6 @@ static void run_together(st_pair_strip_t *s, const st_filter_t *f) {
     st_requantize_pairs(&s->put);
 }
 
-static int has_large_column(const int32_t *weights) {
-    for (const int32_t *w = weights; w < weights + 9; w += 3)
-        if (magnitude(w[0]) + magnitude(w[1]) + magnitude(w[2]) > 255)
-            return 1;
-    return 0;
-}
-
 // The sums are parted, and take two words.
 static void run_parted(st_pair_strip_t *s) {
     st_requantize_t put = {.sums = (const int32_t *)s->pairs.sums + 1,
@@ -165,10 +157,7 @@ static void run_parted(st_pair_strip_t *s) {
                            .hi = 127};
     s->pairs.bias = s->put.bias;
     s->pairs.first += (uint32_t)s->put.bias;
-    if (has_large_column(s->pairs.weights))
-        st_depthwise_parted_twice(&s->pairs);
-    else
-        st_depthwise_parted(&s->pairs);
+    st_depthwise_parted(&s->pairs);
     st_requantize_prepare(&put);
     st_requantize_run(&put);
     put.sums--;

@@ -1,7 +1,7 @@
 // Depthwise 3x3 with stride 1 where two outputs of a channel share a word, and so all of their
 // multiplications: (a + 2^16 b) * w = a * w + 2^16 * (b * w). Whether a sum of nine fits 16 bits
 // hangs on how large the channel's inputs are: that is seen while they are put together. Where it
-// does not, the sums are parted after three products, or two.
+// does not, the sums are parted after two products of each column, and the third.
 #ifndef ST_DEPTHWISE_PAIRS_H
 #define ST_DEPTHWISE_PAIRS_H
 
