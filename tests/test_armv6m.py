@@ -162,17 +162,30 @@ def test_largest_parted_sums(weight: int, sign: int, core: BareCore) -> None:
             assert check_equal(machine, core) == 1
 
 
-@pytest.mark.parametrize("scale", [1e-5, 3e-4, 1e-3, 0.01, 0.1, 1.0, 30.0, 1e3])
+@pytest.mark.parametrize("scale", [1e-5, 1e-3, 2e-3, 4e-3, 0.01, 0.1, 1.0, 30.0, 1e3])
 def test_scales_between_relus(scale: float, core: BareCore) -> None:
-    """All factors; biases beyond what pairs of sums are requantised with."""
+    """All factors; sums far beyond the output's range; biases beyond what pairs of sums are
+    requantised with."""
     rng = np.random.default_rng(3)
-    for most in (-90, 128):
-        for bias in (1000, 1 << 27, 1 << 30):
+    for least in (-127, 60):
+        weights = rng.integers(least, 128, (1, 3, 3, 8))
+        for most, bias in ((-90, 1000), (-90, 1 << 27), (-120, (1 << 31) - 1), (128, 1 << 30)):
             biases = rng.integers(-bias, bias, 8).astype(np.int32)
-            net = between_relus((4, 6), 8, 3, scale=scale, bias=biases)
+            biases[:2] = -bias, bias
+            net = between_relus((4, 6), 8, 3, scale=scale, bias=biases, weights=weights)
             machine = scattered(net, 4)
             machine.load(rng.integers(-128, most, (4, 6, 8)))
             assert check_equal(machine, core) == 1
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_zero_points_beside_small_inputs(sign: int, core: BareCore) -> None:
+    """Rows that meet the padding only on their left and right, which is larger than they are."""
+    net = Net((1, 70, 3, 2), 127)
+    net.depthwise(1, 3, activation=RELU, zero=-128, weights=np.full((1, 3, 3, 2), 100 * sign))
+    machine = scattered(net, 4)
+    machine.load(np.full((70, 3, 2), -128))
+    assert check_equal(machine, core) == 1
 
 
 def run_once(net: Net, x: Any, core: BareCore) -> int:
