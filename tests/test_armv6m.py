@@ -62,10 +62,15 @@ def take_scratch(machine: Machine, board: BareMachine, at: int) -> int:
 
 
 def check_equal(
-    machine: Machine, core: BareCore, training: bool = True, before: Prepare | None = None
+    machine: Machine,
+    core: BareCore,
+    training: bool = True,
+    before: Prepare | None = None,
+    cores: int = 0,
 ) -> int:
     """Runs all operators in both places; after each, all memory must be the same. How many made use
-    of scratch. before: what is done to the machine in front of each operator."""
+    of scratch. before: what is done to the machine in front of each operator. cores: st_cores_t, of
+    the board."""
     board = BareMachine(core, machine.image.data, [bytes(m) for m in memories(machine)])
     skipped = Flag.IN_STRIP | (Flag.INFERENCE_ONLY if training else Flag.TRAINING_ONLY)
     fast = 0
@@ -77,7 +82,7 @@ def check_equal(
             for number, memory in enumerate(memories(machine), 1):
                 board.load(number, bytes(memory))
         machine.run(at, at + 1, training)
-        board.run(at, at + 1, training)
+        board.run(at, at + 1, training, cores)
         fast += take_scratch(machine, board, at)
         for number, memory in enumerate(memories(machine), 1):
             assert board.dump(number) == bytes(memory), (at, op.code.name)
@@ -133,8 +138,8 @@ def between_relus(size: tuple[int, int], channels: int, seed: int, **rest: Any) 
 
 @pytest.mark.parametrize("shift", range(16))
 def test_pairs(shift: int, core: BareCore) -> None:
-    """From inputs that all sums have room for to ones that none have; columns of weights that need
-    not be parted twice, and others."""
+    """From inputs that all sums have room for to ones that none have; by one core and in two parts,
+    either first."""
     for i in range(8):
         rng = np.random.default_rng((200 + shift, i))
         size = int(rng.integers(2, 9)), int(rng.integers(2, 10))
@@ -146,13 +151,13 @@ def test_pairs(shift: int, core: BareCore) -> None:
         net = between_relus(size, channels, 9 * shift + i, weights=weights)
         machine = scattered(net, shift)
         machine.load(rng.integers(-128, (-100, -50, 0, 128)[i % 4], net.shapes[net.source]))
-        assert check_equal(machine, core) == 1
+        assert check_equal(machine, core, cores=(0, 2, 3)[i % 3]) == 1
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("weight", [127, 85])
 def test_largest_parted_sums(weight: int, sign: int, core: BareCore) -> None:
-    """The largest of three products, and of two where three would not fit."""
+    """The largest sums of two products, and of three."""
     for signs in ([1, 1, 1], [1, -1, 1], [-1, -1, -1]):
         weights = np.full((1, 3, 3, 5), weight * sign) * np.reshape(signs, (1, 3, 1, 1))
         net = between_relus((6, 5), 5, 3, weights=weights)
