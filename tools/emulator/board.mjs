@@ -6,7 +6,7 @@ import { UsbSerial } from './usb_serial.mjs';
 
 export class Board {
   /** @param {{flash: FlashFile, bootrom: Uint32Array, stream: Duplex, bootselPath: string,
-   * report: (event: object) => void}} parts */
+   * cores: number, report: (event: object) => void}} parts */
   constructor(parts) {
     Object.assign(this, parts);
     this.chip = null;
@@ -55,8 +55,8 @@ export class Board {
       bootsel: () => this.later(() => this.enterBootsel()),
       fault: (message) => this.report({ event: 'fault', message }),
     };
-    const { flash, bootrom, stream } = this;
-    this.chip = new Chip({ flash: flash.data, bootrom, hooks, previous });
+    const { flash, bootrom, stream, cores } = this;
+    this.chip = new Chip({ flash: flash.data, bootrom, hooks, previous, cores });
     this.connected = false;
     this.serial = new UsbSerial(this.chip.usbCtrl, stream, () => {
       this.connected = true;

@@ -3,6 +3,7 @@
 import { RP2040 } from 'rp2040js';
 import { FastCore } from './fast_core.mjs';
 import { MarkPort } from './mark_port.mjs';
+import { SecondCore } from './second_core.mjs';
 
 const ROM_END = 0x4000;
 const SECTOR = 4096;
@@ -19,40 +20,62 @@ const BLOCK_ERASE_NANOS = 150e6;
 const PAGE = 256;
 const PAGE_PROGRAM_NANOS = 0.4e6;
 
+const TURN = 200; // cycles that one core runs before the other one, where both do
+
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
 export class Chip extends RP2040 {
   /** @param {{flash: Uint8Array, bootrom: Uint32Array, hooks: object, previous?: Chip}} parts
-   * hooks: flashChanged(offset, count), reset(), bootsel(), fault(message). */
-  constructor({ flash, bootrom, hooks, previous, Core = FastCore }) {
+   * hooks: flashChanged(offset, count), reset(), bootsel(), fault(message). cores: 1 or 2. */
+  constructor({ flash, bootrom, hooks, previous, Core = FastCore, cores = 1 }) {
     super();
     this.logger = quiet;
     this.hooks = hooks;
     this.stopRequested = false; // set by hooks: leave run() after this instruction
     this.flashNanos = 0; // what erasing and programming would have taken
     this.useFlash(flash);
-    leaveMailboxSilent(this.sio);
     this.bootrom.set(bootrom);
     this.core = new Core(this);
     this.core.reset();
     this.core.attachMemory?.(this.sram, flash);
     this.marks = new MarkPort(this);
     this.peripherals[MarkPort.BASE] = this.marks;
+    this.second = new SecondCore(this, cores === 2);
     this.onBreak = (code) => this.trap(code);
     this.watchdog.onWatchdogTrigger = () => hooks.reset();
     if (previous) this.inherit(previous);
   }
 
-  /** Executes about this many cycles; returns early when the core sleeps or must stop. */
+  /** Whether nothing goes on until something wakes the first core. */
+  get isAsleep() {
+    return this.core.waiting && !this.second.isBusy;
+  }
+
+  /** Executes about this many cycles; returns early when the cores sleep or must stop. */
   run(cycles) {
-    const { core, clock } = this;
+    if (!this.second.isBusy) return this.runFirst(cycles);
+    const { clock } = this;
+    const end = clock.nanosCounter + cycles * NANOS_PER_CYCLE;
+    while (clock.nanosCounter < end && this.second.isBusy && !this.stopRequested) {
+      const begin = clock.nanosCounter;
+      if (this.core.waiting) clock.tick(TURN * NANOS_PER_CYCLE);
+      else this.runFirst(TURN);
+      this.second.run((clock.nanosCounter - begin) / NANOS_PER_CYCLE);
+    }
+  }
+
+  /** The first core alone, until the second one starts. */
+  runFirst(cycles) {
+    const { core, clock, second } = this;
+    const wasBusy = second.isBusy;
     const end = clock.nanosCounter + cycles * NANOS_PER_CYCLE;
     let arrived = true;
-    while (clock.nanosCounter < end && !core.waiting && !this.stopRequested) {
+    const goesOn = () => !core.waiting && !this.stopRequested && second.isBusy === wasBusy;
+    while (clock.nanosCounter < end && goesOn()) {
       if (core.burst && !core.interruptsUpdated) {
         const done = core.burst(this.cyclesUntil(end), arrived);
         if (done) clock.tick(done * NANOS_PER_CYCLE);
-        if (core.waiting || this.stopRequested) return;
+        if (!goesOn()) return;
       }
       const { PC } = core;
       clock.tick(core.executeInstruction() * NANOS_PER_CYCLE);
@@ -137,15 +160,6 @@ export class Chip extends RP2040 {
     this.core.forget?.(XIP_START + offset, XIP_START + offset + count);
     this.hooks.flashChanged(offset, count);
   }
-}
-
-/** The mailbox between the cores, whose second one is not there: it takes all and answers nothing. */
-function leaveMailboxSilent(sio) {
-  const [STATUS, WRITE, READ, READY] = [0x50, 0x54, 0x58, 2];
-  const read = sio.readUint32.bind(sio);
-  const write = sio.writeUint32.bind(sio);
-  sio.readUint32 = (at) => (at === STATUS ? READY : at === READ ? 0 : read(at));
-  sio.writeUint32 = (at, value) => at === WRITE || at === STATUS || write(at, value);
 }
 
 /** As the boot ROM erases: whole blocks where they fit, else sectors. */

@@ -1,5 +1,5 @@
 // node pico.mjs --flash FILE --bootrom FILE --bootsel DIR [--firmware FILE]
-//   --serial DESCRIPTOR --control DESCRIPTOR    (sockets: serial bytes, JSON lines of control)
+//   [--cores 2] --serial DESCRIPTOR --control DESCRIPTOR    (sockets: serial bytes, JSON lines of control)
 // Started by tools/sparsetune_tools/emulate.py, which owns the PTY.
 import fs from 'node:fs';
 import net from 'node:net';
@@ -16,6 +16,7 @@ const { values: options } = parseArgs({
     bootrom: { type: 'string' },
     bootsel: { type: 'string' },
     firmware: { type: 'string' },
+    cores: { type: 'string', default: '1' },
     serial: { type: 'string' },
     control: { type: 'string' },
   },
@@ -37,7 +38,8 @@ function makeBoard(report) {
   }
   const stream = openSocket(options.serial);
   const bootrom = readBootrom(options.bootrom);
-  return new Board({ flash, bootrom, stream, bootselPath: options.bootsel, report });
+  const cores = Number(options.cores);
+  return new Board({ flash, bootrom, stream, bootselPath: options.bootsel, cores, report });
 }
 
 function obey(board, command, report) {

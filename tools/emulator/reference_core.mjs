@@ -3,6 +3,7 @@
 // Interpreter of FastCore for whatever is not translated, and its reference in trace.mjs.
 import { CortexM0Core } from './node_modules/rp2040js/dist/esm/cortex-m0-core.js';
 
+const SEV = 0xbf40;
 const LSLS = 2, LSRS = 3, ASRS = 4, ADCS = 5, SBCS = 6, RORS = 7;
 
 /** {result, carry} of a shift by 1...255. */
@@ -37,6 +38,7 @@ export class ReferenceCore extends CortexM0Core {
     this.interruptsUpdated = false;
     const opcode = this.readUint16(this.PC & ~1);
     const operation = (opcode >>> 6) & 15;
+    if (opcode === SEV) this.rp2040.second?.sendEvent();
     const ours = opcode >>> 10 === 0x10 && operation >= LSLS && operation <= RORS;
     const cycles = ours ? this.corrected(opcode, operation) : super.executeInstruction();
     this.interruptsUpdated ||= again;

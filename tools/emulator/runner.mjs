@@ -38,7 +38,7 @@ export class Runner {
   slice() {
     const end = performance.now() + SLICE_MS;
     while (this.chip && !this.chip.stopRequested && performance.now() < end) {
-      if (this.chip.core.waiting) {
+      if (this.chip.isAsleep) {
         if (!this.skipSleep()) return;
       } else {
         this.chip.run(SLICE_CYCLES);

@@ -109,10 +109,13 @@ class EmulatedPico:
     flash: file that keeps the 2 MB flash; None for a fresh board that is forgotten afterwards.
     port_link: symbolic link that always points to the PTY; also after unplug and plug.
     bootsel: folder that stands for the RPI-RP2 drive; made and removed as a drive comes and goes.
+    cores: 2 for a second core, too; figures are those of one, on which a chip computes alone.
     """
 
     def __init__(self, firmware: Path | None = None, flash: Path | None = None,
-                 port_link: Path | None = None, bootsel: Path | None = None) -> None:
+                 port_link: Path | None = None, bootsel: Path | None = None,
+                 cores: int = 1) -> None:
+        self.cores = cores
         self._temporary = tempfile.TemporaryDirectory(prefix="pico-") if flash is None else None
         self.flash = flash or Path(self._temporary.name if self._temporary else "") / "flash.bin"
         self.firmware = firmware
@@ -262,7 +265,8 @@ class EmulatedPico:
         self._control, control = socket.socketpair()
         words = [node, str(SOURCES / "pico.mjs"), "--flash", str(self.flash),
                  "--bootrom", str(bootrom), "--bootsel", str(self.bootsel),
-                 "--serial", str(serial.fileno()), "--control", str(control.fileno())]
+                 "--serial", str(serial.fileno()), "--control", str(control.fileno()),
+                 "--cores", str(self.cores)]
         if self.firmware:
             words += ["--firmware", str(self.firmware)]
         self._words = tempfile.TemporaryFile()
