@@ -135,6 +135,9 @@ export class Chip extends RP2040 {
     const { core, hooks } = this;
     const [r0, r1, r2] = core.registers;
     if (core.PC >= ROM_END) return hooks.fault(`BKPT ${code} at 0x${(core.PC - 2).toString(16)}`);
+    if ((code === 1 || code === 2) && this.second.runsFromFlash) {
+      return hooks.fault('flash was to be written while the second core runs from it');
+    }
     if (code === 1) return this.eraseFlash(r0, r1);
     if (code === 2) return this.programFlash(r0, r1, r2);
     if (code === 3) return hooks.bootsel();

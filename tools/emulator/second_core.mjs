@@ -8,6 +8,7 @@ const [CPUID, STATUS, WRITE, READ] = [0x00, 0x50, 0x54, 0x58];
 const VALID = 1, READY = 2; // bits of STATUS; there is always room
 const OWN = (at) => at >= 0x60 && at < 0x100; // of each core: divider, interpolators
 const PSM = 0x40010;
+const [FLASH, FLASH_END] = [0x10000000, 0x20000000];
 const FORCED_OFF = 1 << 16; // PSM: the second core
 const MAILBOX_IRQ = [15, 16];
 const COMMANDS = [0, 0, 1]; // then vector table, stack, entry: any words
@@ -32,6 +33,12 @@ export class SecondCore {
 
   get isBusy() {
     return this.cpu !== null && !this.cpu.core.waiting;
+  }
+
+  /** Which nobody may do who writes to flash meanwhile. */
+  get runsFromFlash() {
+    const pc = this.cpu?.core.PC >>> 0;
+    return this.isBusy && pc >= FLASH && pc < FLASH_END;
   }
 
   /** The single-cycle IO block as one core sees it. */
