@@ -252,30 +252,31 @@ static st_tap_t tap_of(const st_conv_geometry_t *g, const st_update_t *u, const 
     return t;
 }
 
-// Of so few channels that gathering would cost more than it saves.
-ST_HOT static int32_t add_products(const st_factors_t *f, int32_t *row, int32_t channels) {
+// sum += of a run, dy times one channel; returns the sum of dy.
+ST_HOT static int32_t add_channel(const st_factors_t *f, int32_t channel, int32_t *sum) {
     const int16_t *dy = f->dy;
-    const int8_t *x = f->row;
+    const int8_t *x = f->row + channel;
     const int32_t dy_step = f->dy_step, step = f->step;
-    int32_t sum = 0;
+    int32_t total = 0, products = 0;
     for (int32_t n = f->n; n > 0; n--, dy += dy_step, x += step) {
-        const int32_t d = *dy;
-        if (!d)
-            continue;
-        sum += d;
-        for (int32_t i = 0; i < channels; i++)
-            row[i] += d * x[i];
+        total += *dy;
+        products += *dy * *x;
     }
-    return sum;
+    *sum += products;
+    return total;
 }
 
+// Of so few channels that gathering would cost more than it saves.
 static int32_t correlate_few(const st_tap_t *t, st_factors_t run, int32_t *row) {
     const int32_t channels = t->u->n_channels;
     int32_t total = 0;
     for (int32_t i = 0; i < channels; i++)
         row[i] = 0;
-    for (int32_t i = 0; i < t->runs; i++, run.dy += t->dy_step, run.row += t->row_step)
-        total += add_products(&run, row, channels);
+    for (int32_t i = 0; i < t->runs; i++, run.dy += t->dy_step, run.row += t->row_step) {
+        for (int32_t c = 1; c < channels; c++)
+            add_channel(&run, c, &row[c]);
+        total += add_channel(&run, 0, &row[0]);
+    }
     for (int32_t i = 0; i < channels; i++)
         row[i] -= total * t->g->x_zero;
     return total;
