@@ -28,7 +28,7 @@ ST_HOT void st_copy_bytes(int8_t *to, const int8_t *from, int32_t n) {
 #else
 
 void st_copy_bytes(int8_t *to, const int8_t *from, int32_t n) {
-    __builtin_memcpy(to, from, (uint32_t)n);
+    __builtin_memmove(to, from, (uint32_t)n); // a damaged image may have one in the other
 }
 
 #endif
