@@ -1,5 +1,6 @@
 """The emulated cycles that the project is held to: tests/test_emulated_cycles.py fails where one is
-more than 3 % worse than kept in bench/results/kept_cycles.json.
+more than 3 % worse than kept in bench/results/kept_cycles.json, or better: then new ones are kept,
+so that the next change for the worse is seen.
 
     python bench/kept.py             measures and compares
     python bench/kept.py --accept    keeps what was measured (make bench-accept)
@@ -23,9 +24,9 @@ from networks import Network, networks
 from steps import measure_steps, plan_of
 
 PATH = ROOT / "bench" / "results" / "kept_cycles.json"
-NAMES = ("cnn4", "digits", "blocks", "kws", "resnet8")
+NAMES = ("cnn4", "digits", "blocks", "kws", "resnet8", "mbv2")
 PARTS = (FORWARD, TRAINED, f"{DX} dense", f"{DW} dense")
-WORSE = 1.03
+TOLERANCE = 0.03
 ACCEPT = "make bench-accept keeps the new figures, if they are meant"
 
 Cycles = dict[str, list[int]]  # name -> cycles, instructions
@@ -57,13 +58,14 @@ def read_kept() -> dict[str, Any]:
 
 
 def complaints(kept: Cycles, found: Cycles) -> list[str]:
-    """A line for each figure that is worse, new, or gone."""
+    """A line for each figure that is worse or better, new, or gone."""
     lines = [f"{name}: is not kept yet" for name in found if name not in kept]
     lines += [f"{name}: is kept, but was not measured" for name in kept if name not in found]
     for name, (cycles, _) in found.items():
-        if name in kept and cycles > kept[name][0] * WORSE:
+        change = cycles / kept[name][0] - 1 if name in kept else 0
+        if abs(change) > TOLERANCE:
             lines.append(f"{name}: {cycles:,} cycles, kept are {kept[name][0]:,}: "
-                         f"{cycles / kept[name][0] - 1:.1%} worse")  # fmt: skip
+                         f"{abs(change):.1%} {'worse' if change > 0 else 'better'}")  # fmt: skip
     return lines
 
 
@@ -88,7 +90,7 @@ def main() -> None:
     kept = read_kept()["cycles"]
     lines = [f"{network} {line}" for network, figures in found.items()
              for line in complaints(kept.get(network, {}), figures)]  # fmt: skip
-    print(*lines or ["nothing is worse than kept"], sep="\n")
+    print(*lines or ["all is as it was kept"], sep="\n")
     if options.accept:
         accept(found)
     elif lines:

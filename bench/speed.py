@@ -89,12 +89,15 @@ def as_list(row: layers.Row) -> list[Any]:
 
 
 def kinds(rows: list[layers.Row]) -> dict[str, Any]:
-    """Cycles a multiply-accumulate by kind and part: average, median, worst, which that is."""
+    """Cycles a multiply-accumulate by kind and part: average, median, worst, which that is; and of
+    every layer."""
     found = {}
     for (kind, part), group in layers.groups_of(rows).items():
         average, middle, worst = layers.summary(group)
         figures = (average, middle, worst.cycles_per_mac)
-        found[f"{kind}, {part}"] = [*(round(x, 3) for x in figures), worst.model, worst.layer]
+        each = [round(row.cycles_per_mac, 3) for row in group if row.spent]
+        rounded = [round(x, 3) for x in figures]
+        found[f"{kind}, {part}"] = [*rounded, worst.model, worst.layer, each]
     return found
 
 

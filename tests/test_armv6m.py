@@ -22,6 +22,7 @@ from sparsetune.tflite import parse_tflite
 from sparsetune_tools.bare import BareCore, BareMachine
 
 RATE = rate(0.05)
+RAM = 0x20010000
 SCRATCH = "lanes"  # what the twin does not write
 CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 16, 24, 40)
 
@@ -38,6 +39,21 @@ def core() -> Iterator[BareCore]:
 
 
 Prepare = Callable[[Machine, Op], None]
+
+
+@pytest.mark.parametrize("is_hot", [False, True])
+@pytest.mark.parametrize("wrong", [0, 1, 3])
+def test_the_emulated_core_faults_where_words_are_not_aligned(wrong: int, is_hot: bool) -> None:
+    """Else no test here could tell that a kernel does not look at alignment. is_hot: the emulator
+    has translated the loop."""
+    with BareCore() as core:
+        core.write(RAM, bytes(1000))
+        places = [RAM, RAM + 200, 16, RAM + 400]  # of inputs, weights, their number, sums
+        for _ in range(100 if is_hot else 0):
+            core.call("st_six_packed", *places)
+        places[wrong] += 2
+        with pytest.raises(RuntimeError, match="stopped"):
+            core.call("st_six_packed", *places)
 
 
 def memories(machine: Machine) -> list[bytearray]:

@@ -1,5 +1,5 @@
-"""No layer and no training step takes more emulated cycles than it did: bench/kept.py says what is
-measured. Emulated cycles repeat exactly, so 3 % worse is a change of ours."""
+"""Layers and training steps take the emulated cycles that they took: bench/kept.py says what is
+measured. Emulated cycles repeat exactly, so 3 % more or less is a change of ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not FIRMWARE.exists(), reason="no firmware: run 
 
 
 @pytest.mark.parametrize("name", kept.NAMES)
-def test_no_figure_is_worse_than_kept(name: str) -> None:
+def test_all_figures_are_as_they_were_kept(name: str) -> None:
     known, here = kept.read_kept()["compiler"], kept.compiler()
     if known != here:
         pytest.skip(f"SKIP: the kept cycles are of {known}, this is {here}")
@@ -28,11 +28,13 @@ def test_no_figure_is_worse_than_kept(name: str) -> None:
     assert not lines, "\n".join([*lines, kept.ACCEPT])
 
 
-def test_a_worse_figure_is_told() -> None:
+def test_a_figure_that_changed_is_told() -> None:
     before = {"a": [1000, 700], "b": [1000, 700], "gone": [5, 5]}
-    after = {"a": [1030, 700], "b": [1031, 700], "new": [5, 5]}
+    before["c"] = [1000, 700]
+    after = {"a": [1030, 700], "b": [1031, 700], "c": [960, 700], "new": [5, 5]}
     assert kept.complaints(before, after) == [
         "new: is not kept yet",
         "gone: is kept, but was not measured",
         "b: 1,031 cycles, kept are 1,000: 3.1% worse",
+        "c: 960 cycles, kept are 1,000: 4.0% better",
     ]

@@ -1,7 +1,7 @@
 // The RP2040's second core under MicroPython (cores.h). It works only while a program runs: before
 // and after, it waits in the boot ROM as after a reset, so that whoever wants it finds it there.
-// Compiled into the firmware alone. All waiting has an end: on a chip whose second core does not
-// answer, programs run on one.
+// Compiled into the firmware alone. Waiting for it to start has an end: on a chip whose second core
+// does not answer, programs run on one.
 #include "cores.h"
 
 #include "hardware/structs/psm.h"
@@ -168,11 +168,13 @@ static bool start(void) {
 int st_core1_start(void) {
     if (!can_be_had())
         return 0;
+    MP_STATE_THREAD(stack_limit) -= ITS_STACK; // before the second core uses it
     is_silent = !start();
-    if (is_silent)
+    if (is_silent) {
+        MP_STATE_THREAD(stack_limit) += ITS_STACK;
         return 0;
+    }
     take();
-    MP_STATE_THREAD(stack_limit) -= ITS_STACK;
     return 1;
 }
 

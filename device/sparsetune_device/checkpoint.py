@@ -4,9 +4,11 @@ import binascii
 import os
 import struct
 
+from .engine import collect
 from .telemetry import parse
 
 MAGIC = b"STCK"
+RESERVE = 2048  # bytes of heap that opening and writing a file takes
 VERSION = 1
 HEADER = "<4s6I4x"  # magic, version, image crc, steps done, bytes of state, crc, of settings
 HEADER_BYTES = 32
@@ -55,8 +57,16 @@ class Keeper:
         self.path = path
         self.is_first = not resumed
         self.saved = None  # steps in the checkpoint that this run wrote last
+        self.reserve = bytearray(RESERVE)  # too little memory must show before there is much to lose
 
     def save(self, image, state, steps, settings):
+        self.reserve = None
+        collect()
+        self._save(image, state, steps, settings)
+        collect()
+        self.reserve = bytearray(RESERVE)
+
+    def _save(self, image, state, steps, settings):
         if self.is_first:
             self.is_first = False
             self._set_aside()

@@ -107,8 +107,27 @@ export class Chip extends RP2040 {
     this.watchdog.reason = previous.watchdog.reason;
   }
 
+  readUint32(address) {
+    this.mustAlign(address, 4);
+    return super.readUint32(address);
+  }
+
+  readUint16(address) {
+    this.mustAlign(address, 2);
+    return super.readUint16(address);
+  }
+
+  /** A Cortex-M0+ has no loads and stores across words; rp2040js gives their values. */
+  mustAlign(address, bytes) {
+    if (address & (bytes - 1)) {
+      const [at, pc] = [address, this.core.PC].map((a) => (a >>> 0).toString(16));
+      this.hooks.fault(`${bytes} bytes at ${at}, which is not aligned (near ${pc})`);
+    }
+  }
+
   /** Stores to the XIP window do not reach a real flash chip either. */
   writeUint32(address, value) {
+    this.mustAlign(address, 4);
     const unsigned = address >>> 0;
     if (unsigned >= XIP_START && unsigned < XIP_END) return;
     super.writeUint32(address, value);
@@ -116,6 +135,7 @@ export class Chip extends RP2040 {
   }
 
   writeUint16(address, value) {
+    this.mustAlign(address, 2);
     super.writeUint16(address, value);
     this.watchCode(address >>> 0);
   }
