@@ -84,6 +84,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     collect()
     out = out or open_teller()
     memory = Memory()
+    keeper = Keeper(save_to, resume) if save_to else None  # its reserve, while the heap is whole
     engine = Engine(open_image(image), cores)
     first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
@@ -94,7 +95,6 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
         raise ValueError("all %d steps are done: ask for more (--steps)" % steps)
     run = Run(engine, Samples(data, engine.image), settings, flash)
     run.step = first
-    keeper = Keeper(save_to, resume) if save_to else None
     if run.store and keeper and not (resume or discard):
         refuse_to_lose(run.store, save_to)
     out(event_line("start", image=engine.image.crc, samples=run.samples.count, first=first,
