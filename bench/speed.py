@@ -210,7 +210,10 @@ def main() -> None:
     options = parser.parse_args()
     if not FIRMWARE.exists():
         sys.exit("error: no firmware is built: run make firmware")
-    for name in options.only.split(","):
+    names = options.only.split(",")
+    if unknown := set(names) - set(TITLES):
+        sys.exit(f"error: --only knows {','.join(TITLES)}, not {','.join(sorted(unknown))}")
+    for name in names:
         print(f"\n== {TITLES[name]}", flush=True)
         part = measure_part(name, options.torch)
         print(*part[0], sep="\n", flush=True)

@@ -37,14 +37,16 @@ def command(port: str, samples: Path, seed: int) -> list[str]:
 
 
 def main() -> None:
-    seed = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    seed = sys.argv[1] if len(sys.argv) > 1 else "1"
+    if not seed.isdecimal():
+        raise ToolError(f"the demo takes a seed, a number from 0 on, not {seed}")
     samples = BUILD / "demo" / "digits_changed.npz"
     say("digits: the camera is turned by 40 degrees and the light has changed")
-    make_samples(samples, seed)
+    make_samples(samples, int(seed))
     say("starting the emulated Pico (rp2040js)")
     with EmulatedPico(firmware=Firmware("sparsetune").folder / "firmware.bin") as pico:
         say(f"emulated Pico on {pico.port}")
-        if subprocess.call(command(pico.port, samples, seed)):
+        if subprocess.call(command(pico.port, samples, int(seed))):
             raise ToolError("the demo failed: see the message above")
 
 
