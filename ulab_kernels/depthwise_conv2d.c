@@ -1,5 +1,6 @@
 #include "depthwise_conv2d.h"
 #include "arch.h"
+#include "depthwise_sums.h"
 
 static int32_t channel_sum(const st_conv_geometry_t *g, const int8_t *x, const int8_t *w,
                            const st_taps_t taps[2]) {
@@ -244,14 +245,46 @@ static void update_tap(const st_conv_geometry_t *g, const int16_t *dy, const st_
     }
 }
 
-void depthwise_conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                             int32_t *row) {
-    (void)row; // of the twin's version
-    for (int32_t ky = 0; u->n_channels && ky < g->kernel_h; ky++) {
+static void update_taps(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u) {
+    for (int32_t ky = 0; ky < g->kernel_h; ky++) {
         for (int32_t kx = 0; kx < g->kernel_w; kx++) {
             const st_kernel_tap_t tap = kernel_tap(g, ky, kx);
             update_tap(g, dy, u, &tap);
         }
     }
+}
+
+// All taps of one output channel.
+static void update_channel(const st_tiling_t *t, const st_channel_t *c, const st_update_t *u,
+                           int32_t oc) {
+    const st_step_t step = st_weight_step(u, oc);
+    uint32_t sums[9];
+    st_depthwise_sums(t, c, sums);
+    for (int32_t k = 0; k < 9; k++) {
+        if (sums[k])
+            st_update_weight(u, step, k * t->g->out_c + oc, (int32_t)sums[k]);
+    }
+}
+
+static void update_channels(const st_tiling_t *t, const int16_t *dy, const st_update_t *u) {
+    const int32_t multiplier = t->g->out_c / t->g->in_c;
+    for (int32_t i = 0; i < u->n_channels; i++) {
+        const int32_t first = u->channels[i] * multiplier;
+        const int32_t end = st_min(first + multiplier, u->made.end);
+        for (int32_t oc = st_max(first, u->made.begin); oc < end; oc++) {
+            const st_channel_t c = {dy + oc, u->kept + i, t->g->out_c, u->n_channels};
+            update_channel(t, &c, u, oc);
+        }
+    }
+}
+
+void depthwise_conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                             int32_t *row) {
+    (void)row; // of the twin's version
+    st_tiling_t tiling;
+    if (u->n_channels && st_tile_depthwise(g, &tiling))
+        update_channels(&tiling, dy, u);
+    else if (u->n_channels)
+        update_taps(g, dy, u);
     st_update_biases(g->out_h * g->out_w, g->out_c, dy, u);
 }
