@@ -163,6 +163,17 @@ def test_layers_that_share_weights_stay_frozen() -> None:
         compile_image(graph, UpdatePlan((LayerPlan(1, 4),)))
 
 
+LAYERS = {"conv": {"channels": 3}, "depthwise": {"kernel": 3}, "dense": {"outputs": 3}}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_factor_that_no_kernel_takes_is_refused(kind: str) -> None:
+    net = Net((1, 8) if kind == "dense" else (1, 4, 4, 8))
+    getattr(net, kind)(**LAYERS[kind], scale=1e-14)
+    with pytest.raises(SparsetuneError, match="output scale far below its inputs'"):
+        Machine(net.to_bytes())
+
+
 def test_a_layer_that_the_output_does_not_depend_on_is_refused() -> None:
     net = Net((1, 8))
     net.dense(5)

@@ -19,6 +19,7 @@ from .kind import Kind, check_fused, check_window, refuse
 # all are small, more would make no difference. In bytes: gathered windows.
 LARGE_PAIRS, SMALL_PAIRS, MANY_PAIRS, WINDOWS = 2048, 384, 1536, 1024
 MOST_SUMS = 128
+MOST_SHIFT = 30  # of a factor to the left (st_requant_table of run_conv.c)
 SIXES = 6  # ulab_kernels/fully_connected.h
 MOST_POSITIONS = 32  # ulab_kernels/conv2d_lanes.c
 MOST_ROWS = 16  # ulab_kernels/depthwise3x3.c
@@ -396,6 +397,8 @@ def _requants(graph: Graph, op: Operator) -> Const:
     else:
         products = x.scale * scales
     pairs = [quantize_multiplier(float(p) / y.scale) for p in products]
+    if max(shift for _, shift in pairs) > MOST_SHIFT:
+        raise refuse(op, "has an output scale far below its inputs': convert the model again")
     return Const(np.array(pairs, dtype="<i4").tobytes())
 
 
