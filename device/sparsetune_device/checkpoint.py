@@ -57,7 +57,7 @@ class Keeper:
         self.path = path
         self.is_first = not resumed
         self.saved = None  # steps in the checkpoint that this run wrote last
-        self.reserve = bytearray(RESERVE)  # too little memory must show before there is much to lose
+        self.reserve = bytearray(RESERVE)  # too little of it shows before there is much to lose
 
     def save(self, image, state, steps, settings):
         self.reserve = None
