@@ -475,8 +475,24 @@ static void conv_update(void) {
     check_update(&g, conv_weights(&g), st_group_inputs(&g), conv2d_update, conv2d_update_simd);
 }
 
+// Of 3x3, on a map that may take several tiles (depthwise_sums.c).
+static void wide_axis(int32_t *in, int32_t *kernel, int32_t *stride, int32_t *pad, int32_t *out) {
+    *in = within(4, 70);
+    *kernel = 3;
+    *stride = within(1, 5);
+    *pad = within(0, 2);
+    const int32_t most = (*in - 1 + *pad) / *stride + 1;
+    *out = one_in(3) ? within(1, most) : most;
+}
+
 static void depthwise_update(void) {
     st_conv_geometry_t g = random_geometry();
+    if (one_in(4)) {
+        wide_axis(&g.in_h, &g.kernel_h, &g.stride_h, &g.pad_h, &g.out_h);
+        wide_axis(&g.in_w, &g.kernel_w, &g.stride_w, &g.pad_w, &g.out_w);
+        g.dilation_h = g.dilation_w = 1;
+        g.in_c = within(1, 6);
+    }
     depthwise(&g);
     check_update(&g, depthwise_weights(&g), g.in_c, depthwise_conv2d_update,
                  depthwise_conv2d_update_simd);
