@@ -318,6 +318,15 @@ def test_sums_near_ties(kind: str, activation: int, core: BareCore) -> None:
         assert len(set(machine.arena)) > 60
 
 
+@pytest.mark.parametrize("positions", [1, 2, 3])
+def test_small_maps(positions: int, core: BareCore) -> None:
+    """From two positions on, filters of 1x1 go by words of weights."""
+    for inputs, channels in ((64, 12), (17, 33), (5, 1)):
+        net = Net((1, 1, positions, inputs), zero=-5, seed=inputs)
+        net.conv(channels, 1, activation=RELU, zero=-128)
+        assert check_equal(scattered(net, inputs), core) == (positions > 1)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_training_steps(case: str, core: BareCore) -> None:
     for seed in range(4):

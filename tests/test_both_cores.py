@@ -121,7 +121,7 @@ def check_step(machine: Machine, core: BareCore) -> set[Code]:
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_forward(channels: int, core: BareCore) -> None:
     """Each kind of convolution, maps with odd numbers of rows, and of one row."""
-    for shift, size in enumerate(((5, 4), (1, 7), (3, 3), (8, 8))):
+    for shift, size in enumerate(((5, 4), (1, 7), (3, 3), (8, 8), (1, 2))):
         net = Net((1, *size, channels), zero=7, seed=channels + shift)
         net.conv(channels, 3, activation=RELU, zero=-128)
         if min(size) > 2:
@@ -134,7 +134,7 @@ def test_forward(channels: int, core: BareCore) -> None:
         start = Scattered(parse_tflite(net.to_bytes()), UpdatePlan(()), 3 * shift)
         start.load(net.sample())
         split = check_step(start, core)
-        assert channels < 12 or size == (1, 7) or Code.CONV2D in split
+        assert channels < 12 or size[0] == 1 or Code.CONV2D in split
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -25,7 +25,9 @@ MOST_POSITIONS = 32  # ulab_kernels/conv2d_lanes.c
 MOST_ROWS = 16  # ulab_kernels/depthwise3x3.c
 CORES = 2  # each wants windows and sums of its own (ulab_kernels/cores.h)
 ROW_OF_ERROR = 4  # in st_error_out_t
-FEWEST_POSITIONS = 4  # for fewer outputs of a channel its weights are not worth packing
+# For fewer outputs of a channel its weights are not worth packing: of 1x1 filters, and of others,
+# which lie half outside so small a map.
+FEWEST_POSITIONS = (2, 4)
 
 
 class Weighted(Kind):
@@ -138,7 +140,7 @@ class Conv2D(Weighted):
 
     def scratch(self, graph: Graph, op: Operator, layer: Layer) -> Buffer | None:
         g = layer.geometry
-        few = g.out_positions < FEWEST_POSITIONS
+        few = g.out_positions < FEWEST_POSITIONS[g.kernel_h * g.kernel_w > 1]
         if few or g.groups != 1 or g.w_zero or _has_minus_128(graph, op):
             return None
         return lanes_scratch(f"lanes{op.index}", g)
