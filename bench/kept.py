@@ -62,10 +62,11 @@ def complaints(kept: Cycles, found: Cycles) -> list[str]:
     lines = [f"{name}: is not kept yet" for name in found if name not in kept]
     lines += [f"{name}: is kept, but was not measured" for name in kept if name not in found]
     for name, (cycles, _) in found.items():
-        change = cycles / kept[name][0] - 1 if name in kept else 0
-        if abs(change) > TOLERANCE:
-            lines.append(f"{name}: {cycles:,} cycles, kept are {kept[name][0]:,}: "
-                         f"{abs(change):.1%} {'worse' if change > 0 else 'better'}")  # fmt: skip
+        before = kept.get(name, [cycles])[0]
+        if abs(cycles - before) > TOLERANCE * before:
+            word = "worse" if cycles > before else "better"
+            change = abs(cycles / before - 1)
+            lines.append(f"{name}: {cycles:,} cycles, kept are {before:,}: {change:.1%} {word}")
     return lines
 
 

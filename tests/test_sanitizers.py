@@ -313,6 +313,9 @@ DIVISIONS = {
     "add_taps",  # once a position
     "depthwise_conv2d_update",  # once a tap
     "update_tap",  # once a tap
+    "update_channels",  # once a call, as the next two
+    "st_tile_depthwise",
+    "even_parts",
     "update_channel",  # once a tap and output channel
     "correlate",  # once a tap
     "shape_ok",  # once a call
