@@ -123,6 +123,7 @@ def check_both_cores(board: Board, task: runs.Task, save_every: int = 0) -> None
         lines = train_on(board, task, cores=cores, save_every=save_every)
         took[cores] = milliseconds(lines)
         assert runs.losses(lines) == runs.losses(wanted)
+        assert runs.events(lines, "start")[0]["cores"] == cores
         assert runs.pull_checkpoint(board) == checkpoint
     print(f"ms a step: {took[1]} on one core, {took[2]} on both")
     assert took[2] < 0.8 * took[1]

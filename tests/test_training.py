@@ -13,6 +13,7 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.export import export_tflite, parse_checkpoint
 from sparsetune.litert import litert_accuracy, predict
 from sparsetune.memory import predict as predict_ram
+from sparsetune_device.schedule import parse_rate, rate_text
 
 SHARED = shared_tasks.shared_folder()
 needs_shared = pytest.mark.skipif(SHARED is None, reason="SKIP: no ../shared here")
@@ -203,7 +204,23 @@ def test_resuming_remembers_the_run() -> None:
         assert twin.train(rest.append, resume=True) == unbroken
         with pytest.raises(SparsetuneError, match="all 40 steps are done"):
             twin.train(print, resume=True)
-    assert runs.events(rest, "start")[0]["first"] == 25
+    (start,) = runs.events(rest, "start")
+    assert (start["first"], start["rate"], start["cores"]) == (25, "0.003", 1)
+
+
+def test_the_start_tells_the_rate_of_the_image_where_none_is_given() -> None:
+    task = runs.digits_task(steps=1)
+    lines: list[str] = []
+    with runs.Twin(task.image.data, task.samples) as twin:
+        twin.train(lines.append, steps=1)
+    assert runs.events(lines, "start")[0]["rate"] == "0.005"  # compile_image's
+
+
+@pytest.mark.parametrize("digits", [1, 25, 777, 9999])
+def test_rates_are_told_as_they_were_given(digits: int) -> None:
+    for power in range(10):
+        text = f"{digits / 10**power:.9f}".rstrip("0").rstrip(".")
+        assert rate_text(parse_rate(text)) == text
 
 
 def test_a_lost_board_has_saved_what_it_learnt() -> None:

@@ -31,6 +31,7 @@ void st_method_run(const st_arg_t *arg, st_result_t *result) {
     int32_t at;
     st_status_t status =
         st_program_run(&machine, (int32_t)arg[0].value, (int32_t)arg[1].value, &at);
+    result->value = machine.cores == ST_BOTH_CORES ? 2 : 1;
     if (status == ST_OK)
         return;
     const char *end = result->error + ST_ERROR_TEXT - 1;

@@ -4,8 +4,8 @@
 // ST_METHOD(name, qstr, signature): one letter an argument.
 //   r  anything with the buffer protocol    w  a writable buffer    i  an int, taken modulo 2^32
 
-// run(image, state, arena, cold, store, begin, end, how): runs operators [begin, end) of the
-// program. how: 1 if training, and twice st_cores_t: which cores (cores.h).
+// run(image, state, arena, cold, store, begin, end, how) -> int: runs operators [begin, end) of the
+// program. how: 1 if training, and twice st_cores_t: which cores (cores.h). Returns how many did.
 ST_METHOD(run, MP_QSTR_run, "rwwwriii")
 // gather(to, to_at, from, from_at, step, count): to[to_at + i] = from[from_at + i * step], bytes.
 ST_METHOD(gather, MP_QSTR_gather, "wiriii")

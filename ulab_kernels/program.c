@@ -104,7 +104,7 @@ static void run_all(st_context_t *c, int32_t end, int32_t *at) {
     }
 }
 
-st_status_t st_program_run(const st_machine_t *m, int32_t begin, int32_t end, int32_t *at) {
+st_status_t st_program_run(st_machine_t *m, int32_t begin, int32_t end, int32_t *at) {
     st_context_t c = {m, check_buffers(m), ST_ONE_CORE};
     *at = begin;
     if (c.status)
@@ -112,7 +112,7 @@ st_status_t st_program_run(const st_machine_t *m, int32_t begin, int32_t end, in
     const uint32_t *word = (const uint32_t *)m->buffer[ST_IN_IMAGE].data;
     if (begin < 0 || end < begin || (uint32_t)end > word[WORD_OP_COUNT])
         return ST_BAD_OPERATOR;
-    c.cores = st_cores_begin(m->cores);
+    c.cores = m->cores = st_cores_begin(m->cores);
     run_all(&c, end, at);
     st_cores_end(c.cores);
     return c.status;

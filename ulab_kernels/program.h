@@ -35,8 +35,8 @@ typedef struct {
 // Image and store are only read. All start at 4-byte aligned addresses.
 typedef struct {
     st_buffer_t buffer[ST_BUFFERS];
-    int training; // 0: operators that only training needs are passed over
-    st_cores_t cores;
+    int training;     // 0: operators that only training needs are passed over
+    st_cores_t cores; // asked for; behind a run, how it went
 } st_machine_t;
 
 // The first words of the state buffer: what Python and C tell each other in a step.
@@ -60,7 +60,7 @@ typedef enum {
 } st_status_t;
 
 // Runs operators [begin, end) of the image's program. *at: the operator that failed.
-st_status_t st_program_run(const st_machine_t *m, int32_t begin, int32_t end, int32_t *at);
+st_status_t st_program_run(st_machine_t *m, int32_t begin, int32_t end, int32_t *at);
 
 const char *st_status_text(st_status_t status);
 

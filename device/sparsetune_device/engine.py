@@ -52,9 +52,14 @@ class Engine:
         self.output = memoryview(self.arena)[image.output_at : image.output_at + image.output_bytes]
 
     def _run(self, ops, training):
-        """The first `ops` operators of the program."""
+        """The first `ops` operators of the program; returns how many cores did them."""
         how = self.how + training
-        kernels.run(self.image.data, self.state, self.arena, self.cold, self.store, 0, ops, how)
+        return kernels.run(self.image.data, self.state, self.arena, self.cold, self.store, 0, ops,
+                           how)
+
+    def cores(self):
+        """How many cores work on a run, as a run of nothing tells."""
+        return self._run(0, 0)
 
     def infer(self):
         """Runs the forward pass on what stands in self.sample; the result is in self.output."""

@@ -13,7 +13,7 @@ from .clock import now_us, since_us
 from .data import Order, Samples
 from .engine import HAS_HEAP, Engine, collect
 from .image import open_image
-from .schedule import Schedule, parse_rate
+from .schedule import Schedule, parse_rate, rate_text
 from .telemetry import event_line, parse, step_line
 from .teller import Teller, open_teller
 
@@ -97,8 +97,9 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     run.step = first
     if run.store and keeper and not (resume or discard):
         refuse_to_lose(run.store, save_to)
-    out(event_line("start", image=engine.image.crc, samples=run.samples.count, first=first,
-                   **run.settings))
+    told = dict(run.settings)
+    told.update(rate=rate_text(run.rates.base), cores=engine.cores())
+    out(event_line("start", image=engine.image.crc, samples=run.samples.count, first=first, **told))
     collect()  # what the set-up left behind
     memory.look()
     memory.tell(engine, out)

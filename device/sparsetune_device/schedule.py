@@ -29,6 +29,18 @@ def parse_rate(text):
     return numerator // denominator, exponent
 
 
+def rate_text(rate):
+    """A rate as decimal text, to four digits: of more than that it is not made."""
+    mantissa, exponent = rate
+    doubled = 2 * 10**9 * mantissa
+    doubled = doubled << exponent if exponent > 0 else doubled >> -exponent
+    billionths, unit = (doubled + 1) // 2, 1
+    while billionths // unit >= 10000:
+        unit *= 10
+    billionths = (billionths + unit // 2) // unit * unit
+    return ("%d.%09d" % (billionths // 10**9, billionths % 10**9)).rstrip("0").rstrip(".")
+
+
 def scaled(rate, factor):
     """rate * factor / 32768, 0 <= factor <= 32768."""
     mantissa, exponent = rate[0] * factor, rate[1] - 15

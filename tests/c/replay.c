@@ -63,11 +63,11 @@ static void prepare_step(const recording_t *r, int32_t step, uint8_t *state, uin
 static st_cores_t cores = ST_ONE_CORE;
 
 static st_status_t run(const recording_t *r, uint8_t *image, uint8_t *state, uint8_t *arena) {
-    const st_machine_t machine = {.buffer = {{image, (size_t)r->size.image},
-                                             {state, (size_t)r->size.state},
-                                             {arena, (size_t)r->size.arena}},
-                                  .training = 1,
-                                  .cores = cores};
+    st_machine_t machine = {.buffer = {{image, (size_t)r->size.image},
+                                       {state, (size_t)r->size.state},
+                                       {arena, (size_t)r->size.arena}},
+                            .training = 1,
+                            .cores = cores};
     int32_t at;
     return st_program_run(&machine, 0, r->size.ops, &at);
 }
