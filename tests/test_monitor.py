@@ -16,6 +16,7 @@ from sparsetune.monitor import (
     Run,
     braille_curve,
     default_log,
+    duration,
     plot_loss,
     read_steps,
     render,
@@ -64,6 +65,37 @@ def test_run_is_followed(tmp_path: Path) -> None:
     assert run.losses[:2] == [2.0, 1.0]
     assert run.rate() == pytest.approx(2.0)
     assert run.seconds_left() == pytest.approx(5.0)
+
+
+def test_time_left_does_not_count_what_comes_before_the_first_steps() -> None:
+    """Nor a first step that takes longer; of one step alone nothing can be said."""
+    run = Run(total_steps=20)
+    for i, now in enumerate((30.0, 40.0, 40.5, 41.0)):
+        run.add_step({"loss": 1.0, "ms": 500.0}, now)
+        assert (run.rate() is None) == (i == 0)
+    assert run.seconds_left() == pytest.approx(16 / 2)
+
+
+def test_time_left_follows_the_last_steps(tmp_path: Path) -> None:
+    """Of a run that slows down from 10 to 1 step a second, with lines lost on the way."""
+    run = Run(total_steps=400)
+    for i in range(300):
+        run.add_step({"loss": 1.0, "ms": 1.0}, i / 10 if i < 100 else i - 90.0)
+        if i == 250:
+            run.add_event("lost", {"steps": 50})
+    assert run.seconds_left() == pytest.approx(50 / 1.5)
+
+
+@pytest.mark.parametrize(
+    ("ms", "apart", "text"),
+    [(1048.2, 1.1, "1.05 s"), (24.1, 0.03, "24.1 ms"), (0.1, 0.000093, "93 µs")],
+)
+def test_seconds_a_step_have_digits(ms: float, apart: float, text: str) -> None:
+    """The board's clock counts, but for a twin whose steps it is too coarse for."""
+    run = Run()
+    for i in range(9):
+        run.add_step({"loss": 1.0, "ms": ms}, i * apart)
+    assert duration(run.seconds_a_step()) == text
 
 
 def test_lost_lines_keep_their_numbers(tmp_path: Path) -> None:
@@ -127,7 +159,7 @@ def test_plain_output(tmp_path: Path) -> None:
     assert shown[0] == "start: seed 1  steps 20"
     assert shown[1] == "board: hello [bold]"
     assert shown[2].startswith("step 10/20  loss 0.58")
-    assert "1.82 steps/s" in shown[2]
+    assert "2.00 steps/s" in shown[2]
     assert shown[3].startswith("step 20/20 ")
     assert shown[3].endswith("left 0:00")
     assert shown[4] == "done"
@@ -136,10 +168,11 @@ def test_plain_output(tmp_path: Path) -> None:
 
 
 def test_live_view(tmp_path: Path) -> None:
-    lines = [event_line("start", steps=100), event_line("mem", free=98304), *steps(40)]
+    start = event_line("start", steps=100, cores=2)
+    lines = [start, event_line("mem", free=98304), *steps(40)]
     run = watch(lines, tmp_path / "log.jsonl")[0].run
     text = text_of(render(run, 80))
-    for part in ("sparsetune  COM1", "40 of 100", "2.0000", "98,304", "41.0 ms", "0:31"):
+    for part in ("sparsetune  COM1", "40 of 100", "2.0000", "98,304", "41.0 ms on 2 cores", "0:30"):
         assert part in text
     assert max(len(line) for line in text.splitlines()) <= 80
 

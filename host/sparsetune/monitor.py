@@ -26,7 +26,9 @@ from sparsetune.errors import SparsetuneError
 
 _parse: Callable[[str], tuple[str, dict[str, Any]] | None] = telemetry.parse
 
+COARSE = 0.002  # seconds a step, below which a tenth of a millisecond is a large part
 SMOOTH = 25  # steps that the shown loss is averaged over (the board averages its accuracy)
+RATE_STEPS = 100  # that the speed is taken over: so many lie between two savings
 CURVE_ROWS = 10
 
 
@@ -42,8 +44,7 @@ class Run:
     accuracies: list[float] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
     events: dict[str, dict[str, Any]] = field(default_factory=dict)  # the last of each kind
-    started: float | None = None
-    last_step_at: float | None = None
+    step_times: list[tuple[int, float]] = field(default_factory=list)  # steps so far, when
     error: str | None = None
     done: bool = False
 
@@ -58,10 +59,20 @@ class Run:
         return len(self.losses) + self.lost
 
     def rate(self) -> float | None:
-        """Steps a second by the host's clock, over the whole run."""
-        if self.started is None or self.last_step_at is None or self.last_step_at <= self.started:
+        """Steps a second by the host's clock, from line to line: what comes before the first one is
+        set-up. Over the later half of the run at most, as the first steps may be slower."""
+        times = self.step_times
+        if len(times) < 2:
             return None
-        return self.steps / (self.last_step_at - self.started)
+        before, then = times[-1 - min(RATE_STEPS, len(times) // 2)]
+        steps, now = times[-1]
+        return (steps - before) / (now - then) if now > then else None
+
+    def seconds_a_step(self) -> float:
+        """By the board's clock; where its tenths of a millisecond tell too little, by ours."""
+        rate = self.rate()
+        board = sum(self.step_ms) / max(1, len(self.step_ms)) / 1000
+        return 1 / rate if rate and board < COARSE else board
 
     def seconds_left(self) -> float | None:
         """Seconds until the last step, if the number of steps is known."""
@@ -70,22 +81,24 @@ class Run:
             return None
         return max(0, self.total_steps - self.step) / rate
 
+    @property
+    def on_cores(self) -> str:
+        """ " on 2 cores", where the board tells on how many."""
+        cores = self.events.get("start", {}).get("cores")
+        return f" on {cores} core{'s' * (cores != 1)}" if isinstance(cores, int) else ""
+
     def add_step(self, fields: dict[str, Any], now: float) -> None:
         """Take the fields of a step line."""
-        if self.started is None:
-            # Without a start event: the step began about its own duration ago.
-            self.started = now - float(fields["ms"]) / 1000
-        self.last_step_at = now
         self.losses.append(float(fields["loss"]))
+        self.step_times.append((self.steps, now))
         if "acc" in fields:
             self.accuracies.append(float(fields["acc"]))
         self.step_ms.append(float(fields["ms"]))
 
-    def add_event(self, kind: str, fields: dict[str, Any], now: float) -> None:
+    def add_event(self, kind: str, fields: dict[str, Any]) -> None:
         """Take an event."""
         self.events[kind] = fields
         if kind == "start":
-            self.started = now
             if isinstance(fields.get("first"), int):
                 self.first = fields["first"]
             if isinstance(fields.get("steps"), int):
@@ -152,6 +165,13 @@ def _clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def duration(seconds: float) -> str:
+    """For people: 1.05 s, 24.1 ms, 93 µs."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{1e3 * seconds:.1f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.0f} µs"
+
+
 def _fields_text(fields: dict[str, Any]) -> str:
     """Write the fields of an event for people."""
     return "  ".join(
@@ -197,7 +217,7 @@ def _figures(run: Run) -> Table:
         "steps/s",
         f"{rate:.2f}" if rate else "-",
         "board, step",
-        f"{mean_of_last(run.step_ms):.1f} ms",
+        f"{mean_of_last(run.step_ms):.1f} ms{run.on_cores}",
     )
     return table
 
@@ -301,7 +321,7 @@ class Monitor:
             self._say(_step_text(self.run))
 
     def _feed_event(self, kind: str, fields: dict[str, Any], now: float) -> None:
-        self.run.add_event(kind, fields, now)
+        self.run.add_event(kind, fields)
         self._write({**fields, "time": now, "kind": kind})
         self._say(f"{kind}: {_fields_text(fields)}".rstrip(": "))
 
@@ -324,11 +344,11 @@ def _step_text(run: Run) -> str:
     """Return the plain line of the present step."""
     of = f"/{run.total_steps}" if run.total_steps else ""
     rate = run.rate()
+    speed = f"  {rate:.2f} steps/s  left {_clock(run.seconds_left())}" if rate else ""
     accuracy = f"  acc {run.accuracies[-1]:.4f}" if run.accuracies else ""
     return (
         f"step {run.step}{of}  loss {mean_of_last(run.losses):.4f}"
-        f"{accuracy}  {run.step_ms[-1]:.1f} ms"
-        f"  {rate or 0:.2f} steps/s  left {_clock(run.seconds_left())}"
+        f"{accuracy}  {run.step_ms[-1]:.1f} ms{speed}"
     )
 
 

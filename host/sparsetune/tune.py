@@ -23,7 +23,7 @@ from .image import parse_image
 from .inputs import as_file_takes, as_graph_gives, input_of
 from .judge import Score, judge
 from .litert import predict
-from .monitor import Monitor, Options, plot_loss
+from .monitor import Monitor, Options, duration, plot_loss
 from .options import run_options
 from .task import task_of
 from .transfer import (
@@ -128,7 +128,7 @@ class Result:
     after: Score
     held_out: int
     losses: list[float]
-    step_ms: list[float]
+    step_time: str
     memory: dict[str, Any]
     store: dict[str, Any]
     differing: int
@@ -143,7 +143,7 @@ class Result:
             f"{self.before.name} on {self.held_out} held-out samples (LiteRT): "
             f"{self.before} before, {self.after} after",
             f"loss: {first:.4f} (first {ends} steps) to {last:.4f} (last {ends})",
-            f"time: {np.mean(self.step_ms) / 1000:.3f} seconds a step",
+            f"time: {self.step_time}",
         ]
         if self.memory:
             peak = ram_bytes - self.memory["free"]
@@ -223,7 +223,7 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
         judge(trained, test, graph),
         len(test),
         monitor.run.losses,
-        monitor.run.step_ms,
+        f"{duration(monitor.run.seconds_a_step())} a step{monitor.run.on_cores}",
         monitor.run.events.get("mem", {}),
         monitor.run.events.get("store", {}),
         _differing(target, trained, test, graph),
@@ -295,4 +295,3 @@ def _differing(target: Target, trained: bytes, test: Dataset, graph: Graph) -> i
     if len(ours) != len(want):
         raise SparsetuneError(f"the board told {len(ours)} bytes of output, not {len(want)}")
     return sum(a != b for a, b in zip(ours, want, strict=True))
-
