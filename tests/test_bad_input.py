@@ -227,6 +227,13 @@ def test_plan_beyond_the_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ("option", "value", "message"),
     [
         ("--rate", "fast", "not a decimal number"),
+        ("--rate", "0", "learns nothing"),
+        ("--cores", "2", "the twin has no cores to choose"),
+        ("--set", "cores=2", "it has an option, --cores"),
+        ("--set", "save_to=/elsewhere", "takes no save_to"),
+        ("--set", "hold=-1", "a whole number from 0 on"),
+        ("--last", "99", "the model has 8 layers with weights, choose at most 8"),
+        ("--biases", "99", "the model has 8 layers with weights, choose at most 8"),
         ("--policy", "best", "choose cyclic, random, static"),
         ("--schedule", "step", "choose constant, cosine, linear"),
     ],
@@ -238,6 +245,28 @@ def test_bad_training_options(
     log = tmp_path / "log.jsonl"
     args = ("tune", runs.DIGITS, path, "--twin", option, value, "--log", log)
     assert message in refused(capsys, *args)
+
+
+def test_a_setting_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ("train", "--port", "/dev/nowhere", "--set", "hold=1", "--set", "hold=2")
+    assert "same name" in refused(capsys, *args)
+
+
+def test_training_options_are_looked_at_before_the_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = samples(tmp_path / "s.npz")
+    board = ("--port", "/dev/nowhere", "--policy", "best")
+    assert "choose cyclic" in refused(capsys, "tune", runs.DIGITS, path, *board)
+
+
+def test_a_plan_and_what_it_says_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.json"
+    assert cli.main(["plan", str(runs.DIGITS), "--last", "2", "-o", str(plan)]) == 0
+    args = ("build", runs.DIGITS, "--plan", plan, "--last", "3", "-o", tmp_path / "m.img")
+    assert "leave out --last, or --plan" in refused(capsys, *args)
 
 
 def test_unknown_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,8 @@ def test_the_examples_parse(name: str) -> None:
         ["push", "--nonsense"],
         ["train", "--steps", "0"],
         ["train", "--steps", "many"],
+        ["train", "--save-every", "-1"],
+        ["train", "--seed", "-1"],
         ["train", "--set", "nonsense"],
         ["plan", "m.tflite", "--ram", "lots"],
     ],

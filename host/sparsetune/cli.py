@@ -365,7 +365,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=_count, help="training steps (200; tune: through all samples at least once)"
     )
-    parser.add_argument("--seed", type=int, help="seed of all that is random (1)")
+    parser.add_argument("--seed", type=_natural, help="seed of all that is random (1)")
     parser.add_argument("--rate", help="learning rate (default: what suits the model)")
     parser.add_argument(
         "--policy", help="choice of channels: static, cyclic, random, or FILE.py:CLASS (cyclic)"
@@ -374,7 +374,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--schedule", help="of the learning rate: constant, linear, cosine (cosine)"
     )
     parser.add_argument(
-        "--save-every", type=int, metavar="N", help="checkpoint every N steps (100; 0: at the end)"
+        "--save-every",
+        type=_natural,
+        metavar="N",
+        help="checkpoint every N steps (100; 0: at the end)",
     )
     parser.add_argument(
         "--cores", type=int, choices=(1, 2), help="of an RP2040 that work; same result (2)"
@@ -438,7 +441,7 @@ def _head_arguments(parser: argparse.ArgumentParser) -> None:
         "--append", action="store_true", help="behind the output, not in place of the last layer"
     )
     parser.add_argument("--data", type=Path, help="samples (.npz) to size the new weights by")
-    parser.add_argument("--seed", type=int, default=1, help="of the first weights (1)")
+    parser.add_argument("--seed", type=_natural, default=1, help="of the first weights (1)")
     _add_output(parser, "the new .tflite file (MODEL_head.tflite)")
 
 
@@ -518,14 +521,18 @@ def _pull_arguments(parser: argparse.ArgumentParser) -> None:
     _add_output(parser, "local file (default: the same name, here)")
 
 
-def _count(text: str) -> int:
+def _natural(text: str, smallest: int = 0) -> int:
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+    if value < smallest:
+        raise argparse.ArgumentTypeError(f"must be at least {smallest}")
     return value
+
+
+def _count(text: str) -> int:
+    return _natural(text, 1)
 
 
 def _size(text: str) -> int:

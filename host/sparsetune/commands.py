@@ -138,13 +138,26 @@ def choose_plan(
 
 def _asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     """The plan that the options spell out, if they do."""
+    spelt = [name for name in ("last", "ratio", "biases") if getattr(args, name) is not None]
     if getattr(args, "plan", None):
+        if spelt:
+            raise SparsetuneError(f"--plan says what trains: leave out --{spelt[0]}, or --plan")
         return load_plan(args.plan)
+    for name in {"last", "biases"} & set(spelt):
+        _check_layers(graph, name, getattr(args, name))
     if args.last is None and args.ratio is None:
         return with_biases(graph, UpdatePlan(()), args.biases) if args.biases else None
     ratio = DEFAULT_RATIO if args.ratio is None else args.ratio
     plan = default_plan(graph, args.last or DEFAULT_LAST, ratio)
     return with_biases(graph, plan, args.biases) if args.biases else plan
+
+
+def _check_layers(graph: Graph, option: str, count: int) -> None:
+    most = len(graph.trainable)
+    if count > most:
+        raise SparsetuneError(
+            f"--{option} {count}: the model has {most} layers with weights, choose at most {most}"
+        )
 
 
 def _limit(args: argparse.Namespace, spec: BoardSpec) -> int:

@@ -15,6 +15,7 @@ from sparsetune_device.schedule import Schedule, parse_rate
 from .errors import SparsetuneError
 
 NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every", "cores")
+OURS = ("image", "data", "out", "flash", "save_to", "resume")  # nobody else's to choose
 
 
 def run_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -22,6 +23,8 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
     train() would refuse."""
     options = {name: getattr(args, name) for name in NAMES}
     options.update(_settings(args.set))
+    if getattr(args, "twin", False) and args.cores:
+        raise SparsetuneError("the twin has no cores to choose: leave out --cores, or --twin")
     if options["policy"]:
         options["policy"] = _policy_name(options["policy"])
     options = {name: value for name, value in options.items() if value is not None}
@@ -48,11 +51,17 @@ def _policy_name(policy: str) -> str:
 
 def _settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """`--set` arguments as keywords of the device's train(). Raises SparsetuneError for others."""
-    known = set(inspect.signature(train).parameters) - {"image", "data", "out", "flash"}
-    for name, _ in pairs:
+    known = set(inspect.signature(train).parameters).difference(OURS, NAMES)
+    for name, value in pairs:
+        if name in NAMES:
+            raise SparsetuneError(f"--set {name}: it has an option, --{name.replace('_', '-')}")
         if name not in known:
             choices = ", ".join(sorted(known))
             raise SparsetuneError(f"train() takes no {name}: choose among {choices}")
+        if not isinstance(value, int) or value < 0:
+            raise SparsetuneError(f"--set {name}={value}: give a whole number from 0 on")
+    if len(dict(pairs)) < len(pairs):
+        raise SparsetuneError("two --set have the same name: leave out one")
     return dict(pairs)
 
 
@@ -64,3 +73,5 @@ def _check(options: dict[str, Any]) -> None:
         make_policy(settings["policy"], [], settings["seed"])
     except ValueError as error:
         raise SparsetuneError(str(error)) from error
+    if settings["rate"] and not rate[0]:
+        raise SparsetuneError("a learning rate of 0 learns nothing: try 0.005")

@@ -168,12 +168,13 @@ class Result:
 
 def tune(args: argparse.Namespace) -> None:
     """`sparsetune tune`."""
+    spec, asked = load_spec(args.board), run_options(args)
     if args.twin:
-        result = run(args, OnTwin(load_spec(args.board).store_bytes), "twin")
+        result = run(args, asked, OnTwin(spec.store_bytes), "twin")
     else:
         with Board.connect(args.port) as board:
-            result = run(args, OnBoard(board, args.policy), board.port)
-    for line in result.lines(load_spec(args.board).ram_bytes):
+            result = run(args, asked, OnBoard(board, args.policy), board.port)
+    for line in result.lines(spec.ram_bytes):
         print(line)
     if result.differing:
         raise SparsetuneError(
@@ -181,7 +182,8 @@ def tune(args: argparse.Namespace) -> None:
         )
 
 
-def run(args: argparse.Namespace, target: Target, port: str) -> Result:
+def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: str) -> Result:
+    """asked: keywords of the device's train(); what is not in there, samples and model decide."""
     output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
     refuse_same_file(output, args.model)
     if args.classes:
@@ -201,7 +203,7 @@ def run(args: argparse.Namespace, target: Target, port: str) -> Result:
         print(line)
     if not args.twin:
         check_file_room(train, task, spec, image.state_bytes)
-    options = _options(args, len(train), chosen.rate)
+    options = {"steps": max(200, len(train)), "rate": chosen.rate, **asked}
     before = judge(read_file(args.model), test, graph)
     print(f"before, on {len(test)} held-out samples: {before}", flush=True)
     kept = output.with_name(args.model.stem + ".img")
@@ -256,11 +258,6 @@ def _new_head(args: argparse.Namespace, output: Path) -> Path:
     write_whole(path, with_new_head(read_file(args.model), request))
     print(f"new head of {args.classes} classes: {path}")
     return path
-
-
-def _options(args: argparse.Namespace, samples: int, rate: str) -> dict[str, Any]:
-    """Keywords of the device's train(): asked for, else by the samples and the model."""
-    return {"steps": max(200, samples), "rate": rate, **run_options(args)}
 
 
 def _datasets(path: Path, graph: Graph, seed: int) -> tuple[Dataset, Dataset]:
