@@ -11,6 +11,8 @@ import pytest
 import runs
 from conftest import FIRMWARE
 from sparsetune.board import Board
+from sparsetune.errors import SparsetuneError
+from sparsetune_tools.bare import symbols
 from sparsetune_tools.emulated_pico import EmulatedPico
 
 PORT = os.environ.get("SPARSETUNE_PORT", "")
@@ -50,30 +52,46 @@ stop = True
 time.sleep_ms(50)
 """
 
-# Flash is written every 10 ms from within an interrupt, which a PIO program raises.
-WITH_WRITES = """
-import rp2, sparsetune_board
-whole = rp2.Flash()
-size = sparsetune_board.STORE_BYTES
-flash = rp2.Flash(start=whole.ioctl(4, 0) * whole.ioctl(5, 0) - size, len=size)
-page = bytes([255] * 256)
-count = 0
-def write(machine):
-    global count
-    flash.writeblocks(0, page, 0)
-    count += 1
+# on_beat runs every 10 ms, in an interrupt that a PIO program raises.
+BEATS = """
+import rp2
 @rp2.asm_pio()
 def beat():
     irq(rel(0))
     set(x, 31)
     label("wait")
     jmp(x_dec, "wait") [31]
+count = 0
 beats = rp2.StateMachine(0, beat, freq=100_000)
-beats.irq(write, hard=True)
+beats.irq(on_beat, hard=True)
 beats.active(1)
+"""
+WITH_WRITES = """
+import rp2, sparsetune_board
+whole = rp2.Flash()
+size = sparsetune_board.STORE_BYTES
+flash = rp2.Flash(start=whole.ioctl(4, 0) * whole.ioctl(5, 0) - size, len=size)
+page = bytes([255] * 256)
+def on_beat(machine):
+    global count
+    flash.writeblocks(0, page, 0)
+    count += 1
+{beats}
 {train}
 beats.active(0)
 print("written", count)
+"""
+# From the 600th beat on the second core is switched off, again and again. It has 50 ms for what it
+# is given: `patience` is the address of that time (bind_core1.c).
+SWITCHED_OFF = """
+import machine
+machine.mem32[{patience}] = 50_000
+def on_beat(_, mem=machine.mem32, off=0x40012004, core_1=1 << 16):
+    global count
+    count += 1
+    if count > 600:
+        mem[off] = core_1
+{beats}
 """
 
 
@@ -135,9 +153,34 @@ def test_flash_written_by_an_interrupt_stops_the_second_core(two_cores: Board) -
     wanted, _ = runs.twin_train(task)
     runs.push(two_cores, task)
     train = TRAIN.format(save_to=runs.CKPT, options={**task.options, "cores": 2})
-    lines = lines_of(two_cores, WITH_WRITES.format(train=train))
+    lines = lines_of(two_cores, WITH_WRITES.format(beats=BEATS, train=train))
     assert runs.losses(lines) == runs.losses(wanted)
     assert int(lines[-1].split()[1]) >= 5
+
+
+def test_a_second_core_that_stops_ends_the_run() -> None:
+    """With one line; no half of an update is kept. The board goes on from the checkpoint, alone."""
+    if not FIRMWARE.exists():
+        pytest.skip("no firmware is built: run make firmware")
+    task = runs.digits_task(steps=60)
+    wanted, checkpoint = runs.twin_train(task)
+    with EmulatedPico(FIRMWARE, cores=2) as pico, Board.connect(pico.port) as board:
+        runs.push(board, task)
+        patience = symbols(FIRMWARE.with_suffix(".elf"))["patience"]
+        before = SWITCHED_OFF.format(patience=patience, beats=BEATS)
+        lines: list[str] = []
+        train = TRAIN.format(save_to=runs.CKPT, options={**task.options, "save_every": 2})
+        with pytest.raises(SparsetuneError, match="the second core stopped: train with --cores 1"):
+            board.stream(before + train, lines.append)
+        done = len(runs.losses(lines))
+        assert 2 <= done < 60
+        lines = train_on(board, task, resume=True)
+        first = 60 - len(runs.losses(lines))
+        assert done - 2 < first <= done
+        rest, all_steps = ([r.split(",")[0] for r in runs.losses(of)] for of in (lines, wanted))
+        assert rest == all_steps[first:]
+        assert runs.pull_checkpoint(board) == checkpoint
+        assert not pico.faults
 
 
 def test_a_silent_second_core_is_asked_once(emulated_pico: EmulatedPico) -> None:

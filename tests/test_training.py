@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import runs
 import shared_tasks
+import sparsetune_device.engine as engine
+import sparsetune_kernels as kernels
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
 from sparsetune.errors import SparsetuneError
@@ -184,6 +188,26 @@ def test_a_power_cut_while_saving_leaves_the_last_checkpoint(
         assert (twin.path / "trained.ckpt").read_bytes() == whole
 
 
+def test_a_step_that_fails_halfway_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of its updates are done: the checkpoint is that of the last save."""
+    task = runs.digits_task(steps=5)
+    kept: list[bytes] = []
+
+    def run(*arguments: Any) -> None:
+        kernels.run(*arguments)
+        if path.exists():
+            kept.append(path.read_bytes())
+        if len(kept) == 2:
+            raise ValueError("the second core stopped")
+
+    with runs.Twin(task.image.data, task.samples) as twin:
+        path = twin.path / "trained.ckpt"
+        monkeypatch.setattr(engine, "kernels", SimpleNamespace(run=run))
+        with pytest.raises(SparsetuneError, match="the second core stopped"):
+            twin.train(print, save_every=2, **task.options)
+        assert path.read_bytes() == kept[0]
+
+
 def test_resuming_remembers_the_run() -> None:
     """Steps, rate, seed, policy and schedule come from the checkpoint where none are given."""
     task = runs.digits_task(steps=40)
@@ -235,6 +259,7 @@ def test_a_lost_board_has_saved_what_it_learnt() -> None:
 
 ALLOCATED = """
 import gc, struct
+import sparsetune_device.engine as engine
 import sparsetune_kernels as kernels
 from sparsetune_device.engine import Engine
 from sparsetune_device.image import open_image

@@ -1,7 +1,7 @@
 // The RP2040's second core under MicroPython (cores.h). It works only while a program runs: before
 // and after, it waits in the boot ROM as after a reset, so that whoever wants it finds it there.
-// Compiled into the firmware alone. Waiting for it to start has an end: on a chip whose second core
-// does not answer, programs run on one.
+// Compiled into the firmware alone. Waiting for it has an end: on a chip whose second core does not
+// answer, programs run on one; where it stops in the middle of its work, the run is at an end.
 #include "cores.h"
 
 #include "hardware/structs/psm.h"
@@ -29,6 +29,10 @@ static struct {
 } mailbox;
 
 static bool is_silent; // it did not answer once: not asked again
+
+// Microseconds after which a part will never be done: no operator that fits takes that long. Only
+// tests change it.
+static volatile uint32_t patience = 60000000;
 
 /// On the second core ///
 
@@ -61,6 +65,16 @@ static void give(st_part_work_t *work, const void *job, st_part_t part) {
     __dmb();
     mailbox.work = work;
     __sev();
+}
+
+// For so many microseconds. Asks again and again: a core that has stopped sends no event.
+static bool is_done_within(uint32_t limit) {
+    const uint32_t since = time_us_32();
+    while (mailbox.work)
+        if (time_us_32() - since > limit)
+            return false;
+    __dmb();
+    return true;
 }
 
 /// Who has it ///
@@ -125,11 +139,17 @@ static void forget_responses(void) {
         (void)sio_hw->fifo_rd;
 }
 
-static bool reset(uint32_t until) {
+static bool switch_off(uint32_t until) {
     hw_set_bits(&psm_hw->frce_off, PSM_FRCE_OFF_PROC1_BITS);
     while (!(psm_hw->frce_off & PSM_FRCE_OFF_PROC1_BITS))
         if ((int32_t)(time_us_32() - until) > 0)
             return false;
+    return true;
+}
+
+static bool reset(uint32_t until) {
+    if (!switch_off(until))
+        return false;
     hw_clear_bits(&psm_hw->frce_off, PSM_FRCE_OFF_PROC1_BITS);
     return answers(until);
 }
@@ -156,10 +176,10 @@ static bool launch(uint32_t until) {
 static bool start(void) {
     const uint32_t until = time_us_32() + PATIENCE, interrupts = save_and_disable_interrupts();
     mailbox.work = NULL;
-    const bool runs = reset(until) && launch(until);
+    bool runs = reset(until) && launch(until);
     if (runs) {
         give(be_stoppable, NULL, (st_part_t){0, 0, 1});
-        st_core1_wait();
+        runs = is_done_within(PATIENCE);
     }
     restore_interrupts(interrupts);
     return runs;
@@ -185,14 +205,27 @@ int st_core1_give(st_part_work_t *work, const void *job, st_part_t part) {
     return takes_it;
 }
 
-void st_core1_wait(void) {
-    while (mailbox.work)
-        __wfe();
-    __dmb();
+// Switched off, it writes no more to memory that others use from now on.
+int st_core1_wait(void) {
+    if (is_done_within(patience))
+        return 1;
+    is_silent = true;
+    (void)switch_off(time_us_32() + PATIENCE);
+    mailbox.work = NULL;
+    return 0;
+}
+
+// The SDK's reset waits for ever for a core that does not answer.
+static bool can_be_reset(void) {
+    const bool answered = !is_silent || reset(time_us_32() + PATIENCE);
+    if (is_silent)
+        forget_responses();
+    return answered;
 }
 
 void st_core1_stop(void) {
-    multicore_reset_core1();
+    if (can_be_reset())
+        multicore_reset_core1();
     MP_STATE_THREAD(stack_limit) += ITS_STACK;
     give_back();
 }

@@ -32,6 +32,15 @@ typedef void st_part_work_t(const void *job, st_part_t part);
 st_cores_t st_cores_begin(st_cores_t cores);
 void st_cores_end(st_cores_t cores);
 
+// Whether the second core left a part of this run undone: what that should have made is not there.
+#if ST_SPLITS && defined(ST_CORE_1)
+int st_cores_lost_one(void);
+#else
+static inline int st_cores_lost_one(void) {
+    return 0;
+}
+#endif
+
 // What a job is made of; the first of two parts takes a multiple of `step`.
 typedef struct {
     int32_t count, step;
@@ -58,8 +67,9 @@ static inline int st_is_split(st_cores_t cores) {
 int st_core1_start(void);
 // Gives it a part, which it does at once; one at a time. Returns whether it took it.
 int st_core1_give(st_part_work_t *work, const void *job, st_part_t part);
-// Returns when it has done that.
-void st_core1_wait(void);
+// Returns when it has done that, or 0 where it has not done so for so long that it never will: it
+// is switched off then.
+int st_core1_wait(void);
 void st_core1_stop(void);
 #endif
 

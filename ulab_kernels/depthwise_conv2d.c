@@ -255,7 +255,7 @@ static void update_taps(const st_conv_geometry_t *g, const int16_t *dy, const st
 }
 
 // All taps of one output channel.
-static void update_channel(const st_tiling_t *t, const st_channel_t *c, const st_update_t *u,
+static void update_channel(const st_tiles_t *t, const st_channel_t *c, const st_update_t *u,
                            int32_t oc) {
     const st_step_t step = st_weight_step(u, oc);
     uint32_t sums[9];
@@ -266,7 +266,7 @@ static void update_channel(const st_tiling_t *t, const st_channel_t *c, const st
     }
 }
 
-static void update_channels(const st_tiling_t *t, const int16_t *dy, const st_update_t *u) {
+static void update_channels(const st_tiles_t *t, const int16_t *dy, const st_update_t *u) {
     const int32_t multiplier = t->g->out_c / t->g->in_c;
     for (int32_t i = 0; i < u->n_channels; i++) {
         const int32_t first = u->channels[i] * multiplier;
@@ -281,9 +281,9 @@ static void update_channels(const st_tiling_t *t, const int16_t *dy, const st_up
 void depthwise_conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                              int32_t *row) {
     (void)row; // of the twin's version
-    st_tiling_t tiling;
-    if (u->n_channels && st_tile_depthwise(g, &tiling))
-        update_channels(&tiling, dy, u);
+    st_tiles_t tiles;
+    if (u->n_channels && st_tile_depthwise(g, &tiles))
+        update_channels(&tiles, dy, u);
     else if (u->n_channels)
         update_taps(g, dy, u);
     st_update_biases(g->out_h * g->out_w, g->out_c, dy, u);

@@ -19,7 +19,7 @@ static int32_t even_parts(int32_t n, int32_t most) {
     return (n + parts - 1) / parts;
 }
 
-int st_tile_depthwise(const st_conv_geometry_t *g, st_tiling_t *t) {
+int st_tile_depthwise(const st_conv_geometry_t *g, st_tiles_t *t) {
     if (g->kernel_h != KERNEL || g->kernel_w != KERNEL || g->dilation_h != 1 ||
         g->dilation_w != 1 || g->stride_h > 4 || g->stride_w > 4)
         return 0;
@@ -100,7 +100,7 @@ static void take_zero_off(const uint32_t *errors, const uint32_t *end, int32_t z
         sums[k] -= sum * (uint32_t)zero;
 }
 
-static uint32_t *load_errors(const st_tiling_t *t, const st_channel_t *c, const int32_t at[2],
+static uint32_t *load_errors(const st_tiles_t *t, const st_channel_t *c, const int32_t at[2],
                              uint32_t *errors) {
     const st_conv_geometry_t *g = t->g;
     const int32_t columns = st_min(t->columns, g->out_w - at[1]);
@@ -121,7 +121,7 @@ static st_range_t there_are(int32_t first, int32_t n, int32_t in) {
     return (st_range_t){begin, st_clamp(in - first, begin, n)};
 }
 
-static void load_inputs(const st_tiling_t *t, const st_channel_t *c, const int32_t at[2],
+static void load_inputs(const st_tiles_t *t, const st_channel_t *c, const int32_t at[2],
                         st_tile_t *tile) {
     const st_conv_geometry_t *g = t->g;
     const int32_t y = at[0] * g->stride_h - g->pad_h, x = at[1] * g->stride_w - g->pad_w;
@@ -142,7 +142,7 @@ static void load_inputs(const st_tiling_t *t, const st_channel_t *c, const int32
 }
 
 // The outputs from `at` on.
-static void add_tile(const st_tiling_t *t, const st_channel_t *c, const int32_t at[2],
+static void add_tile(const st_tiles_t *t, const st_channel_t *c, const int32_t at[2],
                      uint32_t sums[9]) {
     st_tile_t tile;
     const uint32_t *end = load_errors(t, c, at, tile.errors);
@@ -155,7 +155,7 @@ static void add_tile(const st_tiling_t *t, const st_channel_t *c, const int32_t 
     take_zero_off(tile.errors, end, t->g->x_zero + 128, sums);
 }
 
-void st_depthwise_sums(const st_tiling_t *t, const st_channel_t *c, uint32_t sums[9]) {
+void st_depthwise_sums(const st_tiles_t *t, const st_channel_t *c, uint32_t sums[9]) {
     for (int32_t k = 0; k < KERNEL * KERNEL; k++)
         sums[k] = 0;
     int32_t at[2];

@@ -10,7 +10,7 @@ typedef struct {
     const st_conv_geometry_t *g;
     int32_t rows, columns; // outputs of a tile at most
     int32_t pitch;         // inputs of a row of a tile
-} st_tiling_t;
+} st_tiles_t;
 
 // One channel: every step-th element.
 typedef struct {
@@ -20,9 +20,9 @@ typedef struct {
 } st_channel_t;
 
 // Whether the geometry is one of these; if so, how it is tiled.
-int st_tile_depthwise(const st_conv_geometry_t *g, st_tiling_t *t);
+int st_tile_depthwise(const st_conv_geometry_t *g, st_tiles_t *t);
 
 // sums[ky * 3 + kx] = dy * (x - x_zero) over all outputs; outside the input is x_zero.
-void st_depthwise_sums(const st_tiling_t *t, const st_channel_t *c, uint32_t sums[9]);
+void st_depthwise_sums(const st_tiles_t *t, const st_channel_t *c, uint32_t sums[9]);
 
 #endif

@@ -99,6 +99,8 @@ static void run_all(st_context_t *c, int32_t end, int32_t *at) {
         const st_op_head_t *op = st_operator_at(c, *at);
         if (c->status == ST_OK && !is_skipped(c->machine, op))
             run_one(c, op, *at);
+        if (st_cores_lost_one())
+            c->status = ST_LOST_CORE;
         if (c->status)
             return;
     }
@@ -132,6 +134,8 @@ const char *st_status_text(st_status_t status) {
         return "unknown operator or impossible parameters";
     case ST_BAD_LABEL:
         return "label is not a class of the model";
+    case ST_LOST_CORE:
+        return "the second core stopped: train with --cores 1";
     }
     return "unknown status";
 }

@@ -30,13 +30,15 @@ class Engine:
     """arena: everything that lives within a step, but for what the plan puts into slower memory,
     cold. state: what is learnt. store: flash, for what is learnt and has no room in the state.
     All are allocated here, once; a step allocates no buffer. cores: 1, or 2 for both of the chip's.
-    Raises ValueError for others, and where there is too little RAM."""
+    Raises ValueError for others, and where there is too little RAM. is_broken: a step failed on
+    the way, and the state may hold half of its update."""
 
     def __init__(self, image, cores=2):
         if cores not in CORES:
             raise ValueError("cores: choose 1 or 2")
         self.image = image
         self.how = 2 * CORES[cores]
+        self.is_broken = False
         collect()
         try:
             self.arena = bytearray(image.arena_bytes)
@@ -54,8 +56,12 @@ class Engine:
     def _run(self, ops, training):
         """The first `ops` operators of the program; returns how many cores did them."""
         how = self.how + training
-        return kernels.run(self.image.data, self.state, self.arena, self.cold, self.store, 0, ops,
-                           how)
+        try:
+            return kernels.run(self.image.data, self.state, self.arena, self.cold, self.store,
+                               0, ops, how)
+        except ValueError:
+            self.is_broken = True
+            raise
 
     def cores(self):
         """How many cores work on a run, as a run of nothing tells."""

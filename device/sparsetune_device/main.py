@@ -72,14 +72,15 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
     all that is random (1). policy: see channels.py (cyclic). schedule, warmup: see schedule.py
-    (cosine, 0). hold: steps for which the policy's channels stay (1; HOLD where trained channels
-    go to flash). save_to: checkpoint path, written every save_every steps (0: at the end only), at
-    the end and when interrupted. resume: go on from that checkpoint, with its run's settings where
-    none are given; without it, the checkpoint of an earlier run is kept as PATH.old. flash: where
-    trained channels go that have no room in RAM, see store.py (what the board has). It has room for
-    one run's: discard says that those of an earlier one may go. cores: 1, or 2 for both of an
-    RP2040's where nobody else uses the second one (engine.py). out: takes the lines (a Teller,
-    which does not wait for a host that has stopped reading).
+    (cosine, 0). hold: steps for which the policy's channels stay (1; HOLD where trained channels go
+    to flash). save_to: checkpoint path, written every save_every steps (0: at the end only), at the
+    end and when interrupted, but not after a step that failed halfway. resume: go on from that
+    checkpoint, with its run's settings where none are given; without it, the checkpoint of an
+    earlier run is kept as PATH.old. flash: where trained channels go that have no room in RAM, see
+    store.py (what the board has). It has room for one run's: discard says that those of an earlier
+    one may go. cores: 1, or 2 for both of an RP2040's where nobody else uses the second one
+    (engine.py). out: takes the lines (a Teller, which does not wait for a host that has stopped
+    reading).
     """
     collect()
     out = out or open_teller()
@@ -109,7 +110,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
         if isinstance(out, Teller):
             out.last_lines()
         run.samples.close()
-        if keeper and run.step > first:
+        if keeper and run.step > first and not engine.is_broken:
             run.save(keeper)
             out(event_line("saved", path=save_to, step=run.step))
     memory.look()
