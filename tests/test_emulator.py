@@ -342,6 +342,19 @@ def test_command_line(tmp_path: Path) -> None:
     assert not link.is_symlink()
 
 
+def test_a_port_link_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    """And what lies there stays."""
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for link, message in ((tmp_path / "none" / "port", "no folder"), (taken, "is a file")):
+        process = serve("--fresh", "--firmware", str(FIRMWARE), "--port-link", str(link))
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert errors.startswith("error: ") and message in errors
+        assert len(errors.splitlines()) == 1, errors
+    assert taken.read_text() == "mine"
+
+
 def test_the_emulator_dies_with_its_parent(tmp_path: Path) -> None:
     process = serve("--fresh", "--firmware", str(FIRMWARE))
     assert process.stdout is not None and process.stdout.readline()

@@ -35,11 +35,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def make_board(options: argparse.Namespace) -> EmulatedPico:
     if options.firmware and not options.firmware.is_file():
         raise ToolError(f"there is no firmware file {options.firmware}")
+    if options.port_link:
+        check_link(options.port_link)
     firmware = options.firmware or default_firmware()
     if options.reset_flash and not options.fresh:
         options.flash.unlink(missing_ok=True)
     flash = None if options.fresh else options.flash.absolute()
     return EmulatedPico(firmware, flash, options.port_link, options.bootsel.absolute())
+
+
+def check_link(link: Path) -> None:
+    """Raises ToolError where no link can be, or where it would take the place of a file."""
+    if not link.parent.is_dir():
+        raise ToolError(f"there is no folder {link.parent} for --port-link: make it first")
+    if link.exists() and not link.is_symlink():
+        raise ToolError(f"--port-link {link} is a file: choose another name")
 
 
 def stop_on_signals() -> None:
