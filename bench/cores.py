@@ -37,7 +37,8 @@ int st_core1_give(st_part_work_t *work, const void *job, st_part_t part) {{
     MARK({DONE});
     return 1;
 }}
-int st_core1_wait(void) {{ MARK({BOTH_DONE}); return 1; }}
+void st_core1_wait(void) {{ MARK({BOTH_DONE}); }}
+int st_core1_is_lost(void) {{ return 0; }}
 void st_core1_stop(void) {{ }}
 """
 

@@ -193,12 +193,13 @@ def test_a_step_that_fails_halfway_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
     task = runs.digits_task(steps=5)
     kept: list[bytes] = []
 
-    def run(*arguments: Any) -> None:
-        kernels.run(*arguments)
+    def run(*arguments: Any) -> int:
+        cores: int = kernels.run(*arguments)
         if path.exists():
             kept.append(path.read_bytes())
         if len(kept) == 2:
             raise ValueError("the second core stopped")
+        return cores
 
     with runs.Twin(task.image.data, task.samples) as twin:
         path = twin.path / "trained.ckpt"

@@ -29,6 +29,7 @@ static struct {
 } mailbox;
 
 static bool is_silent; // it did not answer once: not asked again
+static bool is_lost;   // it stopped in this run
 
 // Microseconds after which a part will never be done: no operator that fits takes that long. Only
 // tests change it.
@@ -199,27 +200,32 @@ int st_core1_start(void) {
 }
 
 int st_core1_give(st_part_work_t *work, const void *job, st_part_t part) {
-    const bool takes_it = has_room();
+    const bool takes_it = !is_lost && has_room();
     if (takes_it)
         give(work, job, part);
     return takes_it;
 }
 
 // Switched off, it writes no more to memory that others use from now on.
-int st_core1_wait(void) {
+void st_core1_wait(void) {
     if (is_done_within(patience))
-        return 1;
-    is_silent = true;
+        return;
+    is_lost = is_silent = true;
     (void)switch_off(time_us_32() + PATIENCE);
     mailbox.work = NULL;
-    return 0;
+}
+
+int st_core1_is_lost(void) {
+    return is_lost;
 }
 
 // The SDK's reset waits for ever for a core that does not answer.
 static bool can_be_reset(void) {
-    const bool answered = !is_silent || reset(time_us_32() + PATIENCE);
-    if (is_silent)
-        forget_responses();
+    if (!is_lost)
+        return true;
+    is_lost = false;
+    const bool answered = reset(time_us_32() + PATIENCE);
+    forget_responses();
     return answered;
 }
 

@@ -2,19 +2,10 @@
 
 #include "fast.h"
 
-#if ST_SPLITS && defined(ST_CORE_1)
-static int is_lost;
-
-int st_cores_lost_one(void) {
-    return is_lost;
-}
-#endif
-
 st_cores_t st_cores_begin(st_cores_t cores) {
     if (!ST_SPLITS || st_simd_is_on()) // the twin's fast kernels use cores in their own way
         return ST_ONE_CORE;
 #ifdef ST_CORE_1
-    is_lost = 0;
     if (cores == ST_BOTH_CORES)
         return st_core1_start() ? ST_BOTH_CORES : ST_ONE_CORE;
 #endif
@@ -29,14 +20,22 @@ void st_cores_end(st_cores_t cores) {
     (void)cores;
 }
 
+int st_cores_lost_one(void) {
+#ifdef ST_CORE_1
+    return st_core1_is_lost();
+#else
+    return 0;
+#endif
+}
+
 #if ST_SPLITS
 
 static void do_both(st_cores_t cores, st_part_work_t *work, const void *job,
                     const st_part_t part[2]) {
 #ifdef ST_CORE_1
-    if (cores == ST_BOTH_CORES && !is_lost && st_core1_give(work, job, part[1])) {
+    if (cores == ST_BOTH_CORES && st_core1_give(work, job, part[1])) {
         work(job, part[0]);
-        is_lost = !st_core1_wait();
+        st_core1_wait();
         return;
     }
 #endif

@@ -32,15 +32,6 @@ typedef void st_part_work_t(const void *job, st_part_t part);
 st_cores_t st_cores_begin(st_cores_t cores);
 void st_cores_end(st_cores_t cores);
 
-// Whether the second core left a part of this run undone: what that should have made is not there.
-#if ST_SPLITS && defined(ST_CORE_1)
-int st_cores_lost_one(void);
-#else
-static inline int st_cores_lost_one(void) {
-    return 0;
-}
-#endif
-
 // What a job is made of; the first of two parts takes a multiple of `step`.
 typedef struct {
     int32_t count, step;
@@ -61,15 +52,19 @@ static inline int st_is_split(st_cores_t cores) {
     return ST_SPLITS && cores != ST_ONE_CORE;
 }
 
+// Whether the second core left a part of this run undone: what that should have made is not there.
+int st_cores_lost_one(void);
+
 // The second core, where a build has one (ST_CORE_1): bind_core1.c, or a test's thread.
 #ifdef ST_CORE_1
 // Whether it runs now and waits for work.
 int st_core1_start(void);
 // Gives it a part, which it does at once; one at a time. Returns whether it took it.
 int st_core1_give(st_part_work_t *work, const void *job, st_part_t part);
-// Returns when it has done that, or 0 where it has not done so for so long that it never will: it
-// is switched off then.
-int st_core1_wait(void);
+// Returns when it has done that, or when that has taken so long that it never will: it is lost
+// then, and switched off.
+void st_core1_wait(void);
+int st_core1_is_lost(void);
 void st_core1_stop(void);
 #endif
 

@@ -43,12 +43,15 @@ int st_core1_give(st_part_work_t *work, const void *job, st_part_t part) {
     return 1;
 }
 
-int st_core1_wait(void) {
+void st_core1_wait(void) {
     pthread_mutex_lock(&mutex);
     while (work_now)
         pthread_cond_wait(&changed, &mutex);
     pthread_mutex_unlock(&mutex);
-    return 1;
+}
+
+int st_core1_is_lost(void) {
+    return 0;
 }
 
 void st_core1_stop(void) {
