@@ -1,6 +1,7 @@
 """Cycles and instructions a multiply-accumulate of every layer on the emulated Pico.
 
     python bench/layers.py [--model resnet8] [--forward] [--backward] [--all] [--firmware FILE]
+    python bench/layers.py --model mine.tflite --forward
 
 The whole operator counts, requantisation included; multiply-accumulates with padding do not count.
 forward: weights in flash, as in inference; trained: as training runs it, weights in RAM.
@@ -13,6 +14,7 @@ multiply-accumulates are told. --all: operators without weights, too.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +23,9 @@ from statistics import median
 from emulated import FIRMWARE, NOTHING, Case, Spent, measure
 from four_layer_cnn import train_in_full
 from machine import Machine
-from networks import NAMES, REPORTED, Network, networks
+from networks import NAMES, REPORTED, Network, networks, own_model
 from one_operator import Replay, geometry_of
+from sparsetune.errors import SparsetuneError
 from sparsetune.geometry import Geometry, conv_geometry
 from sparsetune.graph import TRAINABLE, Graph, Operator
 from sparsetune.plan import UpdatePlan
@@ -227,7 +230,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=NAMES, action="append")
+    parser.add_argument("--model", type=own_model, action="append", metavar="NAME_OR_TFLITE",
+                        help=f"{', '.join(NAMES)}, or a file of yours (on random samples)")
     parser.add_argument("--forward", action="store_true", help="only the forward pass")
     parser.add_argument("--backward", action="store_true", help="only the gradients")
     parser.add_argument("--all", action="store_true", help="operators without weights, too")
@@ -248,4 +252,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SparsetuneError as error:  # of a model that cannot be trained
+        sys.exit(f"error: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from runs import DIGITS
 from schemes import MBV2_99, published
 from shared_tasks import CIFAR_MODEL, KWS_MODEL, shared_folder
 from small_models import RELU, Array, Net
+from sparsetune.errors import SparsetuneError
 from sparsetune.graph import Graph
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.plan import UpdatePlan, default_plan
-from sparsetune.tflite import parse_tflite
+from sparsetune.tflite import parse_tflite, read_tflite
 
 VWW_MODEL = "models/mlcommons/vww_96_int8.tflite"
 MBV2_MODEL = "models/tiny_training/mobilenet_v2_w0.35_128_int8.tflite"
@@ -45,7 +47,7 @@ class Network:
 
     @property
     def title(self) -> str:
-        return TITLES[self.name]
+        return TITLES.get(self.name, self.name)
 
     @property
     def graph(self) -> Graph:
@@ -62,14 +64,27 @@ def networks(names: tuple[str, ...] = REPORTED) -> Iterator[Network]:
             print(f"SKIP: {TITLES[name]}: there is no ../shared")
 
 
+def own_model(text: str) -> str:
+    """For argparse: one of NAMES, or the path of a .tflite that can be read."""
+    if text not in NAMES:
+        try:
+            read_tflite(Path(text))
+        except SparsetuneError as error:
+            known = ", ".join(NAMES)
+            raise argparse.ArgumentTypeError(f"{error} (or name one of {known})") from error
+    return text
+
+
 def network(name: str) -> Network | None:
-    """One of NAMES; None where ../shared is needed and is not there."""
+    """One of NAMES, or a .tflite, which gets random samples; None where ../shared is needed and is
+    not there."""
+    if name not in NAMES:
+        return _of_file(Path(name), Path(name).stem)
     if name in ("cnn4", "blocks"):
         net = four_layer_cnn() if name == "cnn4" else blocks()
         return Network(name, net.to_bytes(), np.concatenate([net.sample() for _ in range(4)]))
     if name == "digits":
-        x = np.random.default_rng(1).integers(-128, 128, (4, 16, 16, 1), np.int8)
-        return Network(name, DIGITS.read_bytes(), _fitting(x, DIGITS.read_bytes()))
+        return _of_file(DIGITS, name)
     shared = shared_folder()
     return _of_shared(shared, name) if shared else None
 
@@ -92,10 +107,12 @@ def blocks() -> Net:
     return net
 
 
-def _fitting(x: Array, model: bytes) -> Array:
-    """As many samples in the shape that the model takes."""
-    shape = parse_tflite(model).tensor(parse_tflite(model).input).shape
-    return np.resize(x, (len(x), *shape[1:]))
+def _of_file(path: Path, name: str) -> Network:
+    """With random samples."""
+    graph = read_tflite(path)
+    shape = graph.tensor(graph.input).shape[1:]
+    x = np.random.default_rng(1).integers(-128, 128, (4, *shape), np.int8)
+    return Network(name, path.read_bytes(), x)
 
 
 def _of_shared(shared: Path, name: str) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 import bars
+import numpy as np
 import pytest
 import ratios
 import sizes
@@ -17,8 +19,9 @@ from conftest import FIRMWARE
 from four_layer_cnn import four_layer_cnn, train_in_full
 from layers import kind_of, macs_of
 from machine import Machine
-from networks import blocks
+from networks import blocks, network, own_model
 from one_operator import Replay
+from runs import DIGITS
 from sparsetune.program import Buffer, Code, Slot
 from sparsetune.tflite import parse_tflite
 from whole_program import settle
@@ -62,6 +65,18 @@ def test_an_operator_alone_does_what_it_does_in_its_program() -> None:
             assert part[here.offset :][: here.size] == whole[there.offset :][: here.size], i
         compared += 1
     assert compared > 20
+
+
+def test_a_model_of_ones_own_is_measured_as_one_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "mine.tflite"
+    path.write_bytes(DIGITS.read_bytes())
+    mine, ours = network(own_model(str(path))), network(own_model("digits"))
+    assert mine and ours and (mine.title, mine.model) == ("mine", ours.model)
+    assert np.array_equal(mine.x, ours.x)
+    path.write_bytes(b"no model")
+    for other in (path, tmp_path / "none.tflite"):
+        with pytest.raises(argparse.ArgumentTypeError, match="or name one of cnn4, digits"):
+            own_model(str(other))
 
 
 def test_a_line_is_found() -> None:
