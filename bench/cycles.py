@@ -8,11 +8,12 @@ real board is slower.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from emulated import HERTZ, measure
+from emulated import HERTZ, ROOT, measure
 from gradient_cases import train_all
 from machine import Machine
 from networks import Network, network, networks
@@ -237,6 +238,14 @@ def between_steps() -> int:
     return measure_between(digits, plan_of(digits)).cycles
 
 
+def both_cores() -> float:
+    """What kernels take on both cores, of what they take on one: over all networks that
+    bench/cores.py projected last."""
+    kept = json.loads((ROOT / "bench" / "results" / "cores.json").read_text())
+    steps = [network["all"] for network in kept.values() if "all" in network]
+    return sum(step["both"] for step in steps) / sum(step["one"] for step in steps)
+
+
 def main() -> None:
     found: dict[str, list[Measured]] = {}
     for machine, net in models():
@@ -247,7 +256,8 @@ def main() -> None:
     found["strip"] = measure_strips()
     costs["strip"] = fit(found["strip"])
     costs[OTHER] = UNMEASURED
-    print(f'[cycles]\nsource = "{SOURCE}"\nhertz = {HERTZ}\nstep = {between_steps()}\n')
+    print(f'[cycles]\nsource = "{SOURCE}"\nhertz = {HERTZ}\nstep = {between_steps()}')
+    print(f"both = {both_cores():.2f}\n")
     print("[cycles.operators]")
     for code, rows in found.items():
         show(code, costs[code], rows)

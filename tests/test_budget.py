@@ -247,6 +247,9 @@ def test_step_time_is_work_times_cost() -> None:
         0: (800, 0, 0), 1: (256, 0, 128), 3: (192, 192, 195)
     }
     assert found.total == 800 + 256 + 128 + 192 + 192 + 195 + 5
+    assert found.on_both_cores is None
+    two = step_time(machine.program, machine.graph, replace(clock, both=0.6))
+    assert two.on_both_cores == pytest.approx(0.6 * (800 + 256 + 128 + 192 + 192 + 195) + 5)
 
 
 def test_what_nobody_measured_counts_as_other() -> None:
@@ -341,7 +344,8 @@ def test_plan_shows_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     for tenant in peak.tenants:
         assert re.search(rf"^ +{tenant.bytes:,}  {tenant.buffer.name} ", out, re.MULTILINE)
     assert re.search(r"frozen prefix: .*; trainable tail: operators", out)
-    assert re.search(r"^time: about \d+ ms a step .*emulated", out, re.MULTILINE)
+    time = re.search(r"^time: about (\d+) ms .*emulated.* cores about (\d+)", out, re.MULTILINE)
+    assert 0.5 < int(time[2]) / int(time[1]) < 1
 
 
 def test_biases_alone(tmp_path: Path) -> None:

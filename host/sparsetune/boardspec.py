@@ -104,4 +104,4 @@ def _clock(table: dict[str, Any]) -> Clock:
     costs = {name: Cost(*values) for name, values in table["operators"].items()}
     if OTHER not in costs:
         raise KeyError(f"cycles.operators.{OTHER}")
-    return Clock(table["source"], table["hertz"], table["step"], costs)
+    return Clock(table["source"], table["hertz"], table["step"], costs, table.get("both"))

@@ -139,11 +139,12 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class StepTime:
-    """Estimated seconds of a step. layers: by number of the operator. python: beside the
-    kernels."""
+    """Estimated seconds of a step on one core. layers: by number of the operator. python: beside
+    the kernels. both: see Clock."""
 
     layers: dict[int, LayerTime]
     python: float
+    both: float | None = None
 
     @property
     def kernels(self) -> LayerTime:
@@ -158,6 +159,10 @@ class StepTime:
     def total(self) -> float:
         return self.kernels.total + self.python
 
+    @property
+    def on_both_cores(self) -> float | None:
+        return self.both and self.both * self.kernels.total + self.python
+
 
 def step_time(program: Program, graph: Graph, clock: Clock) -> StepTime:
     layers = {op.index: LayerTime() for op in graph.operators}
@@ -171,4 +176,4 @@ def step_time(program: Program, graph: Graph, clock: Clock) -> StepTime:
             time.forward += seconds
         else:
             time.gradient += seconds
-    return StepTime(layers, clock.step / clock.hertz)
+    return StepTime(layers, clock.step / clock.hertz, clock.both)

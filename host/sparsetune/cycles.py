@@ -61,12 +61,14 @@ class Cost:
 @dataclass(frozen=True)
 class Clock:
     """A board's speed. source: where the figures are from. hertz: cycles a second. step: cycles of
-    a step beside the kernels. costs: by the code's name in lower case, and OTHER."""
+    a step beside the kernels. costs: by the code's name in lower case, and OTHER. both: what the
+    kernels take on both cores of a chip, as a share of these; projected. None where it has one."""
 
     source: str
     hertz: int
     step: int
     costs: Mapping[str, Cost]
+    both: float | None = None
 
     def cycles(self, code: Code, work: Work) -> float:
         return self.costs.get(code.name.lower(), self.costs[OTHER]).of(work)

@@ -68,11 +68,12 @@ def _summary(graph: Graph, plan: UpdatePlan, parts: Partition) -> str:
 
 
 def _time_summary(time: StepTime, source: str) -> str:
-    each = time.kernels
+    each, both = time.kernels, time.on_both_cores
+    on_both = f"; on both cores about {1000 * both:.0f} ms, projected" if both else ""
     return (
         f"time: about {1000 * time.total:.0f} ms a step (forward {1000 * each.forward:.0f}, "
         f"gradients {1000 * each.gradient:.0f}, updates {1000 * each.update:.0f}, Python "
-        f"{1000 * time.python:.0f}); estimated from cycles of the {source}"
+        f"{1000 * time.python:.0f}); estimated from cycles of the {source}{on_both}"
     )
 
 
