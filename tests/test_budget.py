@@ -34,6 +34,7 @@ from sparsetune.peak import find_peak
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, load_plan
 from sparsetune.plan_text import describe_layers
 from sparsetune.program import Code
+from sparsetune.room import files_room
 from sparsetune.tflite import parse_tflite, read_tflite
 from test_arena import independent_lower_bound
 from test_two_memories import TwoMemories
@@ -344,6 +345,9 @@ def test_plan_shows_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     for tenant in peak.tenants:
         assert re.search(rf"^ +{tenant.bytes:,}  {tenant.buffer.name} ", out, re.MULTILINE)
     assert re.search(r"frozen prefix: .*; trainable tail: operators", out)
+    assert (room := re.search(r"^files +([\d,]+) .* samples: ([\d,]+) of 257 bytes", out, re.M))
+    bytes_, samples = (int(text.replace(",", "")) for text in room.groups())
+    assert samples == bytes_ // 257 and bytes_ == files_room(PICO, machine.image.state_bytes)
     time = re.search(r"^time: about (\d+) ms .*emulated.* cores about (\d+)", out, re.MULTILINE)
     assert 0.5 < int(time[2]) / int(time[1]) < 1
 

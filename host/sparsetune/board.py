@@ -520,7 +520,9 @@ def find_port() -> str:
     """Return the port of the one board that is plugged in, or raise SparsetuneError."""
     boards = list_boards()
     if not boards:
-        raise SparsetuneError("no board found: plug one in, or name its port with --port")
+        raise SparsetuneError(
+            "no board found: plug one in, or name its port with --port (`tune --twin` needs none)"
+        )
     if len(boards) > 1:
         listing = ", ".join(f"{port} ({description})" for port, description in boards)
         raise SparsetuneError(f"several boards found, choose one with --port: {listing}")

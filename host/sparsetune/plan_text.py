@@ -19,6 +19,7 @@ from .image import Layout, parse_image
 from .memory import RamUse
 from .peak import Tenant, find_peak, short_name
 from .plan import UpdatePlan
+from .room import files_room
 
 
 def describe_layers(
@@ -112,6 +113,9 @@ def describe_memory(
             f"slow  {layout.cold_bytes:>9,} of {spec.slow_ram_bytes:,} bytes of slower RAM: "
             "buffers that are touched least"
         )
+    room = files_room(spec, image.state_bytes)
+    each = graph.tensor(graph.input).size + image.task.target_bytes
+    lines.append(f"files {room:>9,} bytes for samples: {max(0, room // each):,} of {each:,} bytes")
     return lines + _describe_peak(graph, layout)
 
 

@@ -1,4 +1,4 @@
-"""What a training run may take of a board, and whether a plan fits in."""
+"""What a training run may take of a board, and whether a plan fits in. How many samples do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from .graph import Graph
 from .image import Layout, parse_image
 from .memory import RamUse, predict
 from .plan import UpdatePlan
+
+FILES_SPARE = 24 * 1024  # of the file system, for its own tables and the user's scripts
+
+
+def files_room(spec: BoardSpec, state_bytes: int) -> int:
+    """Bytes of samples that the board's file system takes."""
+    return spec.filesystem_bytes - FILES_SPARE - 2 * state_bytes  # a checkpoint and its follower
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sparsetune.image import parse_image
 from sparsetune.options import policy_file
 from sparsetune.pulled import Line, complete, split
 from sparsetune.push import push_file, push_rom
+from sparsetune.room import files_room
 from sparsetune.task import Task
 
 ROM_IMAGE = "model.img"
@@ -25,7 +26,6 @@ BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
 BOARD_DATA = "/sparsetune/train.dat"
 BOARD_TEST = "/sparsetune/test.dat"
 BOARD_TRAINED = "/sparsetune/trained.ckpt"
-FILES_SPARE = 24 * 1024  # of the file system, for its own tables and the user's scripts
 HAS_STORE = """
 try:
     from sparsetune_device.checkpoint import settings_of
@@ -120,7 +120,7 @@ def rescue(board: Board) -> None:
 def check_file_room(data: Dataset, task: Task, spec: BoardSpec, state_bytes: int) -> None:
     """Raises SparsetuneError when samples and checkpoints do not fit the board's file system."""
     each = data.x[0].size + task.target_bytes
-    room = spec.filesystem_bytes - FILES_SPARE - 2 * state_bytes  # a checkpoint and its follower
+    room = files_room(spec, state_bytes)
     if len(data) * each > room:
         raise SparsetuneError(
             f"{len(data):,} samples take {len(data) * each:,} bytes, the board's file system has "
