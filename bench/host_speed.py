@@ -42,6 +42,7 @@ from steps import plan_of
 from whole_program import LABEL, RATE, SEED
 
 SECONDS = 1.5
+EARLIER = " (of an earlier run:"
 FOLDERS = ("host", "device")  # what torch_net.py needs
 
 
@@ -187,6 +188,17 @@ def measure_host(network: Network, given: str = "") -> Speed:
         speed, torch_forward=found["forward"], torch_step=found["step"], agreement=agreement,
         torch_version=found["version"],
     )  # fmt: skip
+
+
+def with_earlier_torch(speed: Speed, kept: dict[str, Any], run: str) -> Speed:
+    """Where there is no PyTorch, the figures that were kept of it, told as those of `run`."""
+    if speed.torch_step or not kept.get("torch_step"):
+        return speed
+    names = ("torch_forward", "torch_step", "agreement", "torch_version")
+    earlier = {name: kept[name] for name in names}
+    if EARLIER not in earlier["torch_version"]:
+        earlier["torch_version"] += f"{EARLIER} {run})"
+    return replace(speed, **earlier)
 
 
 def features_of(network: Network) -> Any:

@@ -124,7 +124,12 @@ def part_cores() -> Part:
 
 
 def part_host(torch: str) -> Part:
-    found = {n.name: (n, host_speed.measure_host(n, torch)) for n in networks()}
+    kept = kept_parts().get("host", {"versions": {}})
+    run = ", ".join(kept["versions"].get(name, "?") for name in ("commit", "processor"))
+    found = {}
+    for n in networks():
+        speed = host_speed.measure_host(n, torch)
+        found[n.name] = n, host_speed.with_earlier_torch(speed, kept.get(n.name, {}), run)
     text = list(host_speed.table({network.title: speed for network, speed in found.values()}))
     return text, {name: asdict(speed) for name, (_, speed) in found.items()}
 

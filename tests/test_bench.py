@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
@@ -17,6 +18,7 @@ import sizes
 import sparsetune_kernels as kernels
 from conftest import FIRMWARE
 from four_layer_cnn import four_layer_cnn, train_in_full
+from host_speed import Speed, with_earlier_torch
 from layers import kind_of, macs_of
 from machine import Machine
 from networks import blocks, network, own_model
@@ -103,6 +105,20 @@ def test_the_map_s_parts_are_the_firmware() -> None:
     assert all(f"device/{name}.py" in found for name in ("main", "telemetry"))
 
 
+def test_figures_of_pytorch_outlive_a_run_without_it() -> None:
+    """As those of the run that made them; measured anew they are replaced."""
+    without = Speed(1.0, 2.0, 1.9, 0.5)
+    kept = asdict(replace(without, torch_forward=3.0, torch_step=9.0, agreement=0.99,
+                          torch_version="2.13.0"))  # fmt: skip
+    found = with_earlier_torch(without, kept, "abc, EPYC")
+    assert (found.torch_step, found.twin_step) == (9.0, 2.0)
+    assert found.torch_version == "2.13.0 (of an earlier run: abc, EPYC)"
+    assert with_earlier_torch(without, asdict(found), "def, ARM") == found
+    anew = replace(found, torch_step=8.0)
+    assert with_earlier_torch(anew, kept, "abc, EPYC") == anew
+    assert with_earlier_torch(without, {}, "?") == without
+
+
 def test_bars_compare_and_say_what_is_missing() -> None:
     cycles = {"inference": 100, "forward": 100, "backward": 40, "weights": 30}
     step = {part: {"cycles": n} for part, n in cycles.items()}
@@ -114,5 +130,9 @@ def test_bars_compare_and_say_what_is_missing() -> None:
     assert not found["twin forward MobileNetV2 / LiteRT"].is_met
     faster = found["twin step MobileNetV2, faster than PyTorch"]
     assert faster.figure == 6 and faster.is_met
+    assert not faster.beside
+    host["torch_version"] = "2.13.0 (of an earlier run: abc, EPYC)"
+    (faster,) = (bar for bar in bars.bars(parts) if "faster than PyTorch" in bar.what)
+    assert faster.beside == "PyTorch 2.13.0 (of an earlier run: abc, EPYC)"
     push = found["push of 300 KB with flash times, KB/s"]
     assert push.figure is None and not push.is_met
