@@ -178,6 +178,10 @@ def test_no_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "not an .npz" in refused(capsys, "tune", runs.DIGITS, path, "--twin")
     np.savez(path, images=np.zeros(3))
     assert "needs x_train" in refused(capsys, "tune", runs.DIGITS, path, "--twin")
+    for others in ({"x_tst": np.zeros(3)}, {"x_train": np.zeros((20, 16, 16, 1), np.int8)}):
+        assert "the names are" in refused(
+            capsys, "tune", runs.DIGITS, samples(path, **others), "--twin"
+        )
 
 
 @pytest.mark.parametrize(
@@ -187,6 +191,11 @@ def test_no_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ('{"layers": [], "residual": false}', "trains no layer"),
         ('{"layers": [{"operator": 7, "channels": 1, "bias": true}], "residual": false}', "7"),
         ('{"layers": [{"operator": 6, "channels": 49, "bias": true}], "residual": false}', "48"),
+        ('{"layers": [{"operator": 6, "channels": 4}, {"operator": 6, "channels": 4}]}', "twice"),
+        ('{"layers": [{"operator": 6, "channels": "4"}]}', "channels is '4'"),
+        ('{"layers": [{"operator": 6, "channels": 4, "bias": 1}]}', "bias is 1"),
+        ('{"layers": [{"operator": 6, "channels": 4}], "strip": false}', "strip is unknown"),
+        ('{"layers": [{"operator": 6, "channels": 4}], "rate": "fast"}', "not a decimal number"),
     ],
 )
 def test_bad_plan(
@@ -232,6 +241,7 @@ def test_plan_beyond_the_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("--set", "cores=2", "it has an option, --cores"),
         ("--set", "save_to=/elsewhere", "takes no save_to"),
         ("--set", "hold=-1", "a whole number from 0 on"),
+        ("--set", "warmup=200", "smaller warmup"),
         ("--last", "99", "the model has 8 layers with weights, choose at most 8"),
         ("--biases", "99", "the model has 8 layers with weights, choose at most 8"),
         ("--policy", "best", "choose cyclic, random, static"),
@@ -243,8 +253,39 @@ def test_bad_training_options(
 ) -> None:
     path = samples(tmp_path / "s.npz")
     log = tmp_path / "log.jsonl"
-    args = ("tune", runs.DIGITS, path, "--twin", option, value, "--log", log)
+    args = ("tune", runs.DIGITS, path, "--twin", option, value, "--log", log, "--steps", 200)
     assert message in refused(capsys, *args)
+
+
+OUTPUTS_OVER_INPUTS = [
+    "build m.tflite -o m.tflite",
+    "build m.tflite -o link.tflite",
+    "plan m.tflite -o m.tflite",
+    "head m.tflite --classes 3 -o m.tflite",
+    "tune m.tflite s.npz --twin -o m.tflite",
+    "tune m.tflite s.npz --twin --log s.npz",
+    "tune m.tflite s.npz --twin -o new.png --plot new.png",
+    "tune m.tflite s.npz --twin -o .",
+    "build model.img",
+]
+
+
+@pytest.mark.parametrize("command", OUTPUTS_OVER_INPUTS)
+def test_outputs_take_the_place_of_no_input(
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Told before anything is done."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.tflite", "model.img"):
+        Path(name).write_bytes(MODEL)
+    Path("link.tflite").symlink_to("m.tflite")
+    samples(Path("s.npz"))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert "name a file" in (line := refused(capsys, *command.split())) or "another file" in line
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_setting_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

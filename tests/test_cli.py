@@ -81,6 +81,9 @@ def test_the_examples_parse(name: str) -> None:
         ["train", "--seed", "-1"],
         ["train", "--set", "nonsense"],
         ["plan", "m.tflite", "--ram", "lots"],
+        ["plan", "m.tflite", "--ram", "0"],
+        ["plan", "m.tflite", "--picture", "arena.svg"],
+        ["train", "--plot", "loss"],
     ],
 )
 def test_wrong_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -234,6 +234,14 @@ def test_plot(tmp_path: Path) -> None:
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
+def test_plot_that_cannot_be_written(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    log = tmp_path / "log.jsonl"
+    watch(steps(5), log)
+    with pytest.raises(SparsetuneError, match="cannot write"):
+        plot_loss(log, log / "loss.png")
+
+
 def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log, png = tmp_path / "log.jsonl", tmp_path / "loss.png"
     watch(steps(5), log)

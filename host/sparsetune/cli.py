@@ -26,7 +26,7 @@ from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
 from sparsetune.data import fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError
-from sparsetune.files import read_file, write_whole
+from sparsetune.files import check_outputs, read_file, write_whole
 from sparsetune.flash import Job, flash
 from sparsetune.image import parse_image
 from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if program:
             return _become(program, args[1:])
         namespace = build_parser().parse_args(args)
+        check_outputs({k: v for k, v in vars(namespace).items() if isinstance(v, Path)})
         namespace.run(namespace)
         return 0
     except SystemExit as end:  # argparse has printed its message
@@ -333,7 +334,7 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
         "--every", type=_count, default=10, metavar="N", help="a plain line every N steps (10)"
     )
     parser.add_argument("--log", type=Path, help="JSONL log (default: a new file in out/)")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the loss curve at the end")
+    parser.add_argument("--plot", type=_png, metavar="PNG", help="draw the loss curve at the end")
 
 
 def _add_budget(parser: argparse.ArgumentParser) -> None:
@@ -420,7 +421,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     _add_budget(parser)
     _add_samples(parser)
     parser.add_argument(
-        "--picture", type=Path, metavar="PNG", help="draw the arena's buffers over time"
+        "--picture", type=_png, metavar="PNG", help="draw the arena's buffers over time"
     )
     _add_output(parser, "write the plan here (JSON)")
 
@@ -535,14 +536,23 @@ def _count(text: str) -> int:
     return _natural(text, 1)
 
 
+def _png(text: str) -> Path:
+    if not text.endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text!r} is drawn as PNG: call it {text}.png")
+    return Path(text)
+
+
 def _size(text: str) -> int:
     """Read a number of bytes: 120000, 120K."""
     units = {"K": 1024, "M": 1024 * 1024}
     unit = units.get(text[-1:].upper(), 1)
     try:
-        return int(text if unit == 1 else text[:-1]) * unit
+        value = int(text if unit == 1 else text[:-1]) * unit
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes (try 120K)") from None
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes (try 120K)")
+    return value
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -11,7 +11,7 @@ from .boardspec import BoardSpec, load_spec
 from .data import Dataset, fit_dataset, load_npz
 from .errors import SparsetuneError
 from .export import export_tflite, parse_checkpoint
-from .files import read_file, write_whole
+from .files import check_outputs, read_file, write_whole
 from .geometry import conv_geometry
 from .graph import TRAINABLE, Graph, Operator, input_channels
 from .head import HeadRequest, with_new_head
@@ -212,6 +212,7 @@ def build(args: argparse.Namespace) -> None:
     graph = read_model(args)
     chosen = choose_plan(graph, args, load_spec(args.board), _samples(args, graph))
     output = args.output or args.model.with_suffix(".img")
+    check_outputs({"output": output, "model": args.model})
     write_whole(output, chosen.layout.image)
     size, arena = len(chosen.layout.image), chosen.layout.arena_bytes
     print(f"{output}: {size:,} bytes, arena {arena:,} bytes, learning rate {chosen.rate}")
@@ -228,7 +229,6 @@ def _samples(args: argparse.Namespace, graph: Graph) -> Dataset | None:
 def head(args: argparse.Namespace) -> None:
     """Gives the model a new head."""
     output = args.output or args.model.with_name(args.model.stem + "_head.tflite")
-    refuse_same_file(output, args.model)
     x = load_npz(args.data)[0].x if args.data else None
     request = HeadRequest(args.classes, args.append, args.seed, x)
     write_whole(output, with_new_head(read_file(args.model), request))
@@ -244,14 +244,8 @@ def export(args: argparse.Namespace) -> None:
     image = read_image(path)
     trained = read_file(args.trained)
     output = args.output or args.model.with_name(args.model.stem + "_trained.tflite")
-    refuse_same_file(output, args.model)
     write_whole(output, export_bytes(args.model, image, trained))
     print(f"{output}: {parse_checkpoint(trained, image).steps} steps of training")
-
-
-def refuse_same_file(output: Path, model: Path) -> None:
-    if output.exists() and output.samefile(model):
-        raise SparsetuneError(f"{output} is the original model: write to another file")
 
 
 def export_bytes(model: Path, image: Image, checkpoint: bytes) -> bytes:

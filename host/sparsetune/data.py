@@ -18,6 +18,7 @@ from .task import Task
 MAGIC = b"STDA"
 VERSION = 2
 HEADER_BYTES = 36
+NAMES = ("x_train", "y_train", "x_test", "y_test")
 MAX_SAMPLES = 65535
 
 
@@ -50,6 +51,10 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset | None]:
         raise SparsetuneError(f"{path}: {error.strerror or error}: give an .npz file") from error
     except (ValueError, AttributeError, zlib.error, EOFError, zipfile.BadZipFile) as error:
         raise SparsetuneError(f"{path} is not an .npz file: save one with numpy.savez") from error
+    others = [name for name in arrays if name[:2] in ("x_", "y_") and name not in NAMES]
+    if others or {"x", "x_train"} <= set(arrays):
+        wrong = others[0] if others else "x besides x_train"
+        raise SparsetuneError(f"{path} has {wrong}: the names are {', '.join(NAMES)}, or x, y")
     train = _pair(arrays, "x_train", "y_train")
     if train is None:
         train = _pair(arrays, "x", "y")

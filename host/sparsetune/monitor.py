@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, final
 
@@ -23,6 +24,7 @@ from rich.text import Text
 from sparsetune_device import telemetry
 
 from sparsetune.errors import SparsetuneError
+from sparsetune.files import write_whole
 
 _parse: Callable[[str], tuple[str, dict[str, Any]] | None] = telemetry.parse
 
@@ -394,6 +396,7 @@ def plot_loss(log: Path, png: Path, title: str = "") -> bool:
     axes.plot(numbers, smooth, label=f"mean of the last {SMOOTH}")
     axes.set(xlabel="step", ylabel="loss", title=title or log.stem)
     axes.legend()
-    png.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(png, dpi=120)
+    image = BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    write_whole(png, image.getvalue())
     return True

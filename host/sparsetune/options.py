@@ -73,5 +73,7 @@ def _check(options: dict[str, Any]) -> None:
         make_policy(settings["policy"], [], settings["seed"])
     except ValueError as error:
         raise SparsetuneError(str(error)) from error
+    if 0 < options.get("steps", 0) <= settings["warmup"]:
+        raise SparsetuneError("all steps would be warm-up: give a smaller warmup")
     if settings["rate"] and not rate[0]:
         raise SparsetuneError("a learning rate of 0 learns nothing: try 0.005")

@@ -6,14 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_origin, get_type_hints
 
+from sparsetune_device.schedule import parse_rate
 from sparsetune_device.store import PAGE
 
 from .errors import SparsetuneError
 from .graph import Graph, Operator, input_channels
 from .store_room import Kept, fits
 
+_Plan = TypeVar("_Plan")
 WORTH_IT = 1.25  # as many times the channels that have room in RAM
 LARGE_LAYER = 4096  # weights: smaller ones are worth their place in RAM
 
@@ -99,6 +101,8 @@ def check_plan(graph: Graph, plan: UpdatePlan) -> None:
             'line "model" out of it'
         )
     by_index = {op.index: op for op in graph.trainable}
+    if len({layer.operator for layer in plan.layers}) < len(plan.layers):
+        raise SparsetuneError("the plan names an operator twice: take one of them out")
     for layer in plan.layers:
         op = by_index.get(layer.operator)
         if op is None:
@@ -227,15 +231,18 @@ def load_plan(path: Path) -> UpdatePlan:
 
 
 def _from_json(data: dict[str, Any]) -> UpdatePlan:
-    layers = tuple(
-        LayerPlan(
-            *(int(p["operator"]), int(p["channels"]), bool(p["bias"])),
-            *(int(p.get("slots", 0)), int(p.get("reach", 0))),
-        )
-        for p in data["layers"]
-    )
-    layers = tuple(sorted(layers, key=lambda p: p.operator))
-    strips, loss = bool(data.get("strips", True)), str(data.get("loss", ""))
-    model, rate = (str(data.get(name, "")) for name in ("model", "rate"))
-    scratch = bool(data.get("scratch", True))
-    return UpdatePlan(layers, bool(data["residual"]), strips, loss, model, rate, scratch)
+    layers = sorted((_checked(LayerPlan, p) for p in data["layers"]), key=lambda p: p.operator)
+    plan = _checked(UpdatePlan, {**data, "layers": tuple(layers)})
+    parse_rate(plan.rate or "0")
+    return plan
+
+
+def _checked(kind: type[_Plan], values: dict[str, Any]) -> _Plan:
+    """A LayerPlan or an UpdatePlan, of values that have the type of its fields."""
+    types = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in types:
+            raise TypeError(f"{name} is unknown")
+        if type(value) is not (get_origin(types[name]) or types[name]):
+            raise TypeError(f"{name} is {value!r}")
+    return kind(**values)

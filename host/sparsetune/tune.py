@@ -13,7 +13,7 @@ from sparsetune_device.telemetry import parse
 
 from .board import Board
 from .boardspec import load_spec
-from .commands import choose_plan, describe_plan, export_bytes, read_model, refuse_same_file
+from .commands import choose_plan, describe_plan, export_bytes, read_model
 from .data import Dataset, fit_dataset, load_npz, sample_file
 from .errors import SparsetuneError
 from .files import read_file, write_whole
@@ -185,7 +185,6 @@ def tune(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: str) -> Result:
     """asked: keywords of the device's train(); what is not in there, samples and model decide."""
     output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
-    refuse_same_file(output, args.model)
     if args.classes:
         args.model = _new_head(args, output)
         if not (args.plan or args.last or args.ratio or args.biases):
