@@ -90,4 +90,4 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     written = (tmp_path / "m_head.tflite").read_bytes()
     assert parse_tflite(written).tensor(parse_tflite(written).output).shape == (1, 4)
     assert main(["head", str(model), "--classes", "4", "-o", str(model)]) == 1
-    assert "original" in capsys.readouterr().err
+    assert "written over" in capsys.readouterr().err
