@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -255,6 +256,32 @@ def test_bad_training_options(
     log = tmp_path / "log.jsonl"
     args = ("tune", runs.DIGITS, path, "--twin", option, value, "--log", log, "--steps", 200)
     assert message in refused(capsys, *args)
+
+
+POLICIES = """
+class NoArguments:
+    pass
+class LooksAtLayers:
+    def __init__(self, layers, seed):
+        self.first = layers[0].operator
+    def choose(self, step, state):
+        pass
+"""
+
+
+def test_policies_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are loaded, but not made: one may look at its layers."""
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "odd_policies.py").write_text(POLICIES)
+    (tmp_path / "odd_syntax.py").write_text("class X(:")
+    args = ("tune", runs.DIGITS, samples(tmp_path / "s.npz"), "--twin", "--steps", 2)
+    args += ("-o", tmp_path / "o.tflite", "--log", tmp_path / "log.jsonl", "--policy")
+    for name, why in (("policies.py:Nobody", "no attribute"), ("syntax.py:X", "SyntaxError"),
+                      ("policies.py:NoArguments", "TypeError")):  # fmt: skip
+        assert why in refused(capsys, *args, tmp_path / f"odd_{name}")
+    assert cli.main([*map(str, args), f"{tmp_path}/odd_policies.py:LooksAtLayers"]) == 0
 
 
 OUTPUTS_OVER_INPUTS = [

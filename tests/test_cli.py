@@ -340,7 +340,7 @@ def test_own_policy_on_twin_and_emulated_board(emulated_pico, tmp_path: Path) ->
         assert result.returncode == 0, result.stderr
         ends.append(out.read_bytes())
     assert ends[0] == ends[1]
-    assert_error(run("tune", DIGITS, samples, "--twin", "--policy", f"{policy}:No"), "no policy No")
+    assert_error(run("tune", DIGITS, samples, "--twin", "--policy", f"{policy}:No"), "no attribute")
 
 
 def test_evaluate_on_the_emulated_board(emulated_pico, tmp_path: Path) -> None:

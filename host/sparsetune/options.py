@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import sys
 from pathlib import Path
@@ -65,12 +66,28 @@ def _settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def _check_policy(policy: str) -> None:
+    """One of the user's own is loaded, but not made: it may want layers to look at."""
+    module, colon, name = policy.partition(":")
+    if not colon:
+        make_policy(policy, [], 0)
+        return
+    try:
+        inspect.signature(getattr(importlib.import_module(module), name)).bind([], 0)
+    except Exception as error:  # whatever the user's code raises
+        why = f"{type(error).__name__}: {error}"
+        raise SparsetuneError(
+            f"the policy {policy} cannot be used ({why}): name a class with "
+            "__init__(self, layers, seed) and choose(self, step, state)"
+        ) from error
+
+
 def _check(options: dict[str, Any]) -> None:
     settings = merge({name: options.get(name) for name in DEFAULTS}, "")
     try:
         rate = parse_rate(settings["rate"] or "0")
         Schedule(settings["schedule"], rate, settings["steps"], settings["warmup"])
-        make_policy(settings["policy"], [], settings["seed"])
+        _check_policy(settings["policy"])
     except ValueError as error:
         raise SparsetuneError(str(error)) from error
     if 0 < options.get("steps", 0) <= settings["warmup"]:
