@@ -166,6 +166,19 @@ def test_bad_samples(message: str, tmp_path: Path, capsys: Any) -> None:
     assert message in refused(capsys, arguments, tmp_path)
 
 
+def test_a_range_that_is_none_or_of_no_use(tmp_path: Path, capsys: Any) -> None:
+    net = mixed_net(1)
+    x, model = samples(net), to_float(net)
+    ints = np.zeros(x.shape, np.uint8)
+    for given, low, high, message in (
+        (ints, "1", "1", "two real numbers that differ"),
+        (ints, "0", "inf", "two real numbers that differ"),
+        (x, "0", "1", "leave out --range"),
+    ):
+        arguments = [*command(tmp_path, model, x=given), "--range", low, high]
+        assert message in refused(capsys, arguments, tmp_path)
+
+
 def test_bad_models(tmp_path: Path, capsys: Any) -> None:
     net = mixed_net(1)
     x, model = samples(net), to_float(net)

@@ -38,6 +38,8 @@ def load_samples(path: Path, spread: Spread | None) -> tuple[Dataset, Dataset]:
 def real_values(x: Array, spread: Spread | None) -> Array:
     """Samples as float32. Integers need to be told what they stand for."""
     if x.dtype.kind == "f":
+        if spread:
+            raise SparsetuneError(f"samples are {x.dtype}: leave out --range, which is of integers")
         if not np.isfinite(x).all():
             raise SparsetuneError("some samples are not finite numbers: leave those out")
         return x.astype(np.float32)
@@ -49,6 +51,8 @@ def real_values(x: Array, spread: Spread | None) -> Array:
             "name it with --range LOW HIGH (0 1, -1 1 and 0 255 are usual), or give float32"
         )
     low, high = spread
+    if low == high or not np.isfinite(spread).all():
+        raise SparsetuneError(f"--range {low:g} {high:g}: give two real numbers that differ")
     steps: Array = x.astype(np.float32) - np.iinfo(x.dtype).min
     real: Array = low + steps * ((high - low) / 255)
     return real.astype(np.float32)
