@@ -355,6 +355,17 @@ def test_a_port_link_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     assert taken.read_text() == "mine"
 
 
+def test_a_flash_that_is_another_file_is_one_line(tmp_path: Path) -> None:
+    mine = tmp_path / "model.tflite"
+    mine.write_text("mine")
+    for words in ([], ["--reset-flash"]):
+        process = serve("--firmware", str(FIRMWARE), "--flash", str(mine), *words)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "no flash of an emulated Pico" in errors and len(errors.splitlines()) == 1, errors
+    assert mine.read_text() == "mine"
+
+
 def test_the_emulator_dies_with_its_parent(tmp_path: Path) -> None:
     process = serve("--fresh", "--firmware", str(FIRMWARE))
     assert process.stdout is not None and process.stdout.readline()

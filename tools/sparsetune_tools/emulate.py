@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from .emulated_pico import OUTPUT, EmulatedPico, default_firmware
+from .firmware import FLASH_BYTES
 from .shell import ToolError, run_main, say
 
 __all__ = ["EmulatedPico", "main"]
@@ -38,6 +39,8 @@ def make_board(options: argparse.Namespace) -> EmulatedPico:
     if options.port_link:
         check_link(options.port_link)
     firmware = options.firmware or default_firmware()
+    if not options.fresh:
+        check_flash(options.flash)
     if options.reset_flash and not options.fresh:
         options.flash.unlink(missing_ok=True)
     flash = None if options.fresh else options.flash.absolute()
@@ -50,6 +53,12 @@ def check_link(link: Path) -> None:
         raise ToolError(f"there is no folder {link.parent} for --port-link: make it first")
     if link.exists() and not link.is_symlink():
         raise ToolError(f"--port-link {link} is a file: choose another name")
+
+
+def check_flash(file: Path) -> None:
+    """Raises ToolError for a file of something else, which would be written over."""
+    if file.exists() and (not file.is_file() or file.stat().st_size not in (0, FLASH_BYTES)):
+        raise ToolError(f"{file} is no flash of an emulated Pico: give another --flash")
 
 
 def stop_on_signals() -> None:
