@@ -241,6 +241,7 @@ def test_plan_beyond_the_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("--cores", "2", "the twin has no cores to choose"),
         ("--set", "cores=2", "it has an option, --cores"),
         ("--set", "save_to=/elsewhere", "takes no save_to"),
+        ("--port", "/dev/nowhere", "on no port"),
         ("--set", "hold=-1", "a whole number from 0 on"),
         ("--set", "warmup=200", "smaller warmup"),
         ("--last", "99", "the model has 8 layers with weights, choose at most 8"),
@@ -326,6 +327,11 @@ def test_training_options_are_looked_at_before_the_board(
     path = samples(tmp_path / "s.npz")
     board = ("--port", "/dev/nowhere", "--policy", "best")
     assert "choose cyclic" in refused(capsys, "tune", runs.DIGITS, path, *board)
+
+
+def test_biases_that_train_anyway(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ("plan", runs.DIGITS, "--last", "3", "--biases", "3")
+    assert "the last 3 layers train theirs anyway" in refused(capsys, *args)
 
 
 def test_a_plan_and_what_it_says_otherwise(

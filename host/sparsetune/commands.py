@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .boardspec import BoardSpec, load_spec
 from .data import Dataset, fit_dataset, load_npz
@@ -138,25 +139,33 @@ def choose_plan(
 
 def _asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     """The plan that the options spell out, if they do."""
-    spelt = [name for name in ("last", "ratio", "biases") if getattr(args, name) is not None]
+    named = {name: getattr(args, name) for name in ("last", "ratio", "biases")}
+    spelt = {name: value for name, value in named.items() if value is not None}
     if getattr(args, "plan", None):
         if spelt:
-            raise SparsetuneError(f"--plan says what trains: leave out --{spelt[0]}, or --plan")
+            raise SparsetuneError(f"--plan says what trains: leave out --{min(spelt)}, or --plan")
         return load_plan(args.plan)
-    for name in {"last", "biases"} & set(spelt):
-        _check_layers(graph, name, getattr(args, name))
-    if args.last is None and args.ratio is None:
+    _check_layers(len(graph.trainable), spelt)
+    if spelt.keys() <= {"biases"}:
         return with_biases(graph, UpdatePlan(()), args.biases) if args.biases else None
-    ratio = DEFAULT_RATIO if args.ratio is None else args.ratio
-    plan = default_plan(graph, args.last or DEFAULT_LAST, ratio)
+    last, ratio = spelt.get("last", DEFAULT_LAST), spelt.get("ratio", DEFAULT_RATIO)
+    plan = default_plan(graph, last, ratio)
     return with_biases(graph, plan, args.biases) if args.biases else plan
 
 
-def _check_layers(graph: Graph, option: str, count: int) -> None:
-    most = len(graph.trainable)
-    if count > most:
+def _check_layers(most: int, spelt: dict[str, Any]) -> None:
+    """Raises SparsetuneError for more layers than the model has, and for biases that train
+    anyway."""
+    for name in ("last", "biases"):
+        if spelt.get(name, 0) > most:
+            raise SparsetuneError(
+                f"--{name} {spelt[name]}: the model has {most} layers with weights, choose at "
+                f"most {most}"
+            )
+    last = min(most, spelt.get("last", DEFAULT_LAST)) if spelt.keys() > {"biases"} else 0
+    if 0 < spelt.get("biases", 0) <= last:
         raise SparsetuneError(
-            f"--{option} {count}: the model has {most} layers with weights, choose at most {most}"
+            f"--biases {spelt['biases']}: the last {last} layers train theirs anyway, name more"
         )
 
 

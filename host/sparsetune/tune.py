@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,6 +170,8 @@ class Result:
 def tune(args: argparse.Namespace) -> None:
     """`sparsetune tune`."""
     spec, asked = load_spec(args.board), run_options(args)
+    if args.twin and args.port != os.environ.get("SPARSETUNE_PORT"):
+        raise SparsetuneError("the twin is on no port: leave out --port, or --twin")
     if args.twin:
         result = run(args, asked, OnTwin(spec.store_bytes), "twin")
     else:
