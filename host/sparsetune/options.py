@@ -73,7 +73,8 @@ def _check_policy(policy: str) -> None:
         make_policy(policy, [], 0)
         return
     try:
-        inspect.signature(getattr(importlib.import_module(module), name)).bind([], 0)
+        kind = getattr(importlib.import_module(module), name)
+        inspect.signature(kind).bind([], 0)
     except Exception as error:  # whatever the user's code raises
         why = f"{type(error).__name__}: {error}"
         raise SparsetuneError(
