@@ -6,8 +6,10 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sparsetune_kernels as kernels
 from c_tools import KERNELS
@@ -19,7 +21,7 @@ from small_models import RELU, Net, wide_front
 from sparsetune.image import parse_image
 from sparsetune.numerics import rate
 from sparsetune.plan import UpdatePlan, default_plan
-from sparsetune.program import Buffer, Code, Flag
+from sparsetune.program import Buffer, Code, Flag, Slot
 from sparsetune.tflite import parse_tflite
 from sparsetune_tools.bare import BareCore, BareMachine, build
 
@@ -89,13 +91,15 @@ def without_scratch(machine: Machine, at: int, memory: Memory) -> Memory:
     return memory
 
 
-def check_equal(machine: Machine, place: OnTwin | OnCore, training: bool = True) -> set[Code]:
-    """Runs all operators whole and in parts, from the same memory. Returns which of them left
-    something else in their scratch then: they were split."""
+def check_equal(
+    machine: Machine, place: OnTwin | OnCore, training: bool = True, only: int | None = None
+) -> set[Code]:
+    """Runs all operators, or the one at `only`, whole and in parts, from the same memory. Returns
+    which of them left something else in their scratch then: they were split."""
     skipped = Flag.IN_STRIP | (Flag.INFERENCE_ONLY if training else Flag.TRAINING_ONLY)
     split = set()
     for at, op in enumerate(machine.ops):
-        if op.flags & skipped:
+        if op.flags & skipped or only not in (None, at):
             continue
         before = place.memory
         place.run(at, at + 1, training, ONE)
@@ -146,6 +150,44 @@ def test_training_steps(case: str, core: BareCore) -> None:
         machine.control(seed % 2, RATE, seed)
         machine.load(drawn.x)
         check_step(machine, core)
+
+
+def test_adding_to_an_error_tensor(core: BareCore) -> None:
+    """What is added may not fit, in the first part, the second, both or none; and the tensor's
+    largest element, which the next step's shift hangs on, may lie in either."""
+    net = Net((1, 6, 5, 8), seed=1)
+    start = net.conv(8, 3)
+    net.conv(8, 1)
+    net.conv(8, (3, 2))
+    net.add(start)
+    net.flatten()
+    net.dense(4)
+    graph = parse_tflite(net.to_bytes())
+    machine = Machine(graph, train_all(graph))
+    for step in range(4):
+        machine.step(net.sample(), step, RATE, step)
+    (at,) = (i for i, op in enumerate(machine.ops) if op.flags & Flag.ACCUMULATE)
+    machine.run(0, at)
+    _, dy, _, _, dx, exponent, shift, of_dy, *_ = machine.ops[at].words
+    assert isinstance(dy, Buffer) and isinstance(dx, Buffer)
+    assert isinstance(exponent, Slot) and isinstance(shift, Slot) and isinstance(of_dy, Slot)
+    rng = np.random.default_rng(2)
+    shifts = set()
+    for halves in product((1, 300, 4000, dy.limit), repeat=2):
+        for there in product((0, 3000, dx.limit), repeat=2):
+            for buffer, sizes in ((dy, halves), (dx, there)):
+                largest = np.repeat(sizes, buffer.size // 4)
+                values = (rng.uniform(-1, 1, largest.size) * largest).round().astype(np.int16)
+                end = buffer.offset + buffer.size
+                machine.arena[buffer.offset : end] = values.tobytes()
+            present = rng.integers(2, 12)
+            machine.slot(exponent, np.int16)[:] = machine.slot(of_dy, np.int16) + present - 7
+            machine.slot(shift, np.int16)[:] = present + rng.integers(-1, 2)
+            place = OnCore(machine, core)
+            check_equal(machine, place, only=at)
+            check_equal(machine, OnTwin(machine), only=at)
+            shifts.add(int(machine.slot(shift, np.int16)[0]))
+    assert len(shifts) > 3
 
 
 @pytest.mark.parametrize("last", [1, 4, 7])

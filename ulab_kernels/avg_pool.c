@@ -1,4 +1,5 @@
 #include "avg_pool.h"
+#include "copy_bytes.h"
 #include "fixedpoint.h"
 
 // sum / count rounded to nearest, ties away from zero; reciprocal = floor(2^31 / count) + 1.
@@ -58,14 +59,25 @@ static void add_windows(const st_conv_geometry_t *g, int count_log2, const int16
     }
 }
 
+static void make_position(const st_conv_geometry_t *g, int count_log2, const int16_t *dy,
+                          const int32_t at[2], int32_t *row) {
+    st_fill_bytes((int8_t *)row, 0, 4 * g->in_c);
+    add_windows(g, count_log2, dy, at, row);
+}
+
+// One output, of the whole input.
+static int is_global(const st_conv_geometry_t *g) {
+    return g->out_h == 1 && g->out_w == 1 && !g->pad_h && !g->pad_w && g->kernel_h >= g->in_h &&
+           g->kernel_w >= g->in_w;
+}
+
 void avg_pool_grad_input(const st_conv_geometry_t *g, int count_log2, const int16_t *dy,
                          int32_t *row, st_emit_t *dx) {
+    const int all_are_equal = is_global(g);
     for (int32_t iy = 0; iy < g->in_h; iy++) {
         for (int32_t ix = 0; ix < g->in_w; ix++) {
-            const int32_t at[2] = {iy, ix};
-            for (int32_t c = 0; c < g->in_c; c++)
-                row[c] = 0;
-            add_windows(g, count_log2, dy, at, row);
+            if (!all_are_equal || (iy | ix) == 0)
+                make_position(g, count_log2, dy, (const int32_t[2]){iy, ix}, row);
             st_emit_row(dx, (iy * g->in_w + ix) * g->in_c, row, g->in_c);
         }
     }

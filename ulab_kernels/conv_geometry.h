@@ -68,7 +68,10 @@ static inline st_range_t st_outputs_of(int32_t in, int32_t stride, int32_t pad, 
                                        int32_t out_len) {
     const int32_t last = in + pad, first = last - kernel + stride; // rounded up by the division
     st_range_t r = {first < stride ? 0 : first, last < 0 ? 0 : last};
-    if (stride > 1) {
+    if (stride == 2) {
+        r.begin >>= 1;
+        r.end >>= 1;
+    } else if (stride > 1) {
         r.begin /= stride;
         r.end /= stride;
     }

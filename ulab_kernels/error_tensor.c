@@ -1,5 +1,6 @@
 #include "error_tensor.h"
 #include "arch.h"
+#include "cores.h"
 #include "fixedpoint.h"
 
 // Round half up; error tensors have bits to spare, so the bias of the ties does not matter.
@@ -21,7 +22,8 @@ static void halve_written(st_emit_t *e) {
 
 void st_emit_begin(st_emit_t *e, int base_exponent, int accumulate) {
     e->base_exponent = (int16_t)base_exponent;
-    e->accumulate = (int8_t)accumulate;
+    e->mode = accumulate ? ST_ADD : ST_OVERWRITE;
+    e->edge = 0;
     e->shift = (int16_t)st_clamp(*e->state.shift, 0, 31);
     e->written = accumulate ? e->count : 0;
     e->peak = 0;
@@ -119,30 +121,63 @@ ST_HOT static int32_t add_while_fitting(const st_emit_t *e, int16_t *to, const i
     return i;
 }
 
-static void add_element(st_emit_t *e, int32_t at, int32_t sum) {
-    int32_t v = e->data[at] + aligned(e, sum);
-    while (!fits(e, v)) {
-        halve_written(e);
-        v = e->data[at] + aligned(e, sum);
+// From the i-th on; returns which is the first one that does not fit, or n.
+static int32_t add_fitting(st_emit_t *e, int32_t at, const int32_t *sums, int32_t i, int32_t n) {
+    for (; i < n; i++) {
+        if (e->shift <= 31)
+            i += add_while_fitting(e, e->data + at + i, sums + i, n - i);
+        if (i == n)
+            break;
+        const int32_t v = e->data[at + i] + aligned(e, sums[i]);
+        if (!fits(e, v))
+            break;
+        e->data[at + i] = (int16_t)v;
+        e->peak = st_max(e->peak, v < 0 ? -v : v);
     }
-    e->data[at] = (int16_t)v;
-    e->peak = st_max(e->peak, v < 0 ? -v : v);
+    return i;
 }
 
 static void add_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
-    for (int32_t i = 0; i < n; i++) {
-        if (e->shift <= 31)
-            i += add_while_fitting(e, e->data + at + i, sums + i, n - i);
-        if (i < n)
-            add_element(e, at + i, sums[i]);
-    }
+    for (int32_t i = 0; (i = add_fitting(e, at, sums, i, n)) < n;)
+        halve_written(e);
 }
 
+#if ST_SPLITS
+
+static void take_back(const st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    for (int32_t i = 0; i < n; i++)
+        e->data[at + i] = (int16_t)(e->data[at + i] - aligned(e, sums[i]));
+}
+
+static void try_to_add_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    const int32_t done = add_fitting(e, at, sums, 0, n);
+    if (done == n)
+        return;
+    take_back(e, at, sums, done);
+    e->edge = at;
+}
+
+#else
+
+static void take_back(const st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    (void)e, (void)at, (void)sums, (void)n;
+}
+
+static void try_to_add_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    (void)e, (void)at, (void)sums, (void)n;
+}
+
+#endif
+
 void st_emit_row(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
-    if (e->accumulate)
-        add_row(e, at, sums, n);
-    else
+    if (e->mode == ST_OVERWRITE)
         overwrite_row(e, at, sums, n);
+    else if (e->mode == ST_ADD && at >= e->edge)
+        add_row(e, at, sums, n);
+    else if (e->mode == ST_TRY_TO_ADD && at < e->edge)
+        try_to_add_row(e, at, sums, n);
+    else if (e->mode == ST_TAKE_BACK && at < e->edge)
+        take_back(e, at, sums, n);
 }
 
 int st_emit_join(st_emit_t *e, const st_emit_t *second, int start) {

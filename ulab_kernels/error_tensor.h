@@ -16,6 +16,15 @@ typedef struct {
     int16_t *shift;    // where the operator's next step starts
 } st_error_state_t;
 
+// What a writer does with rows. Two may add to parts of a tensor at once as long as they try: what
+// is there can be had back then, and written again by one.
+typedef enum {
+    ST_OVERWRITE,
+    ST_ADD,        // those from `edge` on
+    ST_TRY_TO_ADD, // those up to the first one of which an element does not fit; that is the `edge`
+    ST_TAKE_BACK,  // those up to `edge`, which were added
+} st_emit_mode_t;
+
 // The writer of one error tensor. limit: largest magnitude allowed, <= 32767; the host derives
 // it so that no int32 sum over this tensor can overflow.
 typedef struct {
@@ -27,7 +36,8 @@ typedef struct {
     int32_t peak; // largest magnitude of the finished part
     int16_t shift;
     int16_t base_exponent; // of the int32 sums that come in
-    int8_t accumulate;
+    int8_t mode;           // st_emit_mode_t
+    int32_t edge;          // where a row begins
 } st_emit_t;
 
 // Starts a tensor whose sums have the given exponent; state, data, count and limit are set.

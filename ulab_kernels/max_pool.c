@@ -1,4 +1,7 @@
 #include "max_pool.h"
+
+#include "arch.h"
+#include "copy_bytes.h"
 #include "fixedpoint.h"
 
 static void take_larger(const int8_t *x, int32_t n, int32_t tap, uint8_t *winner, int8_t *y) {
@@ -46,6 +49,14 @@ void max_pool_s8(const st_conv_geometry_t *g, const int8_t *x, uint8_t *winner, 
     }
 }
 
+// row[n] += dy where the tap won.
+ST_HOT static void add_won(const uint8_t *winner, const int16_t *dy, int32_t tap, int32_t n,
+                           int32_t *row) {
+    for (const int32_t *end = row + n; row < end; row++, dy++)
+        if (*winner++ == tap)
+            *row += *dy;
+}
+
 static void add_windows(const st_conv_geometry_t *g, const uint8_t *winner, const int16_t *dy,
                         const int32_t at[2], int32_t *row) {
     const st_range_t ry = st_outputs_of(at[0], g->stride_h, g->pad_h, g->kernel_h, g->out_h);
@@ -55,22 +66,20 @@ static void add_windows(const st_conv_geometry_t *g, const uint8_t *winner, cons
         for (int32_t ox = rx.begin; ox < rx.end; ox++) {
             const int32_t tap = ky * g->kernel_w + at[1] + g->pad_w - ox * g->stride_w;
             const int32_t base = (oy * g->out_w + ox) * g->in_c;
-            for (int32_t c = 0; c < g->in_c; c++)
-                if (winner[base + c] == tap)
-                    row[c] += dy[base + c];
+            add_won(winner + base, dy + base, tap, g->in_c, row);
         }
     }
 }
 
 void max_pool_grad_input(const st_conv_geometry_t *g, const uint8_t *winner, const int16_t *dy,
                          int32_t *row, st_emit_t *dx) {
+    const int32_t n = g->in_c;
     for (int32_t iy = 0; iy < g->in_h; iy++) {
         for (int32_t ix = 0; ix < g->in_w; ix++) {
             const int32_t at[2] = {iy, ix};
-            for (int32_t c = 0; c < g->in_c; c++)
-                row[c] = 0;
+            st_fill_bytes((int8_t *)row, 0, 4 * n);
             add_windows(g, winner, dy, at, row);
-            st_emit_row(dx, (iy * g->in_w + ix) * g->in_c, row, g->in_c);
+            st_emit_row(dx, (iy * g->in_w + ix) * n, row, n);
         }
     }
 }

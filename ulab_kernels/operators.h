@@ -279,12 +279,14 @@ const st_requant_t *st_requant_table(st_context_t *c, st_ref_t ref, int32_t n);
 // Whether two places do not overlap: writing weights must not change the list that says where.
 int st_are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size);
 
-/// Gradients of convolutions (run_gradient.c) ///
+/// Gradients of convolutions and max pools (run_gradient.c) ///
 
-// row: scratch, row_size elements; with two_rows another one behind it. p: of the input's gradient.
+// row: scratch, row_size elements; with two_rows another one behind it. p: of a convolution's input
+// gradient; winner: of a pool's.
 typedef struct {
     const st_conv_geometry_t *g;
     const st_conv_params_t *p;
+    const uint8_t *winner;
     const int16_t *dy;
     int32_t *row, row_size;
     int two_rows;

@@ -1,9 +1,10 @@
-// Gradients of convolutions, in two parts where there is a scratch row for each (cores.h): the
-// input's by its rows, the weights' by output channels.
+// Gradients of convolutions and max pools, in two parts where there is a scratch row for each
+// (cores.h): the input's by its rows, the weights' by output channels.
 #include "operators.h"
 
 #include "depthwise_conv2d.h"
 #include "fast.h"
+#include "max_pool.h"
 
 #define SMALL_ROW 128 // elements: the stack has room for a second one
 
@@ -24,7 +25,9 @@ static int32_t *row_of(const st_gradient_t *job, st_part_t part, int32_t *own) {
 
 static void input_gradient(const st_gradient_t *job, const int16_t *dy, int32_t *row,
                            st_emit_t *dx) {
-    if (job->is_depthwise)
+    if (job->winner)
+        max_pool_grad_input(job->g, job->winner, dy, row, dx);
+    else if (job->is_depthwise)
         ST_FAST(depthwise_conv2d_grad_input)(job->g, job->p, dy, row, dx);
     else
         ST_FAST(conv2d_grad_input)(job->g, job->p, dy, row, dx);
@@ -60,27 +63,68 @@ static void input_rows(const void *job, st_part_t part) {
         *rows->second = part.begin;
     }
     some.g = &g;
+    if (some.winner)
+        some.winner += from * g.out_w * g.out_c;
     int32_t own[SMALL_ROW];
     input_gradient(&some, some.dy + from * g.out_w * g.out_c, row_of(&some, part, own), dx);
 }
 
-// What is added to an error tensor cannot be made again, as the second part may have to be.
-void st_make_input_gradient(const st_gradient_t *job, st_emit_t *dx) {
-    if (!st_is_split(job->cores) || dx->accumulate) {
-        input_gradient(job, job->dy, job->row, dx);
-        return;
-    }
+// Where the second part begins; 0 where one core did all.
+static int32_t in_parts(const st_input_rows_t *rows) {
+    const st_conv_geometry_t *g = rows->job->g;
+    st_split(rows->job->cores, input_rows, rows, (st_units_t){g->in_h, 1});
+    return *rows->second;
+}
+
+static void second_again(const st_input_rows_t *rows) {
+    input_rows(rows, (st_part_t){*rows->second, rows->job->g->in_h, 1});
+}
+
+static void overwrite(const st_gradient_t *job, st_emit_t *dx) {
     st_emit_t both[2] = {*dx, *dx};
     int32_t second = 0;
     const st_input_rows_t rows = {job, both, &second};
-    st_split(job->cores, input_rows, &rows, (st_units_t){job->g->in_h, 1});
-    if (second && !st_emit_join(&both[0], &both[1], dx->shift)) {
+    if (in_parts(&rows) && !st_emit_join(&both[0], &both[1], dx->shift)) {
         both[1] = *dx;
         both[1].shift = both[0].shift;
-        input_rows(&rows, (st_part_t){second, job->g->in_h, 1});
+        second_again(&rows);
         st_emit_join(&both[0], &both[1], both[0].shift);
     }
     *dx = both[0];
+}
+
+// In two parts as long as all fits; from where it does not, one core goes on, with all behind that
+// place as it was.
+static void add(const st_gradient_t *job, st_emit_t *dx) {
+    const int32_t none = dx->count;
+    st_emit_t both[2] = {*dx, *dx};
+    int32_t second = 0;
+    both[0].mode = both[1].mode = ST_TRY_TO_ADD;
+    both[0].edge = both[1].edge = none;
+    const st_input_rows_t rows = {job, both, &second};
+    (void)in_parts(&rows);
+    dx->peak = both[0].peak;
+    dx->edge = both[0].edge;
+    if (second && both[0].edge < none) {
+        both[1].mode = ST_TAKE_BACK;
+        both[1].data = dx->data;
+        second_again(&rows);
+    } else if (second) {
+        dx->peak = st_max(both[0].peak, both[1].peak);
+        if (both[1].edge < none)
+            dx->edge = (int32_t)(both[1].data - dx->data) + both[1].edge;
+    }
+    if (dx->edge < none)
+        input_gradient(job, job->dy, job->row, dx);
+}
+
+void st_make_input_gradient(const st_gradient_t *job, st_emit_t *dx) {
+    if (!st_is_split(job->cores))
+        input_gradient(job, job->dy, job->row, dx);
+    else if (dx->mode == ST_OVERWRITE)
+        overwrite(job, dx);
+    else
+        add(job, dx);
 }
 
 /// Of the weights ///

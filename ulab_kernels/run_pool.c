@@ -72,12 +72,13 @@ void st_run_max_pool_grad_input(st_context_t *c, const st_op_max_pool_grad_t *op
     const st_conv_geometry_t *g = max_pool_geometry(c, op->geometry);
     if (!g)
         return;
-    const uint8_t *winner = PLACE(uint8_t, op->winner, st_out_count(g));
-    const int16_t *dy = PLACE(int16_t, op->dy, st_out_count(g));
-    int32_t *row = PLACE_OUT(int32_t, op->out.row, g->in_c);
+    st_gradient_t job = {.g = g, .row_size = g->in_c};
+    job.winner = PLACE(uint8_t, op->winner, st_out_count(g));
+    job.dy = PLACE(int16_t, op->dy, st_out_count(g));
+    st_place_rows(c, &op->head, op->out.row, &job);
     st_emit_t e = st_open_error(c, &op->out, &op->head, st_in_count(g));
     if (c->status)
         return;
-    max_pool_grad_input(g, winner, dy, row, &e);
+    st_make_input_gradient(&job, &e);
     st_emit_end(&e);
 }

@@ -40,7 +40,7 @@ ST_AVX2_INLINE st_vec_t present(const int16_t *data) {
 ST_AVX2_INLINE int write_sixteen(const st_emit_t *e, int32_t at, const int32_t *sums, bounds_t *o) {
     st_vec_t a = shift_round(vec_load(sums), e->shift);
     st_vec_t b = shift_round(vec_load(sums + 8), e->shift);
-    if (e->accumulate) {
+    if (e->mode == ST_ADD) {
         a = _mm256_add_epi32(a, present(e->data + at));
         b = _mm256_add_epi32(b, present(e->data + at + 8));
     }
@@ -67,7 +67,7 @@ ST_AVX2 static int32_t write_what_fits(st_emit_t *e, int32_t at, const int32_t *
     while (i + LANES <= n && write_sixteen(e, at + i, sums + i, &o))
         i += LANES;
     e->peak = st_max(e->peak, largest(o.peak));
-    if (i && !e->accumulate)
+    if (i && e->mode == ST_OVERWRITE)
         e->written = at + i;
     return i;
 }
