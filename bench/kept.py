@@ -6,7 +6,8 @@ so that the next change for the worse is seen.
     python bench/kept.py --accept    keeps what was measured (make bench-accept)
 
 Every layer's forward pass and gradients (with gradients that are not zero, whose work does not hang
-on the numbers), and whole training steps. What needs ../shared is compared where that is.
+on the numbers), and whole training steps, of one sample. What needs ../shared is compared where
+that is.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def compiler() -> str:
 
 def measure_network(network: Network) -> Cycles:
     found: Cycles = {}
-    for row in measured(list(wanted(network, PARTS))):
+    for row in measured(list(wanted(network, PARTS, samples=1))):
         if row.spent:
             found[f"layer {row.layer} {row.kind}, {row.part}"] = list(astuple(row.spent))
     (step,) = measure_steps(network, [plan_of(network)])

@@ -7,8 +7,9 @@ The whole operator counts, requantisation included; multiply-accumulates with pa
 forward: weights in flash, as in inference; trained: as training runs it, weights in RAM.
 dx, dw: input and weight gradient (the update included) with the gradients of a real sample, whose
 zeros are skipped, per multiply-accumulate of the whole layer; "dense" stands for gradients without
-a zero. A layer that has no room on the board is measured on the first rows of its map, whose
-multiply-accumulates are told. --all: operators without weights, too.
+a zero. The forward pass of a depthwise layer hangs on the sample's numbers (docs/DESIGN.md): it is
+the mean of SAMPLES samples. A layer that has no room on the board is measured on the first rows of
+its map, whose multiply-accumulates are told. --all: operators without weights, too.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.geometry import Geometry, conv_geometry
 from sparsetune.graph import TRAINABLE, Graph, Operator
 from sparsetune.plan import UpdatePlan
-from sparsetune.program import Const, Op
+from sparsetune.program import Code, Const, Op
 
 FORWARD, TRAINED, DX, DW = "forward", "trained", "dx", "dw"
 PARTS = (FORWARD, TRAINED, DX, f"{DX} dense", DW, f"{DW} dense")
 INFERENCE = UpdatePlan((), strips=False)
+SAMPLES = 4
+MEAN = f"depthwise forward and trained: the mean of {SAMPLES} samples, as it hangs on their numbers"
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be measured: a row without its figures, and the case to run."""
+    """What is to be measured: a row without its figures, and the cases that it is the mean of."""
 
     row: Row
-    case: Case
+    cases: tuple[Case, ...]
 
 
 def has_weights(op: Operator) -> bool:
@@ -114,9 +117,12 @@ def part_of(op: Op, forward: str) -> str:
     return DX if op.code.name.endswith("GRAD_INPUT") else forward
 
 
-def wanted(network: Network, parts: Iterable[str], others: bool = False) -> Iterator[Wanted]:
-    """others: operators without weights, too."""
+def wanted(
+    network: Network, parts: Iterable[str], others: bool = False, samples: int = SAMPLES
+) -> Iterator[Wanted]:
+    """others: operators without weights, too. samples: of depthwise layers."""
     parts = set(parts)
+    network = replace(network, x=network.x[:samples])
     if FORWARD in parts:
         yield from _of_program(network, INFERENCE, {FORWARD}, others)
     if parts - {FORWARD}:
@@ -129,15 +135,17 @@ def _of_program(
 ) -> Iterator[Wanted]:
     machine = Machine(network.graph, plan)
     replay = Replay(machine, network.x[:1])
+    more = [Replay(Machine(network.graph, plan), x[None], (Code.DEPTHWISE_CONV2D,)).cases
+            for x in network.x[1:]]  # fmt: skip
     for i, case in replay.cases.items():
         op = replay.ops[i]
         weighted = isinstance(op.words[0], Const) and has_weights(machine.graph.operator(op.source))
         part = part_of(op, TRAINED if plan.layers else FORWARD) if weighted else op.code.name
         row = _row(network, op, part, replay.shares[i])
         if part in parts or (others and not weighted):
-            yield Wanted(row, case)
+            yield Wanted(row, (case, *(cases[i] for cases in more if i in cases)))
         if f"{part} dense" in parts and i in replay.dense:
-            yield Wanted(_row(network, op, f"{part} dense", 1.0), replay.dense[i])
+            yield Wanted(_row(network, op, f"{part} dense", 1.0), (replay.dense[i],))
 
 
 def _row(network: Network, op: Op, part: str, share: float) -> Row:
@@ -152,11 +160,17 @@ def _row(network: Network, op: Op, part: str, share: float) -> Row:
 
 def measured(wanted: list[Wanted], firmware: Path = FIRMWARE) -> list[Row]:
     """The rows with their figures."""
-    fitting = [w for w in wanted if w.case.fits]
-    spent = dict(zip(map(id, fitting), measure([w.case for w in fitting], firmware), strict=True))
-    return [
-        replace(w.row, spent=sum(spent[id(w)], NOTHING) if id(w) in spent else None) for w in wanted
-    ]
+    cases = [case for w in wanted for case in w.cases if case.fits]
+    spent = dict(zip(map(id, cases), measure(cases, firmware), strict=True))
+    return [replace(w.row, spent=_mean([spent[id(c)] for c in w.cases if c.fits])) for w in wanted]
+
+
+def _mean(of_cases: list[list[Spent]]) -> Spent | None:
+    """Of the sums of each case's spans; None of none."""
+    if not of_cases:
+        return None
+    whole = sum((sum(spans, NOTHING) for spans in of_cases), NOTHING)
+    return Spent(whole.cycles // len(of_cases), whole.instructions // len(of_cases))
 
 
 # Showing --------------------------------------------------------------------------------------
@@ -165,6 +179,8 @@ def measured(wanted: list[Wanted], firmware: Path = FIRMWARE) -> list[Row]:
 def table(rows: list[Row]) -> Iterator[str]:
     """One line a layer: cycles (instructions) a multiply-accumulate of every part."""
     parts = [part for part in PARTS if any(row.part == part for row in rows)]
+    if any(row.kind.startswith("depthwise") for row in rows):
+        yield MEAN
     yield f"{'layer':>5} {'kind':<16} {'shape':<26} {'MACs':>10} {'not 0':>6}" + "".join(
         f" {part:>14}" for part in parts
     )

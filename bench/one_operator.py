@@ -18,7 +18,7 @@ from sparsetune.compile import source_of
 from sparsetune.cycles import UPDATES, WINDOWS
 from sparsetune.geometry import Geometry
 from sparsetune.image import lay_out, parse_image
-from sparsetune.program import Buffer, Const, Flag, LimitOf, Op, Program, Slot, Word, WordsOf
+from sparsetune.program import Buffer, Code, Const, Flag, LimitOf, Op, Program, Slot, Word, WordsOf
 from whole_program import WARM_STEPS, settle
 
 PARTS_OF_ROWS = (1, 2, 4, 8, 16)  # of a map that has no room on the board
@@ -33,9 +33,10 @@ class Replay:
     cases[i]: operator i alone, as the step met it; dense[i]: the same with a gradient without a
     zero. places[i]: its operands in the step, and in the case. shares[i]: of the gradients that it
     read, those that were not zero (1 where it reads none). ops[i]: the operator as it is in the
-    case: with the first rows of its map alone where all have no room on the board."""
+    case: with the first rows of its map alone where all have no room on the board. codes: of the
+    operators that are taken; all, if there are none."""
 
-    def __init__(self, machine: Machine, x: Array) -> None:
+    def __init__(self, machine: Machine, x: Array, codes: tuple[Code, ...] = ()) -> None:
         self.machine = machine
         self.cases: dict[int, Case] = {}
         self.places: dict[int, Places] = {}
@@ -45,7 +46,8 @@ class Replay:
         settle(machine, x)
         for i, op in enumerate(machine.ops):
             if not op.flags & (Flag.IN_STRIP | Flag.INFERENCE_ONLY):
-                self._take(i, op)
+                if not codes or op.code in codes:
+                    self._take(i, op)
                 machine.run(i, i + 1)
 
     def _take(self, i: int, op: Op) -> None:
