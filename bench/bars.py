@@ -43,9 +43,8 @@ def bars(parts: Parts) -> Iterator[Bar]:
     yield Bar("ResNet-8, between kernels, % of a step", _between(steps.get("resnet8")), 3)
     yield Bar("MobileNetV2 at 100 KB, step / forward", _ratio(steps.get("mbv2")), 1.5)
     # In proportion to the channels an eighth of them would take 0.125.
-    yield Bar("MobileNetV2, weights' part, 1/8 of the channels / all",
-              _eighth(parts.get("ratios")), 0.125,
-              beside="the rest: bias sums, gathering of dy")  # fmt: skip
+    yield Bar("MobileNetV2, channels' part, 1/8 of them / all", _eighth(parts.get("ratios")), 0.125,
+              beside="beyond a step of biases alone")  # fmt: skip
     host = parts.get("host", {}).get("mbv2")
     yield Bar("twin forward MobileNetV2 / LiteRT", _quotient(host, "twin", "litert", "forward"), 3)
     yield Bar("twin step MobileNetV2, faster than PyTorch",
@@ -100,8 +99,11 @@ def _ratio(step: Any) -> float | None:
 def _eighth(ratios: Any) -> float | None:
     if not ratios:
         return None
-    few, all_of_them = (ratios["steps"][share]["weights"]["cycles"] for share in ("0.125", "1.0"))
-    return float(few / all_of_them)
+    none, few, all_of_them = (
+        sum(ratios["steps"][share][part]["cycles"] for part in ("forward", "backward", "weights"))
+        for share in ("0.0", "0.125", "1.0")
+    )
+    return float((few - none) / (all_of_them - none))
 
 
 def _quotient(host: Any, over: str, under: str, what: str) -> float | None:

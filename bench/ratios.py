@@ -1,9 +1,10 @@
 """What a sparse step costs over the share of channels that it trains. Run: python bench/ratios.py
 
 MobileNetV2-w0.35@128 by MCUNetV3's scheme for 100 KB, its eight trained convolutions with the same
-share of their input channels each, 1/8 to 1; kernels on the emulated Pico. Forward pass and input
-gradients are the same for all shares: what should fall in proportion is the rest, "weights". The
-plot goes to bench/results/ratios.svg.
+share of their input channels each, 1/8 to 1, and with none; kernels on the emulated Pico. Forward
+pass and input gradients are the same for all shares, and so are the biases, which learn in all of
+them. What should fall in proportion is the rest, "channels": what a step takes beyond that of the
+plan with none. The plot goes to bench/results/ratios.svg.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from sparsetune.graph import Graph
 from sparsetune.plan import UpdatePlan
 from steps import Step, measure_steps
 
-SHARES = tuple(i / 8 for i in range(1, 9))
+NONE = 0.0  # of the channels: only the biases learn
+SHARES = (NONE, *(i / 8 for i in range(1, 9)))
 PLOT = ROOT / "bench" / "results" / "ratios.svg"
 
 
@@ -50,18 +52,23 @@ def line_through(points: dict[float, float]) -> Line:
     return Line(float(slope), float(intercept), float(abs(slope * x + intercept - y).max()))
 
 
+def of_channels(steps: dict[float, Step]) -> dict[float, float]:
+    """ms of a step that its chosen channels take, by share; none of them is left out."""
+    none = steps[NONE].kernels.ms
+    return {share: step.kernels.ms - none for share, step in steps.items() if share}
+
+
 def lines(steps: dict[float, Step]) -> dict[str, Line]:
-    return {
-        "step": line_through({share: step.kernels.ms for share, step in steps.items()}),
-        "weights": line_through({share: step.weights.ms for share, step in steps.items()}),
-    }
+    some = {share: step.kernels.ms for share, step in steps.items() if share}
+    return {"step": line_through(some), "channels": line_through(of_channels(steps))}
 
 
 def table(steps: dict[float, Step]) -> Iterator[str]:
-    yield "share of channels   step ms   weights ms   step / inference"
+    channels = {NONE: 0.0, **of_channels(steps)}
+    yield "share of channels   step ms   channels ms   of all   step / inference"
     for share, step in steps.items():
-        yield (f"{share:>17.3f}{step.kernels.ms:>10.1f}{step.weights.ms:>13.1f}"
-               f"{step.ratio:>19.3f}")  # fmt: skip
+        yield (f"{share:>17.3f}{step.kernels.ms:>10.1f}{channels[share]:>14.1f}"
+               f"{channels[share] / channels[1.0]:>9.3f}{step.ratio:>19.3f}")  # fmt: skip
     for name, line in lines(steps).items():
         yield (f"{name}: {line.intercept:.1f} ms + {line.slope:.1f} ms * share, "
                f"at most {line.worst:.1f} ms off")  # fmt: skip
@@ -79,9 +86,9 @@ def plot(steps: dict[float, Step]) -> str:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
-    shares = list(steps)
-    for name, label in (("kernels", "step"), ("weights", "weight gradients and updates")):
-        axes.plot(shares, [getattr(step, name).ms for step in steps.values()], "o-", label=label)
+    step = {share: step.kernels.ms for share, step in steps.items()}
+    for points, label in ((step, "step"), (of_channels(steps), "beyond biases alone")):
+        axes.plot(list(points), list(points.values()), "o-", label=label)
     axes.axhline(next(iter(steps.values())).inference.ms, ls=":", c="grey", label="forward pass")
     axes.set(xlabel="share of the input channels trained", ylabel="ms, emulated at 125 MHz",
              xlim=(0, 1.05), ylim=(0, None))  # fmt: skip

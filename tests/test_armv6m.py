@@ -16,14 +16,14 @@ from guards import Scattered
 from machine import Machine
 from small_models import NONE, RELU, Net, wide_front
 from sparsetune.numerics import rate
-from sparsetune.plan import UpdatePlan, default_plan
+from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
 from sparsetune.program import Buffer, Code, Flag, Op
 from sparsetune.tflite import parse_tflite
 from sparsetune_tools.bare import BareCore, BareMachine
 
 RATE = rate(0.05)
 RAM = 0x20010000
-SCRATCH = "lanes"  # what the twin does not write
+SCRATCH = ("lanes", "urow")  # what the twin does not write, or not alike
 CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 16, 24, 40)
 
 
@@ -407,3 +407,21 @@ def test_too_little_scratch_is_refused() -> None:
     words[at] = 1
     with pytest.raises(ValueError, match="impossible parameters"):
         kernels.run(words.tobytes(), machine.state, machine.arena, machine.cold, b"", 0, 1, 1)
+
+
+@pytest.mark.parametrize("chosen", range(1, 18))
+def test_few_channels_and_rows_of_zeros_behind_them(chosen: int, core: BareCore) -> None:
+    """By rows of errors, of more positions than are gathered at once, and in tiles of output
+    channels; and more channels than that, in blocks."""
+    for seed, (size, outputs) in enumerate(((5, 24), (9, 70), (1, 12), (11, 7))):
+        net = Net((1, size, size, 18), -128 if seed else 3, seed)
+        net.conv(outputs, 1 if seed % 2 else 3, activation=RELU, zero=-128)
+        net.mean((1, 2), False)
+        net.dense(3)
+        graph = parse_tflite(net.to_bytes())
+        first, head = (op.index for op in graph.trainable)
+        plan = UpdatePlan((LayerPlan(first, chosen), LayerPlan(head, 0)), residual=chosen == 5)
+        machine = Scattered(graph, plan, (0, 4, 2, 12)[seed])  # errors as words, but for one
+        machine.control(1, RATE, seed)
+        machine.load(net.sample())
+        check_equal(machine, core, before=with_gradient("some" if seed % 2 else "no zeros", seed))

@@ -57,9 +57,12 @@ void apply_mask(int16_t *dy, int32_t n, const uint8_t *bits) {
 
 void keep_channels_s8(const int8_t *x, int32_t positions, const st_channels_t *channels,
                       int8_t *kept) {
-    for (int32_t i = 0; i < positions; i++, x += channels->of)
+    for (int32_t i = 0; i < positions; i++, x += channels->of) {
         for (int32_t j = 0; j < channels->n; j++)
             *kept++ = x[channels->index[j]];
+        for (int32_t j = channels->n; j < channels->step; j++)
+            *kept++ = 0;
+    }
 }
 
 void error_add(const int16_t *dy, int32_t n, st_emit_t *dx) {

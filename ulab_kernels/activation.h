@@ -12,10 +12,10 @@ void clamp_mask_s8(const int8_t *y, int32_t n, int32_t lo, int32_t hi, uint8_t *
 // dy[i] = 0 where bit i is not set.
 void apply_mask(int16_t *dy, int32_t n, const uint8_t *bits);
 
-// kept[positions, n] = x[positions, channels] at the chosen channels.
+// kept[positions, step] = x[positions, channels] at the n chosen channels, and zeros behind them.
 typedef struct {
     const uint16_t *index;
-    int32_t n, of; // chosen, all
+    int32_t n, of, step; // chosen, all, from position to position of those kept
 } st_channels_t;
 void keep_channels_s8(const int8_t *x, int32_t positions, const st_channels_t *channels,
                       int8_t *kept);

@@ -1,5 +1,6 @@
 #include "conv2d.h"
 #include "add_rows.h"
+#include "conv2d_few.h"
 #include "dot.h"
 
 #define FEW 4 // channels: fewer are not worth gathering their terms
@@ -210,22 +211,11 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
     }
 }
 
-// A tap of the kernel: runs of outputs for which it lies inside the input, a row each, or one of
-// all rows if these lie one behind the other, as what they read does. first: the first run, of
-// output channel 0 and group 0; dy_step, row_step: from run to run.
-typedef struct {
-    const st_conv_geometry_t *g;
-    const st_update_t *u;
-    st_factors_t first;
-    int32_t runs, dy_step, row_step;
-    int32_t number, one_position;
-} st_tap_t;
-
 static st_factors_t first_run(const st_conv_geometry_t *g, const st_update_t *u, const int16_t *dy,
                               const int32_t at[2], const st_range_t ranges[2]) {
     const int32_t oy = ranges[0].begin, ox = ranges[1].begin;
     const int32_t pixel = (at[0] + oy * g->stride_h) * g->in_w + at[1] + ox * g->stride_w;
-    const int32_t step = g->groups * u->n_channels;
+    const int32_t step = g->groups * u->kept_step;
     return (st_factors_t){
         .dy = dy + (oy * g->out_w + ox) * g->out_c,
         .row = u->kept + pixel * step,
@@ -235,16 +225,20 @@ static st_factors_t first_run(const st_conv_geometry_t *g, const st_update_t *u,
     };
 }
 
-static st_tap_t tap_of(const st_conv_geometry_t *g, const st_update_t *u, const int16_t *dy,
-                       int32_t ky, int32_t kx) {
+static st_kernel_tap_t tap_of(const st_conv_geometry_t *g, const st_update_t *u, const int16_t *dy,
+                              int32_t ky, int32_t kx) {
     const int32_t at[2] = {ky * g->dilation_h - g->pad_h, kx * g->dilation_w - g->pad_w};
     const st_range_t rows = st_outputs_inside(at[0], g->stride_h, g->in_h, g->out_h);
     const st_range_t columns = st_outputs_inside(at[1], g->stride_w, g->in_w, g->out_w);
-    st_tap_t t = {.g = g, .u = u, .number = ky * g->kernel_w + kx, .runs = rows.end - rows.begin};
+    st_kernel_tap_t t = {
+        .g = g, .u = u, .number = ky * g->kernel_w + kx, .runs = rows.end - rows.begin};
     t.first = first_run(g, u, dy, at, (st_range_t[2]){rows, columns});
     t.dy_step = g->out_w * g->out_c;
-    t.row_step = g->stride_h * g->in_w * g->groups * u->n_channels;
+    t.row_step = g->stride_h * g->in_w * g->groups * u->kept_step;
+    t.base = t.number * st_group_inputs(g);
+    t.filter = g->kernel_h * g->kernel_w * st_group_inputs(g);
     t.one_position = is_pointwise(g) && g->in_h * g->in_w == 1;
+    t.sums_biases = is_pointwise(g) && u->bias;
     if (t.first.n == g->out_w && t.row_step == g->out_w * t.first.step) {
         t.first.n *= t.runs;
         t.runs = 1;
@@ -267,15 +261,15 @@ ST_HOT static int32_t add_channel(const st_factors_t *f, int32_t channel, int32_
 }
 
 // Of so few channels that gathering would cost more than it saves.
-static int32_t correlate_few(const st_tap_t *t, st_factors_t run, int32_t *row) {
+static int32_t correlate_few(const st_kernel_tap_t *t, st_factors_t *run, int32_t *row) {
     const int32_t channels = t->u->n_channels;
     int32_t total = 0;
     for (int32_t i = 0; i < channels; i++)
         row[i] = 0;
-    for (int32_t i = 0; i < t->runs; i++, run.dy += t->dy_step, run.row += t->row_step) {
+    for (int32_t i = 0; i < t->runs; i++, run->dy += t->dy_step, run->row += t->row_step) {
         for (int32_t c = 1; c < channels; c++)
-            add_channel(&run, c, &row[c]);
-        total += add_channel(&run, 0, &row[0]);
+            add_channel(run, c, &row[c]);
+        total += add_channel(run, 0, &row[0]);
     }
     for (int32_t i = 0; i < channels; i++)
         row[i] -= total * t->g->x_zero;
@@ -283,25 +277,30 @@ static int32_t correlate_few(const st_tap_t *t, st_factors_t run, int32_t *row) 
 }
 
 // Of a layer with one position, as fully connected ones are.
-static int32_t correlate_one(const st_tap_t *t, st_factors_t run, int32_t *row) {
-    const int32_t d = *run.dy, zero = t->g->x_zero;
+static int32_t correlate_one(const st_kernel_tap_t *t, const st_factors_t *run, int32_t *row) {
+    const int32_t d = *run->dy, zero = t->g->x_zero;
     for (int32_t i = 0; i < t->u->n_channels; i++)
-        row[i] = d * (run.row[i] - zero);
+        row[i] = d * (run->row[i] - zero);
     return d;
 }
 
 // row[n] = sum over all positions of one output channel, whose first run is given, of dy * (kept -
-// x_zero). Returns the sum of dy.
-static int32_t correlate(const st_tap_t *t, st_factors_t run, int32_t *row) {
+// x_zero). Returns the sum of dy. The run is of no use then.
+static int32_t correlate(const st_kernel_tap_t *t, st_factors_t *run, int32_t *row) {
     if (t->one_position)
         return correlate_one(t, run, row);
     if (t->u->n_channels < FEW)
         return correlate_few(t, run, row);
     st_terms_t terms;
-    st_terms_begin(&terms, row, t->u->n_channels, t->g->x_zero);
-    for (int32_t i = 0; i < t->runs; i++, run.dy += t->dy_step, run.row += t->row_step) {
-        st_factors_t f = run;
-        st_terms_gather(&terms, &f);
+    st_terms_begin(&terms, row, t->u->kept_step, t->g->x_zero);
+    const int32_t n = run->n;
+    const int16_t *dy = run->dy;
+    const int8_t *x = run->row;
+    for (int32_t left = t->runs; left > 0; left--) {
+        st_terms_gather(&terms, run);
+        run->dy = dy += t->dy_step;
+        run->row = x += t->row_step;
+        run->n = n;
     }
     st_terms_add(&terms);
     return terms.total;
@@ -316,38 +315,66 @@ void st_update_columns(const st_update_t *u, st_step_t step, int32_t base, const
     }
 }
 
-// One output channel; returns the sum of its dy.
-static int32_t update_channel(const st_tap_t *t, int32_t oc, int32_t *row) {
-    const st_conv_geometry_t *g = t->g;
-    const int32_t group = g->groups == 1 ? 0 : oc / st_group_outputs(g);
-    const int32_t base = (oc * g->kernel_h * g->kernel_w + t->number) * st_group_inputs(g);
+// The weights of one output channel.
+static void update_weights(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
+    const int32_t base = t->base + oc * t->filter;
     const st_step_t step = st_weight_step(t->u, oc);
-    st_factors_t run = t->first;
-    run.dy += oc;
-    run.row += group * t->u->n_channels;
-    if (t->one_position && !*run.dy)
-        return 0;
-    const int32_t total = correlate(t, run, row);
     if (t->u->columns)
-        st_update_columns(t->u, step, base, row, t->number * g->out_c + oc);
+        st_update_columns(t->u, step, base, row, t->number * t->g->out_c + oc);
     else
         st_update_row(t->u, step, base, row);
-    return total;
+}
+
+// One output channel.
+static void update_channel(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
+    const int32_t group = t->g->groups == 1 ? 0 : oc / st_group_outputs(t->g);
+    const st_factors_t *first = &t->first;
+    st_factors_t run = {first->dy + oc, first->scale, first->row + group * t->u->kept_step,
+                        first->dy_step, first->step,  first->n};
+    if (t->one_position && !*run.dy)
+        return;
+    const int32_t total = correlate(t, &run, row);
+    if (t->sums_biases)
+        st_update_bias(t->u, oc, total);
+    update_weights(t, oc, row);
+}
+
+// The biases of output channels whose sums of dy nobody knows.
+static void update_biases(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                          int32_t end) {
+    st_update_t some = *u;
+    some.made.end = end;
+    st_update_biases(g->out_h * g->out_w, g->out_c, dy, &some);
+}
+
+// As many output channels as can go by rows of errors; returns the next one.
+static int32_t update_few(const st_kernel_tap_t *t, const int16_t *dy, int32_t *row) {
+    st_tile_t tile = {t->u->made.begin, 0, row};
+    while ((tile.count = st_few_at_once(t, dy, tile.oc)) > 0) {
+        st_few_sums(t, &tile);
+        for (int32_t i = 0; i < tile.count; i++)
+            update_weights(t, tile.oc++, row + i * st_sums_room(t->u));
+    }
+    if (t->sums_biases)
+        update_biases(t->g, dy, t->u, tile.oc);
+    return tile.oc;
+}
+
+// Not inlined: its terms are not to lie on the stack beside those of the others.
+static __attribute__((noinline)) void update_rest(const st_kernel_tap_t *t, int32_t oc,
+                                                  int32_t *row) {
+    for (; oc < t->u->made.end; oc++)
+        update_channel(t, oc, row);
 }
 
 void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                    int32_t *row) {
-    const int32_t knows_sums = u->n_channels && is_pointwise(g);
     for (int32_t ky = 0; u->n_channels && ky < g->kernel_h; ky++) {
         for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-            const st_tap_t tap = tap_of(g, u, dy, ky, kx);
-            for (int32_t oc = u->made.begin; oc < u->made.end; oc++) {
-                const int32_t sum = update_channel(&tap, oc, row);
-                if (knows_sums && u->bias)
-                    st_update_bias(u, oc, sum);
-            }
+            const st_kernel_tap_t tap = tap_of(g, u, dy, ky, kx);
+            update_rest(&tap, update_few(&tap, dy, row), row);
         }
     }
-    if (!knows_sums)
-        st_update_biases(g->out_h * g->out_w, g->out_c, dy, u);
+    if (!u->n_channels || !is_pointwise(g))
+        update_biases(g, dy, u, u->made.end);
 }

@@ -45,7 +45,7 @@ void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, c
 
 // Applies the gradient of the weights of the chosen input channels, and of the bias, as it is
 // made. Channels are numbered within a group, and the same ones are chosen in each.
-// u->kept: int8 [in_h, in_w, groups, u->n_channels]. row: scratch int32 [u->n_channels].
+// u->kept: int8 [in_h, in_w, groups, u->kept_step]. row: scratch int32 [u->row_words].
 void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                    int32_t *row);
 

@@ -139,7 +139,7 @@ typedef struct {
 typedef struct {
     st_op_head_t head;
     st_ref_t x, channels, kept;
-    int32_t positions, chosen, of;
+    int32_t positions, chosen, of, step;
 } st_op_keep_t;
 
 // Runs the `count` operators behind it row by row: `stages` convolutions and poolings, each with or
@@ -201,7 +201,7 @@ typedef struct {
     st_ref_t kept, channels;
     int32_t chosen;
     st_ref_t table, bias, weight_rate, bias_rate, row;
-    int32_t layer;
+    int32_t layer, kept_step, row_words;
 } st_op_columns_update_t;
 
 typedef struct {
@@ -257,7 +257,7 @@ typedef struct {
     st_ref_t kept, channels;
     int32_t chosen;
     st_ref_t weights, residual, bias, weight_rate, bias_rate, row;
-    int32_t layer;
+    int32_t layer, kept_step, row_words;
 } st_op_update_t;
 
 // Operator `index` of the image's table, all of its words inside; NULL with the status set.
@@ -296,6 +296,9 @@ typedef struct {
 
 // The scratch row of n elements, or two where the operator says so; how the work is split.
 void st_place_rows(st_context_t *c, const st_op_head_t *head, st_ref_t row, st_gradient_t *job);
+
+// The same for an update, whose row must lie in the arena, apart from what is learnt.
+void st_place_sums(st_context_t *c, st_ref_t row, const st_update_t *u, st_gradient_t *job);
 
 void st_make_input_gradient(const st_gradient_t *job, st_emit_t *dx);
 void st_make_update(const st_gradient_t *job, const st_update_t *u);

@@ -107,7 +107,9 @@ void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
         .seed = st_random(control->seed, (uint32_t)op->layer),
         .n_channels = op->chosen,
         .channels = st_channel_list(c, op->channels, op->chosen, g->in_c),
-        .kept = PLACE(int8_t, op->kept, (int64_t)g->in_h * g->in_w * op->chosen),
+        .kept = PLACE(int8_t, op->kept, (int64_t)g->in_h * g->in_w * op->kept_step),
+        .kept_step = op->kept_step,
+        .row_words = op->row_words,
         .columns = &cols,
         .weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, 2 * (int64_t)g->out_c),
         .made = {0, g->out_c},
@@ -116,10 +118,9 @@ void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
         u.bias = PLACE_OUT(int32_t, op->bias, g->out_c);
         u.bias_rate = (const st_rate_t *)PLACE(uint16_t, op->bias_rate, 2 * (int64_t)g->out_c);
     }
-    st_gradient_t job = {.g = g, .row_size = op->chosen};
+    st_gradient_t job = {.g = g};
     job.dy = PLACE(int16_t, op->dy, st_out_count(g));
-    st_place_rows(c, &op->head, op->row, &job);
-    (void)PLACE_ARENA(int32_t, op->row, 1);
+    st_place_sums(c, op->row, &u, &job);
     if (op->chosen < 1)
         c->status = ST_BAD_OPERATOR;
     check_chosen(c, op, &u, g);

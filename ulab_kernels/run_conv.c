@@ -120,7 +120,9 @@ static void place_weights(st_context_t *c, const st_op_update_t *op, const st_co
     const int64_t n = weight_count(g, &op->head);
     u->n_channels = op->chosen;
     u->channels = st_channel_list(c, op->channels, op->chosen, st_group_inputs(g));
-    u->kept = PLACE(int8_t, op->kept, (int64_t)g->in_h * g->in_w * g->groups * op->chosen);
+    u->kept_step = op->kept_step;
+    u->row_words = op->row_words;
+    u->kept = PLACE(int8_t, op->kept, (int64_t)g->in_h * g->in_w * g->groups * op->kept_step);
     u->weights = PLACE_OUT(int8_t, op->weights, n);
     u->residual = st_is_nowhere(op->residual) ? NULL : PLACE_OUT(int8_t, op->residual, n);
     u->weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, 2 * (int64_t)g->out_c);
@@ -134,13 +136,6 @@ static void place_bias(st_context_t *c, const st_op_update_t *op, const st_conv_
                        st_update_t *u) {
     u->bias = PLACE_OUT(int32_t, op->bias, g->out_c);
     u->bias_rate = (const st_rate_t *)PLACE(uint16_t, op->bias_rate, 2 * (int64_t)g->out_c);
-}
-
-// The scratch row must lie in the arena, apart from what is learnt.
-static void place_rows(st_context_t *c, const st_op_update_t *op, st_gradient_t *job) {
-    job->row_size = op->chosen;
-    st_place_rows(c, &op->head, op->row, job);
-    (void)PLACE_ARENA(int32_t, op->row, 1);
 }
 
 void st_run_update(st_context_t *c, const st_op_update_t *op) {
@@ -161,7 +156,9 @@ void st_run_update(st_context_t *c, const st_op_update_t *op) {
     st_gradient_t job = {.g = g, .is_depthwise = is_depthwise(&op->head), .cores = c->cores};
     job.dy = PLACE(int16_t, op->dy, st_out_count(g));
     if (op->chosen)
-        place_rows(c, op, &job);
+        st_place_sums(c, op->row, &u, &job);
+    if (job.is_depthwise && u.kept_step != u.n_channels)
+        c->status = ST_BAD_OPERATOR;
     if (c->status == ST_OK)
         st_make_update(&job, &u);
 }

@@ -14,6 +14,16 @@ void st_place_rows(st_context_t *c, const st_op_head_t *head, st_ref_t row, st_g
     job->cores = job->two_rows || job->row_size <= SMALL_ROW ? c->cores : ST_ONE_CORE;
 }
 
+void st_place_sums(st_context_t *c, st_ref_t row, const st_update_t *u, st_gradient_t *job) {
+    const int32_t least = st_sums_room(u);
+    if (u->kept_step < u->n_channels || u->row_words < least)
+        c->status = ST_BAD_OPERATOR;
+    job->row = PLACE_ARENA(int32_t, row, u->row_words);
+    job->two_rows = u->row_words / 2 >= least;
+    job->cores = job->two_rows || least <= SMALL_ROW ? c->cores : ST_ONE_CORE;
+    job->row_size = u->row_words >> (job->two_rows && st_is_split(job->cores));
+}
+
 // The row of a part. own: SMALL_ROW elements.
 static int32_t *row_of(const st_gradient_t *job, st_part_t part, int32_t *own) {
     if (!part.number)
@@ -140,6 +150,7 @@ static void update_channels(const void *job, st_part_t part) {
     st_update_t u = *update->u;
     u.made = (st_range_t){part.begin, part.end};
     int32_t own[SMALL_ROW], *row = row_of(all, part, own);
+    u.row_words = row == own ? SMALL_ROW : all->row_size;
     if (all->is_depthwise)
         ST_FAST(depthwise_conv2d_update)(all->g, all->dy, &u, row);
     else

@@ -26,9 +26,11 @@ void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op) {
 
 void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op) {
     const st_channels_t channels = {st_channel_list(c, op->channels, op->chosen, op->of),
-                                    op->chosen, op->of};
+                                    op->chosen, op->of, op->step};
     const int8_t *x = PLACE(int8_t, op->x, (int64_t)op->positions * op->of);
-    int8_t *kept = PLACE_ARENA(int8_t, op->kept, (int64_t)op->positions * op->chosen);
+    int8_t *kept = PLACE_ARENA(int8_t, op->kept, (int64_t)op->positions * op->step);
+    if (op->step < op->chosen)
+        c->status = ST_BAD_OPERATOR;
     if (c->status == ST_OK)
         keep_channels_s8(x, op->positions, &channels, kept);
 }

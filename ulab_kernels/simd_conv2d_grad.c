@@ -149,7 +149,7 @@ static const int8_t *kept_row(const st_conv_geometry_t *g, const st_update_t *u,
     const int32_t ix = ox * g->stride_w - g->pad_w + tap[1] * g->dilation_w;
     if (oy >= g->out_h || iy < 0 || iy >= g->in_h || ix < 0 || ix >= g->in_w)
         return NULL;
-    return u->kept + ((iy * g->in_w + ix) * g->groups + tap[2]) * u->n_channels;
+    return u->kept + ((iy * g->in_w + ix) * g->groups + tap[2]) * u->kept_step;
 }
 
 ST_AVX2 static void pack_kept(const st_conv_geometry_t *g, const st_update_t *u,

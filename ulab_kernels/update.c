@@ -1,5 +1,7 @@
 #include "update.h"
+#include <stddef.h>
 #include "arch.h"
+#include "armv6m_update.h"
 #include "fixedpoint.h"
 #include "random.h"
 
@@ -128,35 +130,29 @@ void st_update_slot_in_column(const st_update_t *u, st_step_t step, st_slot_t at
 #if ST_ARMV6M
 
 // armv6m_update.S: a row of an even number of sums.
-typedef struct {
-    const int32_t *row, *end;
-    uint32_t mantissa;
-    int32_t drop, rest; // of 32 random bits, and of what the sum with them is shifted by
-    uint32_t counter, spread, mix_1, mix_2;
-    uintptr_t channels; // where they lie, minus half of the address behind the row's first two sums
-    int8_t *weights;
-} st_step_row_t;
+void st_step_row(const st_update_t *u, const st_step_t *step, int32_t base, const int32_t *row);
 
-void st_step_row(const st_step_row_t *job);
+// Does not compile where that would not find what it needs.
+typedef char
+    st_layout_is_known[offsetof(st_update_t, channels) == ST_UPDATE_CHANNELS &&
+                               offsetof(st_update_t, n_channels) == ST_UPDATE_CHANNELS + 4 &&
+                               offsetof(st_update_t, weights) == ST_UPDATE_CHANNELS + 8 &&
+                               offsetof(st_update_t, seed) == ST_UPDATE_SEED
+                           ? 1
+                           : -1];
 
-static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base,
-                            const int32_t *row) {
-    const int32_t even = u->n_channels & ~1, rest = step.shift - 16;
-    const uint32_t counter = u->seed + ((uint32_t)base - 1) * ST_SPREAD;
-    const uintptr_t channels = (uintptr_t)u->channels - ((uintptr_t)(row + 2) >> 1);
-    const st_step_row_t job = {row,      row + even, step.mantissa,    32 - rest,
-                               rest,     counter,    ST_SPREAD,        ST_MIX_1,
-                               ST_MIX_2, channels,   u->weights + base};
-    if (!even || u->residual)
+static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base, int32_t *row) {
+    if (u->residual)
         return 0;
-    st_step_row(&job);
-    return even;
+    if (u->n_channels & 1)
+        row[u->n_channels] = 0;
+    st_step_row(u, &step, base, row);
+    return u->n_channels;
 }
 
 #else
 
-static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base,
-                            const int32_t *row) {
+static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base, int32_t *row) {
     (void)u, (void)step, (void)base, (void)row;
     return 0;
 }
@@ -184,15 +180,45 @@ void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {
         u->bias[out_channel] = subtract_sat(u->bias[out_channel], delta, BIAS_LIMIT);
 }
 
-void st_update_biases(int32_t positions, int32_t out_c, const int16_t *dy, const st_update_t *u) {
-    if (!u->bias)
-        return;
-    for (int32_t oc = u->made.begin; oc < u->made.end; oc++) {
-        const int16_t *d = dy + oc;
-        int32_t sum = 0;
+#define SUMS 8 // channels that are summed at once
+
+#if ST_ARMV6M
+
+// armv6m_update.S: sums[SUMS] of rows of dy, out_c elements apart, which begin at multiples of 4.
+void st_sum_rows(const int16_t *dy, int32_t positions, int32_t out_c, int32_t *sums);
+
+static int32_t sum_some(const int16_t *dy, int32_t positions, int32_t out_c, int32_t *sums) {
+    if (((uintptr_t)dy & 3) | (out_c & 1))
+        return 0;
+    st_sum_rows(dy, positions, out_c, sums);
+    return SUMS;
+}
+
+#else
+
+static int32_t sum_some(const int16_t *dy, int32_t positions, int32_t out_c, int32_t *sums) {
+    (void)dy, (void)positions, (void)out_c, (void)sums;
+    return 0;
+}
+
+#endif
+
+static int32_t sum_one(const int16_t *dy, int32_t positions, int32_t out_c) {
+    int32_t sum = 0;
 #pragma GCC unroll 4
-        for (int32_t i = 0; i < positions; i++, d += out_c)
-            sum += *d;
-        st_update_bias(u, oc, sum);
+    for (int32_t i = 0; i < positions; i++, dy += out_c)
+        sum += *dy;
+    return sum;
+}
+
+void st_update_biases(int32_t positions, int32_t out_c, const int16_t *dy, const st_update_t *u) {
+    int32_t sums[SUMS];
+    for (int32_t oc = u->made.begin, n; u->bias && oc < u->made.end; oc += n) {
+        n = oc + SUMS <= u->made.end ? sum_some(dy + oc, positions, out_c, sums) : 0;
+        for (int32_t i = 0; i < n; i++)
+            st_update_bias(u, oc + i, sums[i]);
+        if (!n)
+            st_update_bias(u, oc, sum_one(dy + oc, positions, out_c));
+        n = st_max(n, 1);
     }
 }

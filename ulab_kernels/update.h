@@ -15,7 +15,8 @@ typedef struct {
 } st_rate_t;
 
 typedef struct {
-    const int8_t *kept;       // activations of the chosen channels
+    const int8_t *kept;       // activations of the chosen channels, those of a position and group
+    int32_t kept_step;        // so many apart: n_channels, or a multiple of 8 with zeros behind
     const uint16_t *channels; // the chosen input channels, ascending, n_channels of them
     int32_t n_channels;       // 0: only the bias is updated
     int8_t *weights;          // NULL where columns are given
@@ -26,9 +27,15 @@ typedef struct {
     const st_rate_t *bias_rate;   // [out_c] 1 / (x_scale * w_scale[c])
     st_rate_t learning_rate;
     int32_t error_exponent; // of dy
+    int32_t row_words;      // of the scratch row: st_sums_room, or some times that
     uint32_t seed;          // differs for every layer and step
     st_range_t made;        // output channels whose weights and biases learn: all, or a part's
 } st_update_t;
+
+// Sums of an output channel's tap in the scratch row, an even number.
+static inline int32_t st_sums_room(const st_update_t *u) {
+    return (u->kept_step + 1) & ~1;
+}
 
 // Of a step whose product has no more than 32 bits to keep; sums of smaller shifts are shifted
 // left.
@@ -46,7 +53,7 @@ st_step_t st_weight_step(const st_update_t *u, int32_t out_channel);
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum);
 
 // The same for weights base + channels[slot] with row[slot], for all n_channels slots of a row.
-// Their random bits hang on the slot.
+// Their random bits hang on the slot. An odd number of slots is made even: row[n_channels] = 0.
 void st_update_row(const st_update_t *u, st_step_t step, int32_t base, int32_t *row);
 
 // One slot of it.

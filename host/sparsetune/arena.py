@@ -97,7 +97,7 @@ def grow_scratch(program: Program) -> None:
 def mark_two_rows(program: Program) -> None:
     """Says which operators got all of the rows that they wanted, one for each core."""
     for i, op in enumerate(program.ops):
-        rows = [b for b in op.buffers if b.wanted and b.name.startswith(("row", "urow"))]
+        rows = [b for b in op.buffers if b.wanted and b.name.startswith("row")]
         if rows and rows[0].size >= rows[0].wanted:
             program.ops[i] = replace(op, flags=op.flags | Flag.TWO_ROWS)
 

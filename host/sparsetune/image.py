@@ -14,7 +14,7 @@ from .program import Buffer, Code, Const, LimitOf, Op, Program, Slot, TrainedLay
 from .task import LOSSES, Task
 
 MAGIC = b"STIM"
-VERSION = 4
+VERSION = 5
 HEADER_WORDS = 48
 CONTROL_BYTES = 32  # st_control_t
 CRC_FROM = 16  # the checksum covers everything behind itself

@@ -27,6 +27,7 @@ class Layer:
     columns: Columns | None = None
     channels: Place = None
     kept: Buffer | None = None
+    kept_step: int = 0  # from position to position of kept, bytes
 
 
 @dataclass

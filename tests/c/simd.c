@@ -407,7 +407,8 @@ static uint16_t *random_channels(int32_t n, int32_t of) {
     return channels;
 }
 
-static st_update_t random_update(const st_conv_geometry_t *g, int32_t weights, int32_t inputs) {
+static st_update_t random_update(const st_conv_geometry_t *g, int32_t weights, int32_t inputs,
+                                 int is_depthwise) {
     st_update_t u = {.n_channels = one_in(3) ? inputs : within(0, inputs), .seed = draw()};
     u.made = (st_range_t){0, g->out_c};
     u.learning_rate = (st_rate_t){(uint16_t)within(1 << 15, 65535), (int16_t)within(-30, 0)};
@@ -420,7 +421,9 @@ static st_update_t random_update(const st_conv_geometry_t *g, int32_t weights, i
     if (!u.n_channels)
         return u;
     u.channels = random_channels(u.n_channels, inputs);
-    u.kept = random_bytes(g->in_h * g->in_w * g->groups * u.n_channels);
+    u.kept_step = u.n_channels + (is_depthwise || u.n_channels == inputs ? 0 : within(0, 8));
+    u.row_words = st_sums_room(&u) * within(1, 20);
+    u.kept = random_bytes(g->in_h * g->in_w * g->groups * u.kept_step);
     u.weights = random_bytes(weights);
     u.residual = one_in(3) ? random_bytes(weights) : NULL;
     return u;
@@ -446,9 +449,9 @@ static void into_columns(const st_conv_geometry_t *g, st_update_t *u, st_update_
 
 static void check_update(const st_conv_geometry_t *g, int32_t weights, int32_t inputs,
                          update_t portable, update_t fast) {
-    st_update_t u = random_update(g, weights, inputs);
+    st_update_t u = random_update(g, weights, inputs, portable == depthwise_conv2d_update);
     const int16_t *dy = random_errors(out_count(g));
-    int32_t *row = buffer((size_t)u.n_channels * 4, 4);
+    int32_t *row = buffer((size_t)u.row_words * 4, 4);
     st_update_t v = u;
     v.weights = u.weights ? copy_of(u.weights, weights, 1) : NULL;
     v.residual = u.residual ? copy_of(u.residual, weights, 1) : NULL;

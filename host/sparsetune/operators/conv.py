@@ -25,6 +25,8 @@ MOST_POSITIONS = 32  # ulab_kernels/conv2d_lanes.c
 MOST_ROWS = 16  # ulab_kernels/depthwise3x3.c
 CORES = 2  # each wants windows and sums of its own (ulab_kernels/cores.h)
 ROW_OF_ERROR = 4  # in st_error_out_t
+BLOCK = 8  # channels that ulab_kernels/add_rows.c adds at once; fewer go by rows of errors
+FEW_AT_ONCE = 64  # output channels of those
 # For fewer outputs of a channel its weights are not worth packing: of 1x1 filters, and of others,
 # which lie half outside so small a map.
 FEWEST_POSITIONS = (2, 4)
@@ -98,8 +100,8 @@ class Weighted(Kind):
         assert layer.plan is not None
         dy.data.bound(INT32_ROOM // (layer.geometry.out_positions * 256))
         chosen = layer.plan.channels
-        row = Buffer(f"urow{op.index}", 4 * chosen) if chosen else None
-        want_two_rows(row)
+        row = sums_of(f"urow{op.index}", layer, chosen) if chosen else None
+        ends = (row, op.index, layer.kept_step, WordsOf(row))
         weight_rate, bias_rate = _rates(back.graph, op, layer)
         bias = layer.bias if layer.plan.bias else None
         if layer.columns:
@@ -108,7 +110,7 @@ class Weighted(Kind):
                 op,
                 *(layer.geometry_const, dy.data, dy.exponent),
                 *(layer.kept, layer.channels, chosen, layer.columns.table),
-                *(bias, weight_rate, bias_rate, row, op.index),
+                *(bias, weight_rate, bias_rate, *ends),
             )
             return
         back.emit(
@@ -118,7 +120,7 @@ class Weighted(Kind):
             *(layer.kept, layer.channels, chosen),
             *(layer.weights if chosen else None, layer.residual),
             bias,
-            *(weight_rate, bias_rate, row, op.index),
+            *(weight_rate, bias_rate, *ends),
         )
 
 
@@ -271,6 +273,15 @@ def want_two_rows(row: Word) -> None:
         row.wanted = CORES * row.size
 
 
+def sums_of(name: str, layer: Layer, chosen: int) -> Buffer:
+    """Scratch for the sums of an output channel's tap, for each core if there is room; of few
+    channels, for as many output channels as are worth it (ulab_kernels/conv2d_few.h)."""
+    row, g = 4 * (layer.kept_step + layer.kept_step % 2), layer.geometry
+    is_few = chosen < BLOCK and g.groups == 1 and g.out_positions > 1 and g.out_c >= BLOCK
+    least, wanted = (BLOCK, min(FEW_AT_ONCE, g.out_c)) if is_few else (1, 1)
+    return Buffer(name, least * row, wanted=CORES * wanted * row)
+
+
 def packed_rows(graph: Graph, op: Operator) -> bytes:
     """Weights of a fully connected layer as ulab_kernels/fully_connected.h wants them packed."""
     weights = graph.tensor(op.inputs[1]).data
@@ -379,14 +390,17 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
     if layer.plan is None or not layer.plan.channels:
         return
     channels, chosen = input_channels(low.graph, op), layer.plan.channels
+    layer.kept_step = chosen
     if chosen == channels and not layer.columns:
         layer.kept = x
         layer.channels = Const(np.arange(channels, dtype="<u2").tobytes())
         return
     positions = layer.geometry.in_positions * layer.geometry.groups
-    layer.kept = Buffer(f"kept{op.index}", positions * chosen)
+    if chosen >= BLOCK and op.kind != "DEPTHWISE_CONV_2D":
+        layer.kept_step = -(-chosen // BLOCK) * BLOCK
+    layer.kept = Buffer(f"kept{op.index}", positions * layer.kept_step)
     layer.channels = Slot(2 * chosen, 2, np.arange(chosen, dtype="<u2").tobytes())
-    words = (x, layer.channels, layer.kept, positions, chosen, channels)
+    words = (x, layer.channels, layer.kept, positions, chosen, channels, layer.kept_step)
     low.emit(Code.KEEP_CHANNELS, op, *words, flags=Flag.TRAINING_ONLY)
 
 
