@@ -174,6 +174,22 @@ def test_a_factor_that_no_kernel_takes_is_refused(kind: str) -> None:
         Machine(net.to_bytes())
 
 
+def test_sums_beyond_32_bits_are_refused() -> None:
+    """LiteRT's FULLY_CONNECTED saturates there, ours wraps; short of it both are equal."""
+    x = np.random.default_rng(4).integers(-128, 128, (100, 64), np.int8)
+    models = {}
+    for scale in (5e-8, 1e-9):
+        net = Net((1, 64), seed=3)
+        net.dense(6, scale=scale)
+        models[scale] = net.to_bytes()
+    machine = Machine(models[5e-8])
+    ours = np.concatenate([machine.infer(sample[None]).reshape(1, -1) for sample in x])
+    np.testing.assert_array_equal(ours, predict(models[5e-8], x))
+    assert set(np.unique(ours)) == {-128, 127}
+    with pytest.raises(SparsetuneError, match="sums beyond 32 bits"):
+        Machine(models[1e-9])
+
+
 def test_a_layer_that_the_output_does_not_depend_on_is_refused() -> None:
     net = Net((1, 8))
     net.dense(5)

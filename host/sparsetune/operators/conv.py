@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backward import INT32_ROOM, Backward, Error
 from ..geometry import Geometry, conv_geometry
-from ..graph import Graph, Operator, input_channels, output_channels, per_channel_scales
+from ..graph import Array, Graph, Operator, input_channels, output_channels, per_channel_scales
 from ..lowering import Layer, Lowering
 from ..numerics import channel_scale_q15, quantize_multiplier, rate
 from ..plan import LayerPlan, UpdatePlan
@@ -19,6 +19,7 @@ from .kind import Kind, check_fused, check_window, refuse
 # all are small, more would make no difference. In bytes: gathered windows.
 LARGE_PAIRS, SMALL_PAIRS, MANY_PAIRS, WINDOWS = 2048, 384, 1536, 1024
 MOST_SUMS = 128
+INT32 = 2.0**31  # LiteRT's FULLY_CONNECTED saturates there, ours wraps
 MOST_SHIFT = 30  # of a factor to the left (st_requant_table of run_conv.c)
 SIXES = 6  # ulab_kernels/fully_connected.h
 MOST_POSITIONS = 32  # ulab_kernels/conv2d_lanes.c
@@ -371,9 +372,15 @@ def _home(data: bytes, trained: bool) -> Place:
     return Slot(len(data), 4, data) if trained else Const(data)
 
 
-def _bytes_of(graph: Graph, tensor: int, dtype: np.dtype[np.generic]) -> bytes:
+def _values(graph: Graph, tensor: int) -> Array:
     data = graph.tensor(tensor).data
     assert data is not None  # tflite.py refuses models whose weights are not constant
+    return data.astype(np.float64)
+
+
+def _bytes_of(graph: Graph, tensor: int, dtype: np.dtype[np.generic]) -> bytes:
+    data = graph.tensor(tensor).data
+    assert data is not None
     return data.astype(dtype.newbyteorder("<")).tobytes()
 
 
@@ -404,6 +411,16 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
     low.emit(Code.KEEP_CHANNELS, op, *words, flags=Flag.TRAINING_ONLY)
 
 
+def _largest_sums(graph: Graph, op: Operator) -> Array:
+    """Of each output of a FULLY_CONNECTED: what its sum cannot exceed, whatever the input."""
+    x, w, bias = graph.tensor(op.inputs[0]), graph.tensor(op.inputs[1]), graph.bias_of(op)
+    weights = np.abs(_values(graph, w.index) - w.zero_point).sum(1)
+    largest: Array = weights * max(128 + x.zero_point, 127 - x.zero_point)
+    if bias is not None:
+        largest += np.abs(_values(graph, bias.index))
+    return largest
+
+
 def _requants(graph: Graph, op: Operator) -> Const:
     x, w, y = (graph.tensor(i) for i in (op.inputs[0], op.inputs[1], op.outputs[0]))
     scales = per_channel_scales(graph, op)
@@ -415,6 +432,9 @@ def _requants(graph: Graph, op: Operator) -> Const:
     pairs = [quantize_multiplier(float(p) / y.scale) for p in products]
     if max(shift for _, shift in pairs) > MOST_SHIFT:
         raise refuse(op, "has an output scale far below its inputs': convert the model again")
+    factors = np.maximum(products / y.scale, 1)
+    if op.kind == "FULLY_CONNECTED" and (_largest_sums(graph, op) * factors >= INT32).any():
+        raise refuse(op, "may have sums beyond 32 bits: convert the model again")
     return Const(np.array(pairs, dtype="<i4").tobytes())
 
 
