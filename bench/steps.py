@@ -126,9 +126,7 @@ def operators(network: Network) -> Iterator[str]:
 def measure_between(network: Network, plan: UpdatePlan) -> Spent:
     """What passes between the kernels of a step and those of the next one, on average."""
     machine = Machine(network.graph, plan)
-    x = np.resize(network.x, (_samples(network), *network.x.shape[1:]))
-    labels = np.arange(len(x)) % machine.image.task.outputs
-    samples = sample_file(Dataset(x, labels), machine.image.task)
+    samples = samples_of(network, machine)
     script = ON_BOARD.format(port=MARK_PORT, middle=machine.image.forward_ops, data=DATA,
                              steps=STEPS)  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -140,9 +138,12 @@ def measure_between(network: Network, plan: UpdatePlan) -> Spent:
             return _mean_gap(pico.marks())
 
 
-def _samples(network: Network) -> int:
+def samples_of(network: Network, machine: Machine, count: int = STEPS) -> bytes:
     """As many as the run has steps, if there is room: an epoch's end is rare in a real run."""
-    return min(STEPS, MOST_SAMPLES // network.x[0].size)
+    most = min(count, MOST_SAMPLES // network.x[0].size)
+    x = np.resize(network.x, (most, *network.x.shape[1:]))
+    labels = np.arange(len(x)) % machine.image.task.outputs
+    return sample_file(Dataset(x, labels), machine.image.task)
 
 
 def _mean_gap(marks: list[Mark]) -> Spent:
