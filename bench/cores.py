@@ -128,8 +128,8 @@ def table(steps: dict[str, dict[str, Work]]) -> Iterator[str]:
         yield _line(title, total(found))
 
     yield (
-        f"in both: {HANDSHAKE} cycles for each pair of parts, {START_STOP} for each step to start and "
-        "stop the second core"
+        f"in both: {HANDSHAKE} cycles for each pair of parts, {START_STOP} for each step to start "
+        "and stop the second core"
     )
 
 
