@@ -425,3 +425,37 @@ def test_few_channels_and_rows_of_zeros_behind_them(chosen: int, core: BareCore)
         machine.control(1, RATE, seed)
         machine.load(net.sample())
         check_equal(machine, core, before=with_gradient("some" if seed % 2 else "no zeros", seed))
+
+
+@pytest.mark.parametrize("kind", ["ADD", "SUB", "MUL"])
+@pytest.mark.parametrize("scale", [1e-8, 1e-4, 0.004, 0.02, 0.5, 1e4])
+def test_two_operands(kind: str, scale: float, core: BareCore) -> None:
+    """All int8 pairs of them, and one that is broadcast; factors of all sizes, the larger one's not
+    shifted at all."""
+    values = np.arange(-128, 128, dtype=np.int8)
+    for seed, zero in enumerate((-128, 5, 127)):
+        net = Net((1, 8, 8, 1024), zero, seed)
+        shape = ((1, 8, 8, 1024), (1, 1, 1, 1024), (1, 1, 1, 1))[seed]
+        other = net.constant(shape, int(ZEROS[seed]), scale)
+        net.binary(kind, other, zero, activation=ACTIVATIONS[seed], swapped=seed == 1)
+        machine = Machine(net.to_bytes())
+        machine.load(np.resize(np.repeat(values, 256), (1, 8, 8, 1024)))
+        check_equal(machine, core)
+
+
+@pytest.mark.parametrize("kind", ["ADD", "SUB"])
+@pytest.mark.parametrize("share", [2.0**-n for n in (10, 13, 14, 17, 19, 20, 21, 23)])
+def test_small_operands(kind: str, share: float, core: BareCore) -> None:
+    """An output counts in little more than the sums' own unit, which therefore must be equal to the
+    last bit; the smaller operand, of this share, comes first or second."""
+    for seed in range(4):
+        net = Net((1, 4, 4, 64), ZEROS[seed % 3], seed)
+        shape = (1, 4, 4, 64) if seed < 2 else (1, 1, 1, 64)
+        large = float(net.q[net.at].scale[0])
+        other = net.constant(shape, 7, large * share * (1 + seed / 5))
+        net.binary(kind, other, seed, scale=large * 1.1 * 2.0**-19, swapped=bool(seed & 1))
+        machine = Machine(net.to_bytes())
+        x = np.full((1, 4, 4, 64), ZEROS[seed % 3], np.int8)
+        assert len(set(machine.infer(x))) > 1
+        machine.load(x)
+        check_equal(machine, core)
