@@ -87,19 +87,25 @@ typedef struct {
     int8_t *y;
 } st_row_of_outputs_t;
 
-// Outputs [oc, oc + n), n <= 6.
-static void six_outputs(const st_row_of_outputs_t *r, int32_t oc, int32_t n) {
-    const int8_t *w = r->p->weights + oc * r->g->in_c;
-    int32_t sums[ST_SIXES];
+// The same for n < 6 rows.
+static void some_rows(const st_row_of_outputs_t *r, const int8_t *w, int32_t n, int32_t *sums) {
     for (int32_t i = 0; i < n; i++)
-        sums[i] = r->p->bias[oc + i];
-    if (n == ST_SIXES)
+        for (int32_t k = 0; k < r->g->in_c; k++)
+            sums[i] += r->x[k] * *w++;
+}
+
+// Outputs [oc, oc + n), n <= 6; to make it six, some before them are summed once more.
+static void six_outputs(const st_row_of_outputs_t *r, int32_t oc, int32_t n) {
+    const int32_t first = st_max(0, st_min(oc, r->g->out_c - ST_SIXES)), before = oc - first;
+    const int8_t *w = r->p->weights + first * r->g->in_c;
+    int32_t sums[ST_SIXES];
+    for (int32_t i = 0; i < before + n; i++)
+        sums[i] = r->p->bias[first + i];
+    if (before + n == ST_SIXES)
         six_rows(r->x, w, r->g->in_c, sums);
     else
-        for (int32_t i = 0; i < n; i++)
-            for (int32_t k = 0; k < r->g->in_c; k++)
-                sums[i] += r->x[k] * *w++;
-    put_outputs(r->g, r->p->requant + oc, sums, n, r->y + oc);
+        some_rows(r, w, n, sums);
+    put_outputs(r->g, r->p->requant + oc, sums + before, n, r->y + oc);
 }
 
 static void sixes_part(const void *job, st_part_t part) {
