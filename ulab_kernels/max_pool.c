@@ -57,8 +57,16 @@ ST_HOT static void add_won(const uint8_t *winner, const int16_t *dy, int32_t tap
             *row += *dy;
 }
 
-static void add_windows(const st_conv_geometry_t *g, const uint8_t *winner, const int16_t *dy,
+// row[n] = dy where the tap won, and 0.
+ST_HOT static void put_won(const uint8_t *winner, const int16_t *dy, int32_t tap, int32_t n,
+                           int32_t *row) {
+    for (const int32_t *end = row + n; row < end; row++, dy++)
+        *row = *winner++ == tap ? *dy : 0;
+}
+
+static void sum_windows(const st_conv_geometry_t *g, const uint8_t *winner, const int16_t *dy,
                         const int32_t at[2], int32_t *row) {
+    int first = 1;
     const st_range_t ry = st_outputs_of(at[0], g->stride_h, g->pad_h, g->kernel_h, g->out_h);
     const st_range_t rx = st_outputs_of(at[1], g->stride_w, g->pad_w, g->kernel_w, g->out_w);
     for (int32_t oy = ry.begin; oy < ry.end; oy++) {
@@ -66,9 +74,12 @@ static void add_windows(const st_conv_geometry_t *g, const uint8_t *winner, cons
         for (int32_t ox = rx.begin; ox < rx.end; ox++) {
             const int32_t tap = ky * g->kernel_w + at[1] + g->pad_w - ox * g->stride_w;
             const int32_t base = (oy * g->out_w + ox) * g->in_c;
-            add_won(winner + base, dy + base, tap, g->in_c, row);
+            (first ? put_won : add_won)(winner + base, dy + base, tap, g->in_c, row);
+            first = 0;
         }
     }
+    if (first)
+        st_fill_bytes((int8_t *)row, 0, 4 * g->in_c);
 }
 
 void max_pool_grad_input(const st_conv_geometry_t *g, const uint8_t *winner, const int16_t *dy,
@@ -77,8 +88,7 @@ void max_pool_grad_input(const st_conv_geometry_t *g, const uint8_t *winner, con
     for (int32_t iy = 0; iy < g->in_h; iy++) {
         for (int32_t ix = 0; ix < g->in_w; ix++) {
             const int32_t at[2] = {iy, ix};
-            st_fill_bytes((int8_t *)row, 0, 4 * n);
-            add_windows(g, winner, dy, at, row);
+            sum_windows(g, winner, dy, at, row);
             st_emit_row(dx, (iy * g->in_w + ix) * n, row, n);
         }
     }
