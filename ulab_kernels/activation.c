@@ -55,14 +55,27 @@ void apply_mask(int16_t *dy, int32_t n, const uint8_t *bits) {
             dy[j] = 0;
 }
 
+// Of bytes without a sign, which load faster.
+ST_HOT static void keep_channel(const uint8_t *x, int32_t of, int32_t positions, uint8_t *kept,
+                                int32_t step) {
+#pragma GCC unroll 4
+    for (; positions > 0; positions--, x += of, kept += step)
+        *kept = *x;
+}
+
+static void clear_channel(int32_t positions, int8_t *kept, int32_t step) {
+    for (; positions > 0; positions--, kept += step)
+        *kept = 0;
+}
+
 void keep_channels_s8(const int8_t *x, int32_t positions, const st_channels_t *channels,
                       int8_t *kept) {
-    for (int32_t i = 0; i < positions; i++, x += channels->of) {
-        for (int32_t j = 0; j < channels->n; j++)
-            *kept++ = x[channels->index[j]];
-        for (int32_t j = channels->n; j < channels->step; j++)
-            *kept++ = 0;
-    }
+    const uint8_t *from = (const uint8_t *)x;
+    const int32_t n = channels->n, step = channels->step;
+    for (int32_t i = 0; i < n; i++)
+        keep_channel(from + channels->index[i], channels->of, positions, (uint8_t *)kept + i, step);
+    for (int32_t i = n; i < step; i++)
+        clear_channel(positions, kept + i, step);
 }
 
 void error_add(const int16_t *dy, int32_t n, st_emit_t *dx) {
