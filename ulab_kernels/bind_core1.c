@@ -16,6 +16,7 @@
 // Bytes of stack that a part of an operator takes at most (tests/test_both_cores.py counts), and
 // that interrupts take on top of it.
 #define PART_STACK 1664
+#define RUN_STACK 2944 // of operators that are not split, from st_core1_start on
 #define INTERRUPTS 640
 #define ITS_STACK 2048
 
@@ -115,15 +116,15 @@ static void give_back(void) {
 
 // Its stack is the far end of this core's, if that is far enough: no other RAM is free. MicroPython
 // may not grow into it meanwhile.
-static inline bool has_room(void) {
+static inline bool has_room(size_t bytes) {
     const uint8_t *here;
     __asm volatile("mov %0, sp" : "=r"(here));
-    return here >= __StackBottom + ITS_STACK + PART_STACK + INTERRUPTS;
+    return here >= __StackBottom + ITS_STACK + bytes + INTERRUPTS;
 }
 
 static bool can_be_had(void) {
     return !is_silent && get_core_num() == 0 && __get_current_exception() == 0 && is_free() &&
-           has_room();
+           has_room(RUN_STACK);
 }
 
 /// Starting it, as the boot ROM wants it ///
@@ -200,7 +201,7 @@ int st_core1_start(void) {
 }
 
 int st_core1_give(st_part_work_t *work, const void *job, st_part_t part) {
-    const bool takes_it = !is_lost && has_room();
+    const bool takes_it = !is_lost && has_room(PART_STACK);
     if (takes_it)
         give(work, job, part);
     return takes_it;
@@ -229,9 +230,13 @@ static bool can_be_reset(void) {
     return answered;
 }
 
+// The SDK's reset switches it off before it forgets that it could be stopped: an interrupt in
+// between that writes to flash would wait for it for ever.
 void st_core1_stop(void) {
+    const uint32_t interrupts = save_and_disable_interrupts();
     if (can_be_reset())
         multicore_reset_core1();
+    restore_interrupts(interrupts);
     MP_STATE_THREAD(stack_limit) += ITS_STACK;
     give_back();
 }

@@ -3,6 +3,7 @@
 #ifdef MICROPY_ENABLE_DYNRUNTIME
 #include "py/dynruntime.h"
 #else
+#include "py/cstack.h"
 #include "py/obj.h"
 #include "py/runtime.h"
 #endif
@@ -21,9 +22,32 @@ static void convert(char kind, mp_obj_t from, st_arg_t *to) {
     to->size = info.len;
 }
 
+#ifdef MICROPY_ENABLE_DYNRUNTIME
+
+static void check_stack(void) { // a native module is told of no limit
+}
+
+#else
+
+// Bytes of stack that a method takes at most (tests/test_both_cores.py counts), and that interrupts
+// take beyond the margin that MicroPython keeps for them.
+#define METHOD_STACK 3072
+#define INTERRUPTS 384
+
+// Below the stack lies the heap: too deep a call would write over objects.
+static void check_stack(void) {
+#if MICROPY_STACK_CHECK
+    if (mp_cstack_usage() + METHOD_STACK + INTERRUPTS > MP_STATE_THREAD(stack_limit))
+        mp_raise_recursion_depth();
+#endif
+}
+
+#endif
+
 static mp_obj_t call(st_method_t method, const char *signature, const mp_obj_t *args) {
     st_arg_t arg[ST_MAX_ARGS];
     st_result_t result;
+    check_stack();
     result.value = 0;
     result.error_length = 0;
     for (int i = 0; signature[i]; i++)

@@ -2,7 +2,7 @@
 // take scratch part their work themselves: they have something to share.
 #include "operators.h"
 
-static void rows_part(const void *job, st_part_t part) {
+static void window_part(const void *job, st_part_t part) {
     st_window_op_t w = *(const st_window_op_t *)job;
     st_conv_geometry_t g = *w.g;
     const int32_t at = part.begin * g.out_w * g.out_c;
@@ -19,5 +19,5 @@ void st_run_window(const st_window_op_t *op) {
     if (!st_is_split(op->cores) || op->scratch.data)
         st_run_whole_window(op);
     else
-        st_split(op->cores, rows_part, op, (st_units_t){op->g->out_h, 1});
+        st_split(op->cores, window_part, op, (st_units_t){op->g->out_h, 1});
 }

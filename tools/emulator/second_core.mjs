@@ -80,6 +80,7 @@ export class SecondCore {
       const wasOff = psm.frceOff & FORCED_OFF;
       write(offset, value);
       const isOff = psm.frceOff & FORCED_OFF;
+      this.isOff = isOff;
       if (isOff) this.switchOff();
       else if (wasOff) this.send(0, 0);
     };
@@ -94,7 +95,7 @@ export class SecondCore {
 
   /** What the boot ROM does with a word: an echo, and the program when all have come. */
   boot(word) {
-    if (!this.isThere) return;
+    if (!this.isThere || this.isOff) return;
     const at = this.commands;
     const fits = at >= COMMANDS.length || word === COMMANDS[at];
     this.commands = fits ? at + 1 : 0;
