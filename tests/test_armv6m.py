@@ -459,3 +459,26 @@ def test_small_operands(kind: str, share: float, core: BareCore) -> None:
         assert len(set(machine.infer(x))) > 1
         machine.load(x)
         check_equal(machine, core)
+
+
+def test_few_channels_and_sums_take_their_fast_ways(core: BareCore) -> None:
+    """Tests compare bytes, which the slow ways give too."""
+    net = Net((1, 6, 6, 18), -128)
+    net.conv(24, 1)
+    other = net.at
+    net.conv(24, 1)
+    net.add(other)
+    net.mean((1, 2), False)
+    net.dense(3)
+    graph = parse_tflite(net.to_bytes())
+    layers = [LayerPlan(op.index, 4) for op in graph.trainable[:2]]
+    machine = Machine(graph, UpdatePlan(tuple(layers)))
+    machine.control(1, RATE, 1)
+    machine.load(net.sample())
+    with BareCore(count=True) as counting:
+        check_equal(machine, counting)
+        spent = counting.profile()
+    for name in ("st_add_errors", "st_step_row", "st_sum_rows", "st_terms"):
+        assert spent.get(name, 0) > 100, name
+    for name in ("correlate", "st_gather"):
+        assert spent.get(name, 0) == 0, name

@@ -279,6 +279,9 @@ const st_requant_t *st_requant_table(st_context_t *c, st_ref_t ref, int32_t n);
 // Whether two places do not overlap: writing weights must not change the list that says where.
 int st_are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size);
 
+// The biases of an update that makes all output channels, and whose channels are placed already.
+void st_place_bias(st_context_t *c, st_ref_t bias, st_ref_t rate, st_update_t *u);
+
 /// Gradients of convolutions and max pools (run_gradient.c) ///
 
 // row: scratch, row_size elements; with two_rows another one behind it. p: of a convolution's input

@@ -114,10 +114,10 @@ void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
         .weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, 2 * (int64_t)g->out_c),
         .made = {0, g->out_c},
     };
-    if (!st_is_nowhere(op->bias)) {
-        u.bias = PLACE_OUT(int32_t, op->bias, g->out_c);
-        u.bias_rate = (const st_rate_t *)PLACE(uint16_t, op->bias_rate, 2 * (int64_t)g->out_c);
-    }
+    if (!st_is_nowhere(op->bias))
+        st_place_bias(c, op->bias, op->bias_rate, &u);
+    if (u.bias && !st_are_apart(cols.table, (int64_t)g->in_c * 4, u.bias, (int64_t)g->out_c * 4))
+        c->status = ST_BAD_REF;
     st_gradient_t job = {.g = g};
     job.dy = PLACE(int16_t, op->dy, st_out_count(g));
     st_place_sums(c, op->row, &u, &job);

@@ -132,10 +132,13 @@ static void place_weights(st_context_t *c, const st_op_update_t *op, const st_co
         c->status = ST_BAD_REF;
 }
 
-static void place_bias(st_context_t *c, const st_op_update_t *op, const st_conv_geometry_t *g,
-                       st_update_t *u) {
-    u->bias = PLACE_OUT(int32_t, op->bias, g->out_c);
-    u->bias_rate = (const st_rate_t *)PLACE(uint16_t, op->bias_rate, 2 * (int64_t)g->out_c);
+void st_place_bias(st_context_t *c, st_ref_t bias, st_ref_t rate, st_update_t *u) {
+    const int64_t n = u->made.end;
+    u->bias = PLACE_OUT(int32_t, bias, n);
+    u->bias_rate = (const st_rate_t *)PLACE(uint16_t, rate, 2 * n);
+    if (c->status == ST_OK &&
+        !st_are_apart(u->channels, (int64_t)u->n_channels * 2, u->bias, n * 4))
+        c->status = ST_BAD_REF;
 }
 
 void st_run_update(st_context_t *c, const st_op_update_t *op) {
@@ -152,7 +155,7 @@ void st_run_update(st_context_t *c, const st_op_update_t *op) {
     if (op->chosen)
         place_weights(c, op, g, &u);
     if (!st_is_nowhere(op->bias))
-        place_bias(c, op, g, &u);
+        st_place_bias(c, op->bias, op->bias_rate, &u);
     st_gradient_t job = {.g = g, .is_depthwise = is_depthwise(&op->head), .cores = c->cores};
     job.dy = PLACE(int16_t, op->dy, st_out_count(g));
     if (op->chosen)

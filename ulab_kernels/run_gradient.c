@@ -2,6 +2,8 @@
 // (cores.h): the input's by its rows, the weights' by output channels.
 #include "operators.h"
 
+#include "add_errors.h"
+#include "conv2d_few.h"
 #include "depthwise_conv2d.h"
 #include "fast.h"
 #include "max_pool.h"
@@ -159,5 +161,6 @@ static void update_channels(const void *job, st_part_t part) {
 
 void st_make_update(const st_gradient_t *job, const st_update_t *u) {
     const st_update_job_t update = {job, u};
-    st_split(job->cores, update_channels, &update, (st_units_t){job->g->out_c, 1});
+    const int32_t step = u->n_channels > 0 && u->n_channels <= ST_FEW ? ST_ERROR_BLOCK : 1;
+    st_split(job->cores, update_channels, &update, (st_units_t){job->g->out_c, step});
 }

@@ -124,6 +124,19 @@ static uint32_t victim(const recording_t *r, uint32_t random) {
     return (random & 3) == 0 && behind + 20 < words ? behind + (random >> 8) % 20 : at;
 }
 
+// Within one operator a word becomes another one, or a little more: places that should be apart
+// meet.
+static void let_meet(const recording_t *r, uint32_t *image, uint32_t random) {
+    const uint32_t *table = image + image[4] / 4;
+    const uint32_t at = table[st_mix32(random) % image[5]] / 4;
+    if (at >= (uint32_t)r->size.image / 4)
+        return;
+    const uint32_t words = image[at] >> 16, to = 1 + (random >> 3) % 15,
+                   from = 1 + (random >> 7) % 15;
+    if (to < words && from < words && at + 15 < (uint32_t)r->size.image / 4)
+        image[at + to] = image[at + from] + (random >> 11 & 15) * 4 - 28;
+}
+
 static void fuzz(const recording_t *r, uint32_t seed, uint32_t count) {
     int statuses[ST_BAD_LABEL + 1] = {0};
     for (uint32_t i = 0; i < count; i++) {
@@ -136,6 +149,10 @@ static void fuzz(const recording_t *r, uint32_t seed, uint32_t count) {
         for (uint32_t hit = 0; hit < hits; hit++) {
             uint32_t *word = (uint32_t *)(void *)image + victim(r, st_random(seed + i, 2 * hit));
             *word = damaged(*word, st_random(seed + i, 2 * hit + 1));
+        }
+        if (i % 4 == 1) {
+            memcpy(image, r->image, (size_t)r->size.image); // nothing else is wrong
+            let_meet(r, (uint32_t *)(void *)image, st_random(seed + i, 9));
         }
         if (i % 4 == 0) // what a program on the board may have written
             state[32 + st_random(seed, ~i) % (uint32_t)(r->size.state - 32)] ^= 0xff;
