@@ -22,6 +22,7 @@ from typing import Any
 from emulated import ROOT
 from layers import DW, DX, FORWARD, TRAINED, measured, wanted
 from networks import Network, networks
+from ratios import with_share
 from steps import measure_steps, plan_of
 
 PATH = ROOT / "bench" / "results" / "kept_cycles.json"
@@ -47,9 +48,12 @@ def measure_network(network: Network) -> Cycles:
     for row in measured(list(wanted(network, PARTS, samples=1))):
         if row.spent:
             found[f"layer {row.layer} {row.kind}, {row.part}"] = list(astuple(row.spent))
-    (step,) = measure_steps(network, [plan_of(network)])
+    few = [with_share(network.graph, 0.125)] if network.name == "mbv2" else []
+    step, *eighth = measure_steps(network, [plan_of(network), *few])
     parts = {"inference": step.inference, "forward": step.forward}
     parts |= {"backward": step.backward, "weights": step.weights}
+    if eighth:
+        parts["weights of 1/8 of the channels"] = eighth[0].weights
     return found | {f"step, {name}": list(astuple(spent)) for name, spent in parts.items()}
 
 

@@ -89,15 +89,18 @@ def as_list(row: layers.Row) -> list[Any]:
 
 
 def kinds(rows: list[layers.Row]) -> dict[str, Any]:
-    """Cycles a multiply-accumulate by kind and part: average, median, worst, which that is; and of
-    every layer."""
+    """Cycles a multiply-accumulate by kind and part: average, median, worst, which that is; of
+    every layer; averages by network."""
     found = {}
     for (kind, part), group in layers.groups_of(rows).items():
         average, middle, worst = layers.summary(group)
         figures = (average, middle, worst.cycles_per_mac)
         each = [round(row.cycles_per_mac, 3) for row in group if row.spent]
         rounded = [round(x, 3) for x in figures]
-        found[f"{kind}, {part}"] = [*rounded, worst.model, worst.layer, each]
+        models = {name: [row for row in group if row.model == name] for name in
+                  dict.fromkeys(row.model for row in group)}  # fmt: skip
+        by_model = {name: round(layers.summary(some)[0], 2) for name, some in models.items()}
+        found[f"{kind}, {part}"] = [*rounded, worst.model, worst.layer, each, by_model]
     return found
 
 

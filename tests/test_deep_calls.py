@@ -1,4 +1,4 @@
-"""A step needs stack: from a call too deep it is refused, as Python's own calls are, before it writes
+"""A step needs stack: from a call too deep it is refused, as Python calls are, before it writes
 over the heap, which lies behind the stack."""
 
 from __future__ import annotations
