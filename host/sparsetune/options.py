@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import inspect
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,21 @@ def policy_file(policy: str | None) -> Path | None:
     """The file that a policy given as FILE.py:CLASS lies in."""
     path, colon, _ = (policy or "").rpartition(":")
     return Path(path) if colon and path.endswith(".py") else None
+
+
+@contextlib.contextmanager
+def blaming_policy(policy: str | None) -> Iterator[None]:
+    """Names the user's own policy where a step refuses its operands: the image's were checked, so
+    that channels are what may be wrong."""
+    try:
+        yield
+    except SparsetuneError as error:
+        if ":" not in (policy or "") or "impossible parameters" not in str(error):
+            raise
+        raise SparsetuneError(
+            f"the policy {policy} chose a channel that is not there ({error}): write "
+            "layer.chosen channels below layer.in_channels at layer.channels_at"
+        ) from error
 
 
 def _policy_name(policy: str) -> str:

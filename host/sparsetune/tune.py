@@ -25,7 +25,7 @@ from .inputs import as_file_takes, as_graph_gives, input_of
 from .judge import Score, judge
 from .litert import predict
 from .monitor import Monitor, Options, duration, plot_loss
-from .options import run_options
+from .options import blaming_policy, run_options
 from .task import task_of
 from .transfer import (
     BOARD_DATA,
@@ -39,7 +39,6 @@ from .transfer import (
 )
 from .twin import Twin
 
-BOARD_CHECK = "/sparsetune/check.dat"
 CHECKED = 10  # samples on which the board's outputs are compared with LiteRT's
 HELD_OUT = 0.2  # share of the samples when the file has no test set
 ENDS = 20  # steps that first and last loss are averaged over
@@ -58,8 +57,8 @@ class Target(Protocol):
     def interrupted(self) -> bytes | None:
         """The checkpoint after a broken-off run, where it would be lost otherwise."""
 
-    def outputs(self, samples: bytes, out: Line) -> None:
-        """Runs the trained model on other samples, telling each output."""
+    def outputs(self, count: int, out: Line) -> None:
+        """Runs the trained model on the first training samples, telling each output."""
 
 
 class OnBoard:
@@ -76,24 +75,24 @@ class OnBoard:
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         push_policy(self.board, self.policy)
         options = {"discard": True, **options}  # of what push_image has fetched
-        call = self._call("train", BOARD_DATA, save_to=BOARD_TRAINED, **options)
-        self.board.stream(call, out)
+        keywords = "".join(f", {name}={value!r}" for name, value in options.items())
+        self.board.stream(
+            "from sparsetune_device.main import train\n"
+            f"train({BOARD_IMAGE!r}, {BOARD_DATA!r}, save_to={BOARD_TRAINED!r}{keywords})",
+            out,
+        )
         return pull_checkpoint(self.board)
 
     def interrupted(self) -> bytes | None:
         return None  # it is on the board
 
-    def outputs(self, samples: bytes, out: Line) -> None:
-        push_data(self.board, BOARD_CHECK, samples)
-        call = self._call("evaluate", BOARD_CHECK, checkpoint=BOARD_TRAINED, outputs=True)
-        self.board.stream(call, out)
-        self.board.remove_file(BOARD_CHECK)
-
-    def _call(self, function: str, data: str, **options: Any) -> str:
-        keywords = "".join(f", {name}={value!r}" for name, value in options.items())
-        return (
-            f"from sparsetune_device.main import {function}\n"
-            f"{function}({BOARD_IMAGE!r}, {data!r}{keywords})"
+    def outputs(self, count: int, out: Line) -> None:
+        # On samples that are there already: beside them there may be no room for others.
+        self.board.stream(
+            "from sparsetune_device.main import measure_samples, open_trained\n"
+            f"opened = open_trained({BOARD_IMAGE!r}, {BOARD_DATA!r}, {BOARD_TRAINED!r})\n"
+            f"measure_samples(*opened, range({count}), True, print)",
+            out,
         )
 
 
@@ -115,15 +114,16 @@ class OnTwin:
         assert self.twin
         return self.twin.pull() if self.twin.has_checkpoint else None
 
-    def outputs(self, samples: bytes, out: Line) -> None:
+    def outputs(self, count: int, out: Line) -> None:
         assert self.twin
-        self.twin.evaluate(out, samples, trained=True, outputs=True)
+        self.twin.outputs(count, out)
 
 
 @dataclass
 class Result:
     """What a run came to. before, after: by LiteRT on the held-out samples. differing: bytes
-    in which the trained model's outputs differ between board and LiteRT."""
+    in which the trained model's outputs on `checked` training samples differ between board and
+    LiteRT, or why that could not be found out."""
 
     before: Score
     after: Score
@@ -132,7 +132,8 @@ class Result:
     step_time: str
     memory: dict[str, Any]
     store: dict[str, Any]
-    differing: int
+    checked: int
+    differing: int | SparsetuneError
     output: Path
     log: Path
     plot: Path | None
@@ -154,10 +155,9 @@ class Result:
                 f"store in flash: {self.store['columns']:,} columns written; "
                 f"{self.store['erases']:,} erases ever, at most {self.store['most']:,} of a sector"
             )
-        lines.append(
-            f"trained model against LiteRT on {min(CHECKED, self.held_out)} samples: "
-            f"{self.differing} differing bytes"
-        )
+        is_known = isinstance(self.differing, int)
+        found = f"{self.differing} differing bytes" if is_known else "not compared"
+        lines.append(f"trained model against LiteRT on {self.checked} samples: {found}")
         if self.after.is_worse_than(self.before):
             lines.append(
                 "the model got worse: try a lower --rate, fewer layers (--last), or more samples"
@@ -179,6 +179,10 @@ def tune(args: argparse.Namespace) -> None:
             result = run(args, asked, OnBoard(board, args.policy), board.port)
     for line in result.lines(spec.ram_bytes):
         print(line)
+    if isinstance(result.differing, SparsetuneError):
+        raise SparsetuneError(
+            f"board and LiteRT were not compared ({result.differing}): the trained model is there"
+        ) from result.differing
     if result.differing:
         raise SparsetuneError(
             f"board and LiteRT differ in {result.differing} bytes of output: report this model"
@@ -214,7 +218,8 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     view = Options(port, args.log, True if args.plain else None, args.every, options["steps"])
     try:
         with Monitor(view) as monitor:
-            checkpoint = target.train(options, monitor.feed)
+            with blaming_policy(args.policy):
+                checkpoint = target.train(options, monitor.feed)
     except KeyboardInterrupt:
         print(_what_is_left(args, kept, output, target.interrupted()))
         raise
@@ -222,6 +227,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     write_whole(output, trained)
     png = args.plot or monitor.log_path.with_suffix(".png")
     drawn = plot_loss(monitor.log_path, png)
+    few = train.part(slice(CHECKED))
     return Result(
         before,
         judge(trained, test, graph),
@@ -230,7 +236,8 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
         f"{duration(monitor.run.seconds_a_step())} a step{monitor.run.on_cores}",
         monitor.run.events.get("mem", {}),
         monitor.run.events.get("store", {}),
-        _differing(target, trained, test, graph),
+        len(few),
+        _differing(target, trained, few, graph),
         output,
         monitor.log_path,
         png if drawn else None,
@@ -277,9 +284,22 @@ def _datasets(path: Path, graph: Graph, seed: int) -> tuple[Dataset, Dataset]:
     return train.part(kept), train.part(held)
 
 
-def _differing(target: Target, trained: bytes, test: Dataset, graph: Graph) -> int:
-    """Differing bytes between the target's outputs and LiteRT's, on the first held-out samples."""
-    few = test.part(slice(CHECKED))
+def _differing(target: Target, trained: bytes, few: Dataset, graph: Graph) -> int | SparsetuneError:
+    """Differing bytes between the target's outputs and LiteRT's on the first training samples. An
+    error is returned: what was learnt must be told all the same."""
+    try:
+        ours = _outputs(target, len(few))
+    except SparsetuneError as error:
+        return error
+    outputs = as_graph_gives(graph, predict(trained, as_file_takes(graph, few.x)))
+    want = (outputs.astype(np.int16) - graph.shift(graph.output)).astype(np.int8).tobytes()
+    if len(ours) != len(want):
+        return SparsetuneError(f"the board told {len(ours)} bytes of output, not {len(want)}")
+    return sum(a != b for a, b in zip(ours, want, strict=True))
+
+
+def _outputs(target: Target, count: int) -> bytes:
+    """The target's int8 outputs for the first training samples, one after the other."""
     got: list[bytes] = []
 
     def on_line(line: str) -> None:
@@ -287,10 +307,5 @@ def _differing(target: Target, trained: bytes, test: Dataset, graph: Graph) -> i
         if event and event[0] == "output":
             got.append(bytes.fromhex(event[1]["hex"][1:]))
 
-    target.outputs(sample_file(few, task_of(graph)), on_line)
-    outputs = as_graph_gives(graph, predict(trained, as_file_takes(graph, few.x)))
-    want = (outputs.astype(np.int16) - graph.shift(graph.output)).astype(np.int8).tobytes()
-    ours = b"".join(got)
-    if len(ours) != len(want):
-        raise SparsetuneError(f"the board told {len(ours)} bytes of output, not {len(want)}")
-    return sum(a != b for a, b in zip(ours, want, strict=True))
+    target.outputs(count, on_line)
+    return b"".join(got)

@@ -58,6 +58,13 @@ class Twin:
 
         return complete(Path(path).read_bytes(), tell)
 
+    def outputs(self, count: int, out: Line) -> None:
+        """Tells the trained model's outputs on the first samples that it was trained on."""
+        trained = self._file("trained.ckpt")
+        engine, data = self._run(device.open_trained, "train.dat", checkpoint=trained)
+        device.measure_samples(engine, data, range(count), True, out)
+        data.close()
+
     def evaluate(self, out: Line, samples: bytes, trained: bool, outputs: bool = False) -> None:
         """What device.main.evaluate tells of samples of its own, with or without what was learnt.
         All cores work on it; the lines are those of one, in their order."""

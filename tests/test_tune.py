@@ -1,0 +1,88 @@
+"""The whole chain on a board: what is left when its last part cannot be done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import DIGITS
+from sparsetune import cli
+from sparsetune.board import Board
+from sparsetune.errors import SparsetuneError
+from sparsetune.tune import OnBoard, OnTwin
+
+
+def tune(folder: Path, *where: object) -> int:
+    """Twenty samples to train on, twenty held out, a few steps."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(-128, 128, (40, 16, 16, 1), np.int8), np.arange(40) % 10
+    path = folder / "s.npz"
+    np.savez(path, x_train=x[:20], y_train=y[:20], x_test=x[20:], y_test=y[20:])
+    rest = ("--steps", 4, "-o", folder / "o.tflite", "--log", folder / "log.jsonl", "--plain")
+    return cli.main([str(arg) for arg in ("tune", DIGITS, path, *where, *rest)])
+
+
+FILL = """
+import os
+room = os.statvfs("/sparsetune")
+with open("/filler", "wb") as file:
+    for _ in range(room[3] - {free}):
+        file.write(bytes(room[0]))
+"""
+
+
+def test_a_full_file_system_keeps_nothing_from_being_told(
+    emulated_pico, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    """Samples and checkpoints may fill it: what comes after training needs no room."""
+    train = OnBoard.train
+
+    def fill(self: OnBoard, *args) -> bytes:
+        trained = train(self, *args)
+        self.board.exec(FILL.format(free=2), timeout=60)
+        return trained
+
+    monkeypatch.setattr(OnBoard, "train", fill)
+    try:
+        assert tune(tmp_path, "--port", emulated_pico.port) == 0
+        out = capsys.readouterr().out
+        assert "accuracy on 20 held-out samples" in out and "trained model: " in out
+        assert "trained model against LiteRT on 10 samples: 0 differing bytes" in out
+    finally:
+        with Board.connect(emulated_pico.port) as board:
+            board.remove_file("/filler")
+
+
+def test_a_check_that_fails_leaves_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise SparsetuneError("the board is gone")
+
+    monkeypatch.setattr(OnTwin, "outputs", fail)
+    assert tune(tmp_path, "--twin") == 1
+    said = capsys.readouterr()
+    assert "accuracy on 20 held-out samples" in said.out
+    assert f"trained model: {tmp_path / 'o.tflite'}" in said.out
+    assert "on 10 samples: not compared" in said.out
+    assert "were not compared (the board is gone)" in said.err
+
+
+def test_a_wrong_output_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    """The comparison sees a single byte."""
+    outputs = OnTwin.outputs
+
+    def spoil(self: OnTwin, count: int, out) -> None:
+        lines: list[str] = []
+        outputs(self, count, lines.append)
+        before, hex_of, rest = lines[0].partition("hex=x")
+        for line in (before + hex_of + ("1" if rest[0] == "0" else "0") + rest[1:], *lines[1:]):
+            out(line)
+
+    monkeypatch.setattr(OnTwin, "outputs", spoil)
+    assert tune(tmp_path, "--twin") == 1
+    said = capsys.readouterr()
+    assert "on 10 samples: 1 differing bytes" in said.out and "differ in 1 bytes" in said.err
