@@ -262,6 +262,12 @@ def test_bad_training_options(
 POLICIES = """
 class NoArguments:
     pass
+class Beyond:
+    def __init__(self, layers, seed):
+        self.layers = [layer for layer in layers if layer.is_sparse]
+    def choose(self, step, state):
+        for layer in self.layers:
+            state[layer.channels_at] = layer.in_channels
 class LooksAtLayers:
     def __init__(self, layers, seed):
         self.first = layers[0].operator
@@ -282,6 +288,8 @@ def test_policies_that_cannot_be_used(
     for name, why in (("policies.py:Nobody", "no attribute"), ("syntax.py:X", "SyntaxError"),
                       ("policies.py:NoArguments", "TypeError")):  # fmt: skip
         assert why in refused(capsys, *args, tmp_path / f"odd_{name}")
+    line = refused(capsys, *args, tmp_path / "odd_policies.py:Beyond")
+    assert "odd_policies.py:Beyond chose a channel that is not there (operator " in line
     assert cli.main([*map(str, args), f"{tmp_path}/odd_policies.py:LooksAtLayers"]) == 0
 
 
@@ -384,7 +392,8 @@ def test_checkpoint_of_another_image(tmp_path: Path, capsys: pytest.CaptureFixtu
     trained.write_bytes(runs.twin_train(task)[1])
     image.write_bytes(image_bytes())
     args = ("export", runs.DIGITS, trained, "--image", image, "-o", tmp_path / "out.tflite")
-    assert "belongs to another image" in refused(capsys, *args)
+    line = refused(capsys, *args)
+    assert f"belongs to another image than {image}" in line and "--image" in line
     image.write_bytes(task.image.data)
     trained.write_bytes(damaged(trained.read_bytes(), 1000))
     assert "damaged" in refused(capsys, *args)
@@ -448,6 +457,12 @@ def test_a_cut_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = samples(tmp_path / "s.npz")
     path.write_bytes(path.read_bytes()[:1000])
     assert "is not an .npz file" in refused(capsys, "tune", runs.DIGITS, path, "--twin")
+
+
+def test_an_npy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s.npy"
+    np.save(path, np.zeros((20, 16, 16, 1), np.int8))
+    assert f"{path} is one array" in refused(capsys, "tune", runs.DIGITS, path, "--twin")
 
 
 def test_a_plan_of_another_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -353,7 +353,11 @@ def test_evaluate_on_the_emulated_board(emulated_pico, tmp_path: Path) -> None:
     port = emulated_pico.port_link
     result = run("evaluate", image, samples, "--untrained", "--port", port)
     right = round(30 * litert_accuracy(task.model, few["x_test"], few["y_test"]))
+    assert f"{right} of 30 right" in result.stdout and "no x_test" not in result.stdout
+    np.savez(samples, x=few["x_test"], y=few["y_test"][:, None])  # labels as Keras has them
+    result = run("evaluate", image, samples, "--untrained", "--port", port)
     assert f"{right} of 30 right" in result.stdout
+    assert "training samples: the .npz has no x_test" in result.stdout
     with Board.connect(str(port)) as board:
         board.exec("import os\nfor f in os.listdir('/sparsetune'):\n os.remove('/sparsetune/' + f)")
     assert_error(run("evaluate", image, samples, "--port", port), "there is no checkpoint")

@@ -30,7 +30,7 @@ from sparsetune.files import check_outputs, read_file, write_whole
 from sparsetune.flash import Job, flash
 from sparsetune.image import parse_image
 from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
-from sparsetune.options import run_options
+from sparsetune.options import blaming_policy, run_options
 from sparsetune.task import LOSSES
 from sparsetune.transfer import (
     BOARD_DATA,
@@ -170,7 +170,8 @@ def run_train(args: argparse.Namespace) -> None:
         if not args.resume:
             rescue(board)
         try:
-            train_on_board(board, keywords, _options(args, board.port, log, args.steps))
+            with blaming_policy(args.policy):
+                train_on_board(board, keywords, _options(args, board.port, log, args.steps))
         except KeyboardInterrupt:
             print("what was learnt is on the board: `train --resume` goes on, `pull` fetches it")
             raise
@@ -213,9 +214,7 @@ def run_monitor(args: argparse.Namespace) -> None:
                 _plot(log, args.plot)
 
 
-def _options(
-    args: argparse.Namespace, port: str, log: Path, steps: int | None = None
-) -> Options:
+def _options(args: argparse.Namespace, port: str, log: Path, steps: int | None = None) -> Options:
     return Options(
         port=port,
         log=log,
@@ -239,8 +238,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     """Count the board's right answers on labelled samples."""
     image = parse_image(read_file(args.image), str(args.image))
     train, test = load_npz(args.samples)
-    data = test or train
-    data = fit_dataset(data, image.input, image.task)
+    data = fit_dataset(train if test is None else test, image.input, image.task)
     checkpoint = None if args.untrained else BOARD_TRAINED
     correct, loss = 0, 0
     with Board.connect(args.port) as board:
@@ -253,10 +251,11 @@ def run_evaluate(args: argparse.Namespace) -> None:
             found = evaluate_on_board(board, checkpoint)
             correct, loss = correct + found["correct"], loss + found["loss"] * len(part)
         board.remove_file(BOARD_TEST)
+    remark = ", training samples: the .npz has no x_test" if test is None else ""
     if image.task.counts_right:
-        print(f"{correct} of {len(data)} right ({correct / len(data):.1%})")
+        print(f"{correct} of {len(data)} right ({correct / len(data):.1%}){remark}")
     mean = loss / len(data) / 65536
-    print(f"mean loss {mean:.4f} ({image.task.loss}) over {len(data)} samples")
+    print(f"mean loss {mean:.4f} ({image.task.loss}) over {len(data)} samples{remark}")
 
 
 def evaluate_on_board(board: Board, checkpoint: str | None) -> dict[str, int]:

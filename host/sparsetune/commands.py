@@ -253,8 +253,9 @@ def export(args: argparse.Namespace) -> None:
     image = read_image(path)
     trained = read_file(args.trained)
     output = args.output or args.model.with_name(args.model.stem + "_trained.tflite")
-    write_whole(output, export_bytes(args.model, image, trained))
-    print(f"{output}: {parse_checkpoint(trained, image).steps} steps of training")
+    checkpoint = parse_checkpoint(trained, image, str(path))
+    write_whole(output, export_tflite(read_file(args.model), image, checkpoint))
+    print(f"{output}: {checkpoint.steps} steps of training")
 
 
 def export_bytes(model: Path, image: Image, checkpoint: bytes) -> bytes:

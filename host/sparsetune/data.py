@@ -45,7 +45,12 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset | None]:
     Arrays: x_train, y_train and optionally x_test, y_test; or x, y alone. Autoencoders need no y.
     """
     try:
-        with np.load(path) as file:
+        file = np.load(path)
+        if isinstance(file, np.ndarray):
+            raise SparsetuneError(
+                f"{path} is one array: save samples and labels with numpy.savez(..., x=x, y=y)"
+            )
+        with file:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise SparsetuneError(f"{path}: {error.strerror or error}: give an .npz file") from error
@@ -87,11 +92,12 @@ def fit_dataset(data: Dataset, source: Input, task: Task) -> Dataset:
     if data.y is None or len(np.atleast_1d(data.y)) != len(data):
         given = "no labels" if data.y is None else f"{len(np.atleast_1d(data.y))} labels"
         raise SparsetuneError(f"{len(data)} samples and {given}: give as many of one as the other")
-    if task.has_classes:
-        _check_labels(data.y, task.outputs)
-    else:
+    if not task.has_classes:
         _check_targets(data.y, task)
-    return fitted
+        return fitted
+    labels = data.y[:, 0] if data.y.shape[1:] == (1,) else data.y  # as Keras has them: [N, 1]
+    _check_labels(labels, task.outputs)
+    return Dataset(fitted.x, labels)
 
 
 def same_but_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

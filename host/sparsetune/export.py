@@ -26,12 +26,16 @@ class Checkpoint:
     columns: Columns = field(default_factory=dict)
 
 
-def parse_checkpoint(data: bytes, image: Image) -> Checkpoint:
-    """Raises SparsetuneError when the checkpoint is damaged or belongs to another image."""
+def parse_checkpoint(data: bytes, image: Image, name: str = "this one") -> Checkpoint:
+    """Raises SparsetuneError when the checkpoint is damaged or belongs to another image. name: of
+    the image, for the message."""
     parts = split(data)
     _, version, image_crc, steps, size = parts.head[:5]
     if version != VERSION or image_crc != image.crc or size != image.state_bytes:
-        raise SparsetuneError("the checkpoint belongs to another image: give the one it ran on")
+        raise SparsetuneError(
+            f"the checkpoint belongs to another image than {name}: name the one it ran on with "
+            "--image"
+        )
     return Checkpoint(steps, parts.state, parts.columns)
 
 
