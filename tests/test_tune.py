@@ -86,3 +86,22 @@ def test_a_wrong_output_is_counted(
     assert tune(tmp_path, "--twin") == 1
     said = capsys.readouterr()
     assert "on 10 samples: 1 differing bytes" in said.out and "differ in 1 bytes" in said.err
+
+
+def test_evaluate_takes_the_room_that_there_is(
+    emulated_pico, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """20 KB left: 60 samples of 256 bytes go in parts; no part is refused."""
+    assert tune(tmp_path, "--port", emulated_pico.port) == 0
+    x = np.zeros((60, 16, 16, 1), np.int8)
+    np.savez(tmp_path / "s.npz", x_test=x, y_test=np.zeros(60, np.uint8), x_train=x)
+    with Board.connect(emulated_pico.port) as board:
+        board.exec(FILL.format(free=5), timeout=60)
+    try:
+        args = ("evaluate", tmp_path / "digits_int8.img", tmp_path / "s.npz")
+        assert cli.main([*map(str, args), "--port", emulated_pico.port]) == 0
+        out = capsys.readouterr().out
+        assert "over 60 samples" in out and out.count("test.dat") > 1
+    finally:
+        with Board.connect(emulated_pico.port) as board:
+            board.remove_file("/filler")

@@ -231,7 +231,8 @@ def _plot(log: Path, png: Path) -> None:
         print("plot: not drawn, matplotlib is not installed (pip install 'sparsetune[plot]')")
 
 
-EVALUATED_BYTES = 48 * 1024  # of samples at a time
+EVALUATED_BYTES = 48 * 1024  # of samples at a time, where the file system has room for them
+FILE_BYTES = 12 * 1024  # that a file takes beside its samples: blocks, labels
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
@@ -244,7 +245,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     with Board.connect(args.port) as board:
         push_image(board, image.data)
         # In parts: the samples of training fill the file system.
-        each = EVALUATED_BYTES // max(1, data.x[0].size) or 1
+        board.remove_file(BOARD_TEST)
+        room = max(0, (board.identify().fs_free or 0) - FILE_BYTES)
+        each = min(EVALUATED_BYTES, room) // max(1, data.x[0].size) or 1
         for begin in range(0, len(data), each):
             part = data.part(slice(begin, begin + each))
             push_data(board, BOARD_TEST, sample_file(part, image.task))
