@@ -278,6 +278,7 @@ after = gc.mem_alloc()
 for i in range(10):
     engine.step(1, (40000, -20), i)
 print(after - middle - (middle - before), (gc.mem_alloc() - after) // 10)
+gc.enable()  # a soft reset does not
 """
 
 

@@ -90,8 +90,8 @@ class OnBoard:
         # On samples that are there already: beside them there may be no room for others.
         self.board.stream(
             "from sparsetune_device.main import measure_samples, open_trained\n"
-            f"opened = open_trained({BOARD_IMAGE!r}, {BOARD_DATA!r}, {BOARD_TRAINED!r})\n"
-            f"measure_samples(*opened, range({count}), True, print)",
+            f"measure_samples(*open_trained({BOARD_IMAGE!r}, {BOARD_DATA!r}, {BOARD_TRAINED!r}), "
+            f"range({count}), True, print)",
             out,
         )
 
