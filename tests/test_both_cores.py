@@ -233,7 +233,7 @@ def test_real_models(name: str, core: BareCore) -> None:
 PARTS = re.compile(r"\w+_part|input_rows|update_channels")  # what st_split is given
 METHOD = "st_method_run"  # what MicroPython calls, the deepest of the methods
 # What window_part does not come to, as it has no scratch.
-WITH_SCRATCH = {"conv2d_lanes_s8", "depthwise3x3_s8", "fully_connected_sixes_s8"}
+WITH_SCRATCH = {"conv2d_lanes_s8", "depthwise3x3_s8", "fully_connected_fours_s8"}
 FRAMES = 144  # bytes: of METHOD and st_program_run, before the second core is started
 LOCKOUT = 128  # bytes: an interrupt of the SDK that stops the second core while flash is written
 

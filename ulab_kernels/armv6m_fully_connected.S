@@ -1,5 +1,5 @@
-// The loops of fully_connected.c for Cortex-M0+: 24 multiply-accumulates in 122 cycles, and in 85 from
-// packed weights.
+// The loops of fully_connected.c for Cortex-M0+: 16 multiply-accumulates in 72 cycles, and 24 in 85
+// from packed weights.
 #include "arch.h"
 #if ST_ARMV6M
 #include "armv6m.h"
@@ -8,90 +8,76 @@
     .cpu cortex-m0plus
     .thumb
 
-// r5: a word of weights of one row, r0-r3: four inputs. r7: scratch.
-.macro four sum
-    sxtb    r7, r5
-    muls    r7, r0, r7
-    add     \sum, r7
-    asrs    r5, r5, #8
-    sxtb    r7, r5
-    muls    r7, r1, r7
-    add     \sum, r7
-    asrs    r5, r5, #8
-    sxtb    r7, r5
-    muls    r7, r2, r7
-    add     \sum, r7
-    asrs    r5, r5, #8
+// One row's four weights, each with its upper bit turned so that it is v = w + 128. All that is shifted
+// out below a value is known to the sum of that below it: v0 * x0 + v1 * x1 ... = word * x0 +
+// (word >> 8) * (x1 - 256 * x0) + ..., modulo 2^32. r0-r3: these factors, r4: the word, r5: scratch, r6:
+// weights, on to the next row's, r7: 0x80808080, lr: bytes of a row.
+.macro row sum
+    ldr     r4, [r6]
+    add     r6, lr
+    eors    r4, r7
+    lsrs    r5, r4, #8
+    muls    r5, r1, r5
+    add     \sum, r5
+    lsrs    r5, r4, #16
+    muls    r5, r2, r5
+    add     \sum, r5
+    lsrs    r5, r4, #24
     muls    r5, r3, r5
     add     \sum, r5
-.endm
-
-// One row's four weights; r6 goes on to the next row's.
-.macro row sum
-    ldr     r5, [r6]
-    four    \sum
-    ldr     r5, [sp, #0]
-    adds    r6, r6, r5
+    muls    r4, r0, r4
+    add     \sum, r4
 .endm
 
 .macro four_inputs
+    mov     r4, r12
     ldmia   r4!, {r0-r3}
+    mov     r12, r4
     row     r8
     row     r9
     row     r10
     row     r11
-    row     r12
-    row     lr
-    ldr     r5, [sp, #4]
-    subs    r6, r6, r5
+    ldr     r4, [sp, #0]
+    subs    r6, r6, r4
 .endm
 
-// r0: inputs, int32; r1: weights; r2: inputs in number, a multiple of 4; r3: sums of six rows, added
-// to. r4: inputs; r8-r12, lr: sums. Stack: 0 bytes of a row, 4 from behind the last row's word to
-// the first one's next, 8 end of the inputs, 12 sums.
-ST_FUNCTION(st_six_rows)
+// r0: factors, int32; r1: weights; r2: inputs in number, a multiple of 4; r3: sums of four rows, added
+// to. r12: factors; r8-r11: sums. Stack: 0 from behind the last row's word to the first one's next, 4
+// end of the factors, 8 sums.
+ST_FUNCTION(st_four_rows)
     save_all
-    sub     sp, #16
-    movs    r4, r0
+    sub     sp, #12
+    mov     r12, r0
     movs    r6, r1
-    str     r2, [sp, #0]
+    mov     lr, r2
     lsls    r5, r2, #2
-    adds    r7, r5, r4
-    str     r7, [sp, #8]
-    adds    r5, r5, r2
-    adds    r5, r5, r2
+    adds    r0, r0, r5
+    str     r0, [sp, #4]
     subs    r5, r5, #4
-    str     r5, [sp, #4]
-    str     r3, [sp, #12]
-    ldmia   r3!, {r0, r1, r2, r5, r7}
+    str     r5, [sp, #0]
+    str     r3, [sp, #8]
+    ldmia   r3!, {r0, r1, r4, r5}
     mov     r8, r0
     mov     r9, r1
-    mov     r10, r2
+    mov     r10, r4
     mov     r11, r5
-    mov     r12, r7
-    ldr     r0, [r3]
-    mov     lr, r0
-    ldr     r5, [sp, #0]
-    lsrs    r5, r5, #3
+    ldr     r7, =0x80808080
+    lsrs    r2, r2, #3
     bcs     2f
 1:  four_inputs
 2:  four_inputs
-    ldr     r5, [sp, #8]
-    cmp     r4, r5
-    beq     3f
-    b       1b
-3:
-    ldr     r3, [sp, #12]
+    ldr     r5, [sp, #4]
+    cmp     r12, r5
+    bne     1b
+    ldr     r3, [sp, #8]
     mov     r0, r8
     mov     r1, r9
-    mov     r2, r10
+    mov     r4, r10
     mov     r5, r11
-    mov     r7, r12
-    stmia   r3!, {r0, r1, r2, r5, r7}
-    mov     r0, lr
-    str     r0, [r3]
-    add     sp, #16
+    stmia   r3!, {r0, r1, r4, r5}
+    add     sp, #12
     restore_all_and_return
+    .ltorg
 
 // r5: four weights: two inputs of two rows. r7: mask of two of them. r2, r3: the inputs, r4: what is
 // added to them.

@@ -21,7 +21,7 @@ void fully_connected_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, 
 #if ST_ARMV6M
 
 // armv6m_fully_connected.S; w: at a multiple of 4 bytes.
-void st_six_rows(const int32_t *x, const int8_t *w, int32_t n, int32_t *sums);
+void st_four_rows(const int32_t *factors, const int8_t *w, int32_t n, int32_t *sums);
 void st_six_packed(const int32_t *x_pairs, const int32_t *w, int32_t n, int32_t *lanes);
 
 #else
@@ -40,19 +40,6 @@ static void st_six_packed(const int32_t *x_pairs, const int32_t *w, int32_t n, i
 }
 
 #endif
-
-// sums[6] += x times six rows of n weights.
-static void six_rows(const int32_t *x, const int8_t *w, int32_t n, int32_t *sums) {
-#if ST_ARMV6M
-    if (!((uintptr_t)w & 3)) {
-        st_six_rows(x, w, n, sums);
-        return;
-    }
-#endif
-    for (int32_t row = 0; row < ST_SIXES; row++, w += n)
-        for (int32_t k = 0; k < n; k++)
-            sums[row] += x[k] * w[k];
-}
 
 // The factor in use, reduced: often all outputs share one.
 typedef struct {
@@ -79,48 +66,88 @@ static void put_outputs(const st_conv_geometry_t *g, const st_requant_t *f, cons
     }
 }
 
-// Six rows of outputs at a time, of one row of inputs.
+// Outputs of one row of inputs.
 typedef struct {
     const st_conv_geometry_t *g;
     const st_conv_params_t *p;
-    const int32_t *x; // as the scratch holds it
+    const int8_t *x;
+    const int32_t *scratch; // what it holds of x
     int8_t *y;
+    int32_t less; // 128 times the sum of all inputs
 } st_row_of_outputs_t;
 
-// The same for n < 6 rows.
-static void some_rows(const st_row_of_outputs_t *r, const int8_t *w, int32_t n, int32_t *sums) {
-    for (int32_t i = 0; i < n; i++)
-        for (int32_t k = 0; k < r->g->in_c; k++)
-            sums[i] += r->x[k] * *w++;
+#define FOURS 4
+
+// Of four inputs the first one, and of each other one what it is more than 256 times the one
+// before; returns 128 times the sum of all.
+static int32_t make_factors(const int8_t *x, int32_t n, int32_t zero, int32_t *factors) {
+    int32_t total = 0;
+    for (; n > 0; n -= 4, x += 4, factors += 4) {
+        const int32_t a = x[0] - zero, b = x[1] - zero, c = x[2] - zero, d = x[3] - zero;
+        factors[0] = a;
+        factors[1] = b - 256 * a;
+        factors[2] = c - 256 * b;
+        factors[3] = d - 256 * c;
+        total += a + b + c + d;
+    }
+    return total * 128;
 }
 
-// Outputs [oc, oc + n), n <= 6; to make it six, some before them are summed once more.
-static void six_outputs(const st_row_of_outputs_t *r, int32_t oc, int32_t n) {
-    const int32_t first = st_max(0, st_min(oc, r->g->out_c - ST_SIXES)), before = oc - first;
-    const int8_t *w = r->p->weights + first * r->g->in_c;
-    int32_t sums[ST_SIXES];
+#if ST_ARMV6M
+
+static int are_words(const int8_t *w) {
+    return !((uintptr_t)w & 3);
+}
+
+#else
+
+static int are_words(const int8_t *w) {
+    (void)w;
+    return 0;
+}
+
+#define st_four_rows(factors, w, n, sums) (void)0
+
+#endif
+
+static void each_row(const st_row_of_outputs_t *r, const int8_t *w, int32_t n, int32_t *sums) {
+    for (int32_t i = 0; i < n; i++, w += r->g->in_c)
+        sums[i] += dot_s8(r->x, w, r->g->in_c, -r->g->x_zero);
+}
+
+// sums[n] += n rows of weights times the inputs.
+static void add_rows(const st_row_of_outputs_t *r, const int8_t *w, int32_t n, int32_t *sums) {
+    if (n < FOURS || !are_words(w)) {
+        each_row(r, w, n, sums);
+        return;
+    }
+    for (int32_t i = 0; i < n; i++)
+        sums[i] -= r->less;
+    st_four_rows(r->scratch, w, r->g->in_c, sums);
+}
+
+// Outputs [oc, oc + n), n <= 4; to make it four, some before them are summed once more.
+static void four_outputs(const st_row_of_outputs_t *r, int32_t oc, int32_t n) {
+    const int32_t first = st_max(0, st_min(oc, r->g->out_c - FOURS)), before = oc - first;
+    int32_t sums[FOURS];
     for (int32_t i = 0; i < before + n; i++)
         sums[i] = r->p->bias[first + i];
-    if (before + n == ST_SIXES)
-        six_rows(r->x, w, r->g->in_c, sums);
-    else
-        some_rows(r, w, n, sums);
+    add_rows(r, r->p->weights + first * r->g->in_c, before + n, sums);
     put_outputs(r->g, r->p->requant + oc, sums + before, n, r->y + oc);
 }
 
-static void sixes_part(const void *job, st_part_t part) {
+static void fours_part(const void *job, st_part_t part) {
     const st_row_of_outputs_t *row = (const st_row_of_outputs_t *)job;
-    for (int32_t oc = part.begin; oc < part.end; oc += ST_SIXES)
-        six_outputs(row, oc, st_min(ST_SIXES, row->g->out_c - oc));
+    for (int32_t oc = part.begin; oc < part.end; oc += FOURS)
+        four_outputs(row, oc, st_min(FOURS, row->g->out_c - oc));
 }
 
-void fully_connected_sixes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                              const int8_t *x, int32_t *x_wide, int8_t *y) {
+void fully_connected_fours_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                              const int8_t *x, int32_t *factors, int8_t *y) {
     for (int32_t row = 0; row < g->out_w; row++, x += g->in_c, y += g->out_c) {
-        const st_row_of_outputs_t outputs = {g, p, x_wide, y};
-        for (int32_t i = 0; i < g->in_c; i++)
-            x_wide[i] = x[i] - g->x_zero;
-        st_split(p->cores, sixes_part, &outputs, (st_units_t){g->out_c, ST_SIXES});
+        const int32_t less = make_factors(x, g->in_c, g->x_zero, factors);
+        const st_row_of_outputs_t outputs = {g, p, x, factors, y, less};
+        st_split(p->cores, fours_part, &outputs, (st_units_t){g->out_c, FOURS});
     }
 }
 
@@ -149,7 +176,7 @@ static void packed_outputs(const st_row_of_outputs_t *r, int32_t oc, int32_t n) 
         sums[i] = group[i] + (i < n ? r->p->bias[oc + i] : 0);
     for (int32_t i = 0; i < ST_SIXES; i += 2)
         sums[i] = (int32_t)((uint32_t)sums[i] + ((uint32_t)sums[i + 1] << 16) - halves);
-    st_six_packed(r->x, group + ST_SIXES, in_c, sums);
+    st_six_packed(r->scratch, group + ST_SIXES, in_c, sums);
     for (int32_t i = 0; i < ST_SIXES; i += 2)
         sums[i] = (int32_t)((uint32_t)sums[i] - ((uint32_t)sums[i + 1] << 16));
     put_outputs(r->g, r->p->requant + oc, sums, n, r->y + oc);
@@ -164,7 +191,7 @@ static void packed_part(const void *job, st_part_t part) {
 void fully_connected_packed_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
                                const int8_t *x, int32_t *x_pairs, int8_t *y) {
     for (int32_t row = 0; row < g->out_w; row++, x += g->in_c, y += g->out_c) {
-        const st_row_of_outputs_t outputs = {g, p, x_pairs, y};
+        const st_row_of_outputs_t outputs = {g, p, x, x_pairs, y, 0};
         pair_inputs(x, g->in_c, x_pairs);
         st_split(p->cores, packed_part, &outputs, (st_units_t){g->out_c, ST_SIXES});
     }

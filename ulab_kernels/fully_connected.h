@@ -4,7 +4,7 @@
 
 #include "conv2d.h"
 
-#define ST_SIXES 6 // rows of weights that the faster way takes at a time
+#define ST_SIXES 6 // rows of packed weights that are taken at a time
 
 // y[out_w, out_c] int8 = x[in_w, in_c] int8 times weights[out_c, in_c]; g describes a 1x1
 // convolution on a map of one row. Equal to TFLite's reference kernel bit for bit: unlike its
@@ -12,10 +12,10 @@
 void fully_connected_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
                         int8_t *y);
 
-// The same, for in_c a multiple of 4 and no zero point of weights, six rows of weights at a time.
-// x_wide: scratch int32 [in_c].
-void fully_connected_sixes_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                              const int8_t *x, int32_t *x_wide, int8_t *y);
+// The same, for in_c a multiple of 4 and no zero point of weights, four rows of weights at a time.
+// factors: scratch int32 [in_c].
+void fully_connected_fours_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                              const int8_t *x, int32_t *factors, int8_t *y);
 
 // The same from packed weights, of which none is -128, in groups of six rows. A group is
 //   int32 [6]: -x_zero * the sum of a row's weights;

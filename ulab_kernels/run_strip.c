@@ -35,7 +35,7 @@ void st_run_whole_window(const st_window_op_t *op) {
         if (op->is_packed)
             ST_FAST(fully_connected_packed_s8)(op->g, &op->p, op->x, op->scratch.data, op->y);
         else if (ST_LANES && op->scratch.data)
-            fully_connected_sixes_s8(op->g, &op->p, op->x, op->scratch.data, op->y);
+            fully_connected_fours_s8(op->g, &op->p, op->x, op->scratch.data, op->y);
         else
             ST_FAST(fully_connected_s8)(op->g, &op->p, op->x, op->y);
         break;
