@@ -38,4 +38,14 @@
     pop     {r4-r7, pc}
 .endm
 
+// Into the sums that the upper registers hold.
+.macro all_r6
+    mov     r8, r6
+    mov     r9, r6
+    mov     r10, r6
+    mov     r11, r6
+    mov     r12, r6
+    mov     lr, r6
+.endm
+
 #endif

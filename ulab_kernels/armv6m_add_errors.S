@@ -64,12 +64,7 @@ ST_FUNCTION(st_add_errors)
     beq     6f
 1:  movs    r6, #0
     movs    r7, #0
-    mov     r8, r6
-    mov     r9, r6
-    mov     r10, r6
-    mov     r11, r6
-    mov     r12, r6
-    mov     lr, r6
+    all_r6
     ldr     r0, [sp, #4]
 2:  .rept 2
     errors

@@ -176,12 +176,7 @@ ST_FUNCTION(st_add_rows_bytes)
     str     r4, [sp, #0]
 1:  ldr     r6, [sp, #0]
     movs    r7, r6
-    mov     r8, r6
-    mov     r9, r6
-    mov     r10, r6
-    mov     r11, r6
-    mov     r12, r6
-    mov     lr, r6
+    all_r6
     ldr     r0, [sp, #24]
 2:  bytes
     b       2b

@@ -126,12 +126,7 @@ ST_FUNCTION(st_sum_rows)
     subs    r2, r2, #16
     movs    r6, #0
     movs    r7, #0
-    mov     r8, r6
-    mov     r9, r6
-    mov     r10, r6
-    mov     r11, r6
-    mov     r12, r6
-    mov     lr, r6
+    all_r6
 1:  ldmia   r0!, {r3, r4}
     sum_two r3, r8, r9
     sum_two r4, r10, r11
