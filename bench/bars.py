@@ -8,10 +8,6 @@ from typing import Any
 
 HERTZ = 125_000_000
 Parts = dict[str, Any]  # what bench/results holds, by part
-NOTES = {
-    "depthwise 3x3": "; of 4 samples: random bytes take 9.2",
-    "fully connected": "; nearly all of the work is cnn4's 1568 > 64",
-}
 # Average cycles a multiply-accumulate over all layers of a kind, gradients without a zero in dy.
 # forward: of frozen layers, whose weights may be packed; trained ones are told where they differ.
 OF_KINDS = (
@@ -73,7 +69,7 @@ def _over(kind: str, figures: list[Any], limit: float) -> str:
     over = sum(figure > limit for figure in each)
     said = f"{over} of {len(each)} layers over, worst {figures[2]:.1f}; "
     said += ", ".join(f"{name} {figure:.2f}" for name, figure in models.items())
-    return said + NOTES.get(kind, "")
+    return said + ("; of some samples, with random bytes more" if "depthwise" in kind else "")
 
 
 def _forward_per_mac(parts: Parts, model: str) -> float | None:

@@ -51,7 +51,7 @@ typedef struct {
 // armv6m_terms.S: sums[n] = the terms of x, n > 0; or they are added.
 void st_terms(const st_term_of_t *of, const int8_t *x, int32_t *sums, int32_t n, int32_t add);
 
-static int have_fast_way(const st_operand_t *o, int32_t *sums, int32_t n) {
+static int has_terms(const st_operand_t *o, int32_t *sums, int32_t n) {
     if (o->step != 1 || o->sign < 0)
         return 0;
     st_terms(&o->of, o->x, sums, n, o->sign);
@@ -60,7 +60,7 @@ static int have_fast_way(const st_operand_t *o, int32_t *sums, int32_t n) {
 
 #else
 
-static int have_fast_way(const st_operand_t *o, int32_t *sums, int32_t n) {
+static int has_terms(const st_operand_t *o, int32_t *sums, int32_t n) {
     (void)o, (void)sums, (void)n;
     return 0;
 }
@@ -70,7 +70,7 @@ static int have_fast_way(const st_operand_t *o, int32_t *sums, int32_t n) {
 // Of the next n elements.
 static void terms(st_operand_t *o, int32_t *sums, int32_t n) {
     const int8_t *x = o->x;
-    if (!have_fast_way(o, sums, n))
+    if (!has_terms(o, sums, n))
         for (int32_t i = 0; i < n; i++, x += o->step)
             sums[i] = o->sign ? sums[i] + o->sign * term(&o->of, *x) : term(&o->of, *x);
     o->x += n * o->step;

@@ -93,37 +93,36 @@ static int32_t make_factors(const int8_t *x, int32_t n, int32_t zero, int32_t *f
     return total * 128;
 }
 
-#if ST_ARMV6M
-
-static int are_words(const int8_t *w) {
-    return !((uintptr_t)w & 3);
-}
-
-#else
-
-static int are_words(const int8_t *w) {
-    (void)w;
-    return 0;
-}
-
-#define st_four_rows(factors, w, n, sums) (void)0
-
-#endif
-
 static void each_row(const st_row_of_outputs_t *r, const int8_t *w, int32_t n, int32_t *sums) {
     for (int32_t i = 0; i < n; i++, w += r->g->in_c)
         sums[i] += dot_s8(r->x, w, r->g->in_c, -r->g->x_zero);
 }
 
+#if ST_ARMV6M
+
+// Whether four rows were added, which must begin at multiples of 4 bytes.
+static int has_four_rows(const st_row_of_outputs_t *r, const int8_t *w, int32_t n, int32_t *sums) {
+    if (n < FOURS || ((uintptr_t)w & 3))
+        return 0;
+    for (int32_t i = 0; i < n; i++)
+        sums[i] = (int32_t)((uint32_t)sums[i] - (uint32_t)r->less);
+    st_four_rows(r->scratch, w, r->g->in_c, sums);
+    return 1;
+}
+
+#else
+
+static int has_four_rows(const st_row_of_outputs_t *r, const int8_t *w, int32_t n, int32_t *sums) {
+    (void)r, (void)w, (void)n, (void)sums;
+    return 0;
+}
+
+#endif
+
 // sums[n] += n rows of weights times the inputs.
 static void add_rows(const st_row_of_outputs_t *r, const int8_t *w, int32_t n, int32_t *sums) {
-    if (n < FOURS || !are_words(w)) {
+    if (!has_four_rows(r, w, n, sums))
         each_row(r, w, n, sums);
-        return;
-    }
-    for (int32_t i = 0; i < n; i++)
-        sums[i] -= r->less;
-    st_four_rows(r->scratch, w, r->g->in_c, sums);
 }
 
 // Outputs [oc, oc + n), n <= 4; to make it four, some before them are summed once more.
