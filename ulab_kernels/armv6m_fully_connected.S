@@ -1,4 +1,4 @@
-// The loops of fully_connected.c for Cortex-M0+: 16 multiply-accumulates in 72 cycles, and 24 in 85
+// The loops of fully_connected.c for Cortex-M0+: 16 multiply-accumulates in 71 cycles, and 24 in 85
 // from packed weights.
 #include "arch.h"
 #if ST_ARMV6M
@@ -11,10 +11,9 @@
 // One row's four weights, each with its upper bit turned so that it is v = w + 128. All that is shifted
 // out below a value is known to the sum of that below it: v0 * x0 + v1 * x1 ... = word * x0 +
 // (word >> 8) * (x1 - 256 * x0) + ..., modulo 2^32. r0-r3: these factors, r4: the word, r5: scratch, r6:
-// weights, on to the next row's, r7: 0x80808080, lr: bytes of a row.
+// weights, r7: 0x80808080.
 .macro row sum
     ldr     r4, [r6]
-    add     r6, lr
     eors    r4, r7
     lsrs    r5, r4, #8
     muls    r5, r1, r5
@@ -34,16 +33,19 @@
     ldmia   r4!, {r0-r3}
     mov     r12, r4
     row     r8
+    add     r6, lr
     row     r9
+    add     r6, lr
     row     r10
+    add     r6, lr
     row     r11
     ldr     r4, [sp, #0]
     subs    r6, r6, r4
 .endm
 
 // r0: factors, int32; r1: weights; r2: inputs in number, a multiple of 4; r3: sums of four rows, added
-// to. r12: factors; r8-r11: sums. Stack: 0 from behind the last row's word to the first one's next, 4
-// end of the factors, 8 sums.
+// to. r12: factors; r8-r11: sums. Stack: 0 from the last row's word to the first one's next, 4
+// end of the factors, 8 sums. lr: bytes of a row.
 ST_FUNCTION(st_four_rows)
     save_all
     sub     sp, #12
@@ -53,6 +55,7 @@ ST_FUNCTION(st_four_rows)
     lsls    r5, r2, #2
     adds    r0, r0, r5
     str     r0, [sp, #4]
+    subs    r5, r5, r2
     subs    r5, r5, #4
     str     r5, [sp, #0]
     str     r3, [sp, #8]
