@@ -13,15 +13,17 @@ VERSION = 1
 HEADER = "<4s6I4x"  # magic, version, image crc, steps done, bytes of state, crc, of settings
 HEADER_BYTES = 32
 OLD = ".old"
+PULLED = ".pulled"  # a list of the checkpoints that the host has
 
 
-def save(path, image, state, steps, settings=""):
+def save(path, image, state, steps, settings="", discard=False):
     """Writes the state and the run's settings (text); a power cut at any moment leaves the old
-    file or the new one. Where the file system is full, the run before makes room."""
+    file or the new one. Where the file system is full, the run before makes room, if it was pulled
+    or discard says that it may go."""
     try:
         _write(path, image, state, steps, settings.encode())
     except OSError:
-        if not _exists(path + OLD):
+        if not _exists(path + OLD) or not (discard or is_pulled(path, path + OLD)):
             raise
         os.remove(path + OLD)
         _write(path, image, state, steps, settings.encode())
@@ -50,11 +52,16 @@ def _exists(path):
 
 class Keeper:
     """Saves a run's checkpoints. The first one moves that of an earlier run to PATH.old, or, if
-    what lies there already has learnt for longer, takes its place: a run that was broken off soon
-    must not cost what a long one learnt."""
+    what lies there already was not pulled, or else has learnt for longer, takes its place: a run
+    that was broken off soon must not cost what a long one learnt. Raises ValueError where a run
+    would cost what nobody has pulled; discard says that it may go."""
 
-    def __init__(self, path, resumed):
+    def __init__(self, path, resumed, discard=False):
+        if not (resumed or discard or is_pulled(path, path) or is_pulled(path, path + OLD)):
+            raise ValueError("%s and %s%s hold what was learnt and not pulled: pull the first, or "
+                             "train with discard=1" % (path, path, OLD))
         self.path = path
+        self.discard = discard
         self.is_first = not resumed
         self.saved = None  # steps in the checkpoint that this run wrote last
         self.reserve = bytearray(RESERVE)  # too little of it shows before there is much to lose
@@ -70,22 +77,55 @@ class Keeper:
         if self.is_first:
             self.is_first = False
             self._set_aside()
-        save(self.path, image, state, steps, settings)
+        save(self.path, image, state, steps, settings, self.discard)
         self.saved = steps
 
     def _set_aside(self):
-        if _steps_in(self.path) > _steps_in(self.path + OLD):
-            _rename(self.path, self.path + OLD)
+        path, old = self.path, self.path + OLD
+        if _worth(path, path) > _worth(path, old):
+            _rename(path, old)
 
 
-def _steps_in(path):
-    """Steps of training in a checkpoint; -1 where there is none."""
+def is_pulled(path, name):
+    """Whether nothing would be lost with the file `name`, PATH or PATH.old: the host has it
+    (mark_pulled), or it holds no checkpoint."""
+    crc = _head(name)[5]
+    return not crc or crc in _pulled(path)
+
+
+def _worth(path, name):
+    """What is worth more is kept."""
+    return not is_pulled(path, name), _head(name)[3]
+
+
+def mark_pulled(path, name):
+    """Notes that the host has what lies in `name`, PATH or PATH.old."""
+    here = [_head(path)[5], _head(path + OLD)[5]]
+    known = [crc for crc in here if crc in _pulled(path)] + [_head(name)[5]]
+    with open(path + PULLED, "wb") as file:
+        file.write(struct.pack("<%dI" % len(known), *known))
+
+
+def _pulled(path):
+    """Checksums of what the host has."""
+    try:
+        with open(path + PULLED, "rb") as file:
+            data = file.read()
+    except OSError:
+        return ()
+    return struct.unpack("<%dI" % (len(data) // 4), data[: len(data) // 4 * 4])
+
+
+def _head(path):
+    """The fields of HEADER; no steps and checksum 0 where there is no checkpoint."""
     try:
         with open(path, "rb") as file:
             header = file.read(HEADER_BYTES)
     except OSError:
-        return -1
-    return struct.unpack(HEADER, header)[3] if len(header) == HEADER_BYTES else -1
+        header = b""
+    if len(header) < HEADER_BYTES or header[:4] != MAGIC:
+        return MAGIC, VERSION, 0, -1, 0, 0, 0
+    return struct.unpack(HEADER, header)
 
 
 def _rename(old, new):

@@ -8,7 +8,7 @@ import gc
 import sparsetune_kernels as kernels
 
 from .channels import make_policy
-from .checkpoint import OLD, Keeper, load, settings_of
+from .checkpoint import OLD, Keeper, is_pulled, load, settings_of
 from .clock import now_us, since_us
 from .data import Order, Samples
 from .engine import HAS_HEAP, Engine, collect
@@ -76,16 +76,17 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     to flash). save_to: checkpoint path, written every save_every steps (0: at the end only), at the
     end and when interrupted, but not after a step that failed halfway. resume: go on from that
     checkpoint, with its run's settings where none are given; without it, the checkpoint of an
-    earlier run is kept as PATH.old. flash: where trained channels go that have no room in RAM, see
-    store.py (what the board has). It has room for one run's: discard says that those of an earlier
-    one may go. cores: 1, or 2 for both of an RP2040's where nobody else uses the second one
-    (engine.py). out: takes the lines (a Teller, which does not wait for a host that has stopped
-    reading).
+    earlier run is kept as PATH.old. discard: what earlier runs learnt may go, though nobody has
+    pulled it. flash: where trained channels go that have no room in RAM, see store.py (what the
+    board has); it has room for one run's. cores: 1, or 2 for both of an RP2040's where nobody else
+    uses the second one (engine.py). out: takes the lines (a Teller, which does not wait for a host
+    that has stopped reading).
     """
     collect()
     out = out or open_teller()
     memory = Memory()
-    keeper = Keeper(save_to, resume) if save_to else None  # its reserve, while the heap is whole
+    # Its reserve, while the heap is whole.
+    keeper = Keeper(save_to, resume, discard) if save_to else None
     engine = Engine(open_image(image), cores)
     first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
@@ -124,7 +125,7 @@ def refuse_to_lose(store, path):
     """Raises ValueError where a checkpoint needs columns that a new run would write over."""
     for name in (path, path + OLD):
         run = settings_of(name).get("store")
-        if run is not None and store.has_run(run):
+        if run is not None and store.has_run(run) and not is_pulled(path, name):
             raise ValueError("an earlier run's channels are in the flash that this one would write "
                              "to: pull %s, then train with discard=1" % name)
 

@@ -37,6 +37,8 @@ from sparsetune.transfer import (
     BOARD_IMAGE,
     BOARD_TEST,
     BOARD_TRAINED,
+    CHECKPOINTS,
+    mark_pulled,
     pull_checkpoint,
     push_data,
     push_image,
@@ -160,15 +162,13 @@ def run_train(args: argparse.Namespace) -> None:
         "data": args.data,
         "save_to": BOARD_TRAINED,
         "resume": args.resume or None,
+        "discard": True,  # of what rescue() fetches
         **run_options(args),
     }
-    if not args.resume:
-        keywords["discard"] = True  # of what rescue() fetches
     log = args.log or default_log()
     with Board.connect(args.port) as board:
         push_policy(board, args.policy)
-        if not args.resume:
-            rescue(board)
+        rescue(board, CHECKPOINTS[1:] if args.resume else CHECKPOINTS)
         try:
             with blaming_policy(args.policy):
                 train_on_board(board, keywords, _options(args, board.port, log, args.steps))
@@ -284,10 +284,12 @@ def run_pull(args: argparse.Namespace) -> None:
     with Board.connect(args.port) as board:
         if args.remote == BOARD_TRAINED and not board.has_file(BOARD_TRAINED):
             raise SparsetuneError("the board holds no checkpoint: train first (sparsetune train)")
-        ours = args.remote == BOARD_TRAINED
-        data = pull_checkpoint(board) if ours else board.read_file(args.remote)
-    local = args.output or Path(args.remote.rsplit("/", 1)[-1])
-    write_whole(local, data)
+        ours = args.remote in CHECKPOINTS
+        data = pull_checkpoint(board, args.remote) if ours else board.read_file(args.remote)
+        local = args.output or Path(args.remote.rsplit("/", 1)[-1])
+        write_whole(local, data)
+        if ours:
+            mark_pulled(board, args.remote)
     print(f"{local}: {len(data):,} bytes")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
+from itertools import chain, count
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from sparsetune_device.checkpoint import OLD
 
-from sparsetune.board import Board
+from sparsetune.board import Board, Damage, PortLost, Silence
 from sparsetune.boardspec import BoardSpec
 from sparsetune.data import MAGIC, Dataset, fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError
@@ -26,19 +28,27 @@ BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
 BOARD_DATA = "/sparsetune/train.dat"
 BOARD_TEST = "/sparsetune/test.dat"
 BOARD_TRAINED = "/sparsetune/trained.ckpt"
-HAS_STORE = """
+CHECKPOINTS = (BOARD_TRAINED, BOARD_TRAINED + OLD)
+MODULE = "from sparsetune_device.checkpoint import"
+IS_PULLED = f"""
 try:
-    from sparsetune_device.checkpoint import settings_of
-    print(settings_of({path!r}).get("store", ""))
+    {MODULE} is_pulled
+    print(int(is_pulled({BOARD_TRAINED!r}, {{path!r}})))
 except ImportError:
-    pass
+    print(0)
+"""
+MARK_PULLED = f"""
+try:
+    {MODULE} mark_pulled
+    mark_pulled({BOARD_TRAINED!r}, {{path!r}})
+except (ImportError, OSError):
+    pass  # a full file system: then it is fetched once more
 """
 
 
-
 def push_image(board: Board, image: bytes, replace: bool = False) -> None:
-    """Make `image` the board's model, and say how it went. What was learnt with another one and can
-    only be fetched while that is there is fetched first."""
+    """Make `image` the board's model, and say how it went. What was learnt before is fetched first:
+    some of it can only be while its own image is there."""
     rescue(board)
     with Bar(BOARD_IMAGE, len(image)) as bar:
         bar.end(push_rom(board, {ROM_IMAGE: image}, bar.update, replace))
@@ -100,21 +110,39 @@ def pull_checkpoint(board: Board, path: str = BOARD_TRAINED) -> bytes:
     return complete(board.read_file(path), tell)
 
 
-def rescue(board: Board) -> None:
-    """Fetches checkpoints with channels in the board's flash, which the next run or another image
-    would cost, to out/."""
-    for path in (BOARD_TRAINED, BOARD_TRAINED + OLD):
-        if not board.exec(HAS_STORE.format(path=path)).strip():
+def mark_pulled(board: Board, path: str = BOARD_TRAINED) -> None:
+    """Tell the board that what it learnt is safe here."""
+    board.exec(MARK_PULLED.format(path=path))
+
+
+def rescue(board: Board, paths: Iterable[str] = CHECKPOINTS) -> None:
+    """Fetches to out/ what the board learnt and nobody has pulled, which the next run or another
+    image may cost. Raises SparsetuneError where the way to the board fails."""
+    for path in paths:
+        if not board.has_file(path) or board.exec(IS_PULLED.format(path=path)).strip() == "1":
             continue
         try:
             data = pull_checkpoint(board, path)
+        except (PortLost, Silence, Damage):
+            raise
         except SparsetuneError as error:
             print(f"{path} cannot be fetched whole any more ({error})")
             continue
-        head = split(data).head
-        local = Path("out") / f"board-{head[2]:08x}-{head[3]}-steps.ckpt"
-        write_whole(local, data)
-        print(f"the board had learnt something before: saved as {local}")
+        local = save_aside(data)
+        mark_pulled(board, path)
+        print(f"the board had learnt something that was not pulled: saved as {local}")
+
+
+def save_aside(data: bytes, folder: Path = Path("out")) -> Path:
+    """Writes a checkpoint to a file of its own, named after image and steps."""
+    head = split(data).head
+    name = f"board-{head[2]:08x}-{head[3]}-steps"
+    names = chain([name], (f"{name}-{n}" for n in count(2)))
+    for path in (folder / f"{name}.ckpt" for name in names):
+        if not path.exists() or path.read_bytes() == data:
+            write_whole(path, data)
+            return path
+    raise AssertionError("there are names without end")
 
 
 def check_file_room(data: Dataset, task: Task, spec: BoardSpec, state_bytes: int) -> None:

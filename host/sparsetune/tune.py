@@ -32,6 +32,7 @@ from .transfer import (
     BOARD_IMAGE,
     BOARD_TRAINED,
     check_file_room,
+    mark_pulled,
     pull_checkpoint,
     push_data,
     push_image,
@@ -53,6 +54,9 @@ class Target(Protocol):
 
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         """Returns the checkpoint."""
+
+    def fetched(self) -> None:
+        """What was learnt is safe here."""
 
     def interrupted(self) -> bytes | None:
         """The checkpoint after a broken-off run, where it would be lost otherwise."""
@@ -83,6 +87,9 @@ class OnBoard:
         )
         return pull_checkpoint(self.board)
 
+    def fetched(self) -> None:
+        mark_pulled(self.board)
+
     def interrupted(self) -> bytes | None:
         return None  # it is on the board
 
@@ -109,6 +116,9 @@ class OnTwin:
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         assert self.twin
         return self.twin.train(out, **options)
+
+    def fetched(self) -> None:
+        pass
 
     def interrupted(self) -> bytes | None:
         assert self.twin
@@ -225,6 +235,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
         raise
     trained = export_bytes(args.model, image, checkpoint)
     write_whole(output, trained)
+    target.fetched()
     png = args.plot or monitor.log_path.with_suffix(".png")
     drawn = plot_loss(monitor.log_path, png)
     few = train.part(slice(CHECKED))
