@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import DIGITS, digits_task
+from runs import DIGITS, digits_task, push, twin_train
 from sparsetune import cli, files
 from sparsetune.board import Board
 from sparsetune.errors import SparsetuneError
 from sparsetune.image import MAGIC, VERSION
 from sparsetune.litert import litert_accuracy
 from sparsetune.push import push_file, push_rom
+from sparsetune_device.telemetry import parse
 
 StandIn = Callable[..., str]
 
@@ -230,9 +231,7 @@ def test_ctrl_c_stops_training(stand_in: StandIn, tmp_path: Path) -> None:
     port, log = stand_in(), tmp_path / "log.jsonl"
     command = [sys.executable, "-m", "sparsetune.cli", "train", "--port", port]
     command += ["--steps", "100000", "--log", str(log), "--every", "1"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
     for _ in range(5):
         process.stdout.readline()
@@ -306,6 +305,28 @@ def test_emulated_monitor(emulated_pico, tmp_path: Path) -> None:
     assert log.read_text().count('"step", "step"') >= 10
     with Board.connect(port) as board:
         assert board.exec("print('alive')") == "alive"
+
+
+def test_a_run_that_is_joined_on_the_emulated_pico(emulated_pico, tmp_path: Path) -> None:
+    """Each step in the log has the number and the loss that it has on the twin."""
+    import serial
+
+    task = digits_task(steps=150)
+    port, log = str(emulated_pico.port_link), tmp_path / "log.jsonl"
+    with Board.connect(port) as board:
+        push(board, task)
+    options = "".join(f", {name}={value!r}" for name, value in task.options.items())
+    code = "import sparsetune_device.main as m\r"
+    code += f"m.train({cli.BOARD_IMAGE!r}, {cli.BOARD_DATA!r}{options})"
+    with serial.Serial(port, timeout=20) as raw:
+        raw.write(code.encode() + b"\r")
+        raw.read_until(b"#at|step=24|")
+    result = run("monitor", "--port", port, "--plain", "--log", log)
+    assert "step 150/150" in result.stdout, result.stderr
+    steps = [record for line in log.open() if (record := json.loads(line))["kind"] == "step"]
+    losses = [parse(line)[1]["loss"] for line in twin_train(task)[0] if line.startswith("loss:")]
+    assert len(steps) > 60 and steps[-1]["step"] == 150
+    assert all(losses[step["step"] - 1] == step["loss"] for step in steps)
 
 
 # What users do of their own ---------------------------------------------------------

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -111,6 +112,42 @@ def test_lost_lines_keep_their_numbers(tmp_path: Path) -> None:
     run = watch(lines, log)[0].run
     assert (run.step, run.steps, len(run.losses)) == (10, 10, 5)
     assert [record["step"] for record in read_steps(log)] == [1, 2, 3, 9, 10]
+
+
+def join(lines: list[str], log: Path) -> tuple[Monitor, list[Any], str]:
+    """A run that is watched from somewhere on: (monitor, step numbers in the log, output)."""
+    out = io.StringIO()
+    console = Console(file=out, width=100, highlight=False)
+    with Monitor(Options(log=log, every=10, joined=True), console) as monitor:
+        for line in lines:
+            monitor.feed(line)
+    return monitor, [record["step"] for record in read_steps(log)], out.getvalue()
+
+
+def test_a_run_that_is_joined_has_the_boards_numbers(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    at = event_line("at", step=305, steps=400)
+    monitor, numbers, out = join([*steps(5), at, *steps(8)], log)
+    assert numbers == list(range(301, 314))
+    assert "step 310/400" in out and "at:" not in out
+    assert monitor.run.step == 313 and monitor.run.total_steps == 400
+    lost = event_line("lost", lines=3, steps=3)
+    assert join([*steps(2), lost, *steps(2), at, *steps(1)], log)[1] == [299, 300, 304, 305, 306]
+    assert join([*steps(4), event_line("done", steps=400)], log)[1] == [397, 398, 399, 400]
+
+
+def test_a_run_that_begins_while_it_is_watched_is_counted(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    start = event_line("start", first=20, steps=30)
+    assert join([start, *steps(3)], log)[1] == [21, 22, 23]
+
+
+def test_lines_without_numbers_are_counted(tmp_path: Path) -> None:
+    """As programs of others print them."""
+    log = tmp_path / "log.jsonl"
+    assert join(steps(30), log)[1] == list(range(1, 31))
+    assert join(steps(3), log)[1] == [1, 2, 3]
+    assert join([*steps(3), "#at|steps=400", "#at|step=x"], log)[1] == [1, 2, 3]
 
 
 def test_end_and_error(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ class Run:
             us, start = since_us(start), now_us()
             out(step_line(loss, accuracy, us))
             if self.step % COLLECT_EVERY == 0:
+                out(event_line("at", step=self.step, steps=steps))  # for who begins to listen now
                 memory.look()
             if self.step % self.samples.count == 0:
                 out(event_line("epoch", n=self.step // self.samples.count))

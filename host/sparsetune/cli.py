@@ -17,6 +17,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +204,9 @@ def run_monitor(args: argparse.Namespace) -> None:
         return
     log = args.log or default_log(name="monitor")
     with Board.connect(args.port) as board:
+        options = replace(_options(args, board.port, log), joined=True)
         try:
-            with Monitor(_options(args, board.port, log)) as monitor:
+            with Monitor(options) as monitor:
                 if monitor.is_plain:
                     print(f"waiting for a run on {board.port} (Ctrl-C ends)", flush=True)
                 board.attach(monitor.feed, lambda: monitor.run.done)

@@ -30,6 +30,8 @@ _parse: Callable[[str], tuple[str, dict[str, Any]] | None] = telemetry.parse
 
 COARSE = 0.002  # seconds a step, below which a tenth of a millisecond is a large part
 SMOOTH = 25  # steps that the shown loss is averaged over (the board averages its accuracy)
+NUMBERED = {"start": "first", "at": "step", "done": "steps"}  # events that tell a step's number
+HELD = 16  # steps of a run that was joined, in which the board should have told a number
 RATE_STEPS = 100  # that the speed is taken over: so many lie between two savings
 CURVE_ROWS = 10
 
@@ -105,6 +107,9 @@ class Run:
                 self.first = fields["first"]
             if isinstance(fields.get("steps"), int):
                 self.total_steps = fields["steps"]
+        elif kind == "at" and isinstance(fields.get("step"), int):
+            self.first = fields["step"] - self.steps
+            self.total_steps = fields.get("steps", self.total_steps)
         elif kind == "error":
             self.error = str(fields.get("what", "unknown error"))
         elif kind == "lost" and isinstance(fields.get("steps"), int):
@@ -252,7 +257,8 @@ def default_log(folder: Path = Path("out"), name: str = "train") -> Path:
 class Options:
     """How to show and log a run.
 
-    log: None for a new file in out/. plain: None for plain lines unless on a terminal.
+    log: None for a new file in out/. plain: None for plain lines unless on a terminal. joined: it
+    may be under way already, so that the number of its next step is to be found out.
     """
 
     port: str = ""
@@ -260,6 +266,7 @@ class Options:
     plain: bool | None = None
     every: int = 10
     total_steps: int | None = None
+    joined: bool = False
     clock: Callable[[], float] = time.time
 
 
@@ -276,6 +283,7 @@ class Monitor:
         self._console = console or Console(highlight=False)
         plain = not self._console.is_terminal if options.plain is None else options.plain
         self._live = None if plain else self._new_live()
+        self._held: list[tuple[str, dict[str, Any], float]] | None = [] if options.joined else None
 
     def _new_live(self) -> Live:
         # rich draws from a thread of its own: a burst of lines costs no drawing.
@@ -300,6 +308,7 @@ class Monitor:
 
     def close(self) -> None:
         """Draw the last state and close the log."""
+        self._release()
         if self._live:
             self._live.stop()
             self._live = None
@@ -311,10 +320,27 @@ class Monitor:
         parsed = _parse(line)
         if parsed is None:
             self._feed_text(line, now)
-        elif parsed[0] == "step":
-            self._feed_step(parsed[1], now)
+        elif self._held is not None and parsed[0] in ("step", "lost"):
+            self._hold(parsed[0], parsed[1], now)
         else:
             self._feed_event(parsed[0], parsed[1], now)
+
+    def _hold(self, kind: str, fields: dict[str, Any], now: float) -> None:
+        """Keep steps until their numbers are known; at some time they will not be any more."""
+        assert self._held is not None
+        self._held.append((kind, fields, now))
+        if len(self._held) >= HELD:
+            self._release()
+
+    def _release(self, last: int | None = None) -> None:
+        """Take what was held. last: the number of the last step of it."""
+        held, self._held = self._held or [], None
+        if last is not None:
+            lost = (fields.get("steps") for kind, fields, _ in held if kind == "lost")
+            seen = sum(kind == "step" for kind, *_ in held)
+            self.run.first = last - seen - sum(n for n in lost if isinstance(n, int))
+        for kind, fields, now in held:
+            self._feed_event(kind, fields, now)
 
     def _feed_step(self, fields: dict[str, Any], now: float) -> None:
         self.run.add_step(fields, now)
@@ -323,9 +349,16 @@ class Monitor:
             self._say(_step_text(self.run))
 
     def _feed_event(self, kind: str, fields: dict[str, Any], now: float) -> None:
+        if kind == "step":
+            self._feed_step(fields, now)
+            return
+        if self._held is not None and kind in NUMBERED:
+            number = fields.get(NUMBERED[kind])
+            self._release(number if isinstance(number, int) and kind != "start" else None)
         self.run.add_event(kind, fields)
         self._write({**fields, "time": now, "kind": kind})
-        self._say(f"{kind}: {_fields_text(fields)}".rstrip(": "))
+        if kind != "at":
+            self._say(f"{kind}: {_fields_text(fields)}".rstrip(": "))
 
     def _feed_text(self, line: str, now: float) -> None:
         if not line.strip():
