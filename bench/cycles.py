@@ -1,9 +1,9 @@
 """Cycles of every kernel on the emulated Pico, for `sparsetune plan`. Run: python bench/cycles.py
 
-Small models run on the board operator by operator; for each kind of operator the cycles are fitted
-as [mac, loop, element] * what sparsetune/cycles.py counts. It prints what belongs into
-boards/pico.toml, and how far single measurements are from that. Flash caches are not emulated: a
-real board is slower.
+Small models and real networks run on the board operator by operator; for each kind of operator the
+cycles are fitted as [mac, loop, element] * what sparsetune/cycles.py counts. It prints what belongs
+into boards/pico.toml, and how far single measurements are from that. Flash caches are not emulated:
+a real board is slower.
 """
 
 from __future__ import annotations
@@ -16,10 +16,20 @@ import numpy as np
 from emulated import HERTZ, ROOT, measure
 from gradient_cases import train_all
 from machine import Machine
-from networks import Network, network, networks
+from networks import REPORTED, Network, network, networks
 from small_models import RELU, Array, Net, wide_front
 from sparsetune.compile import build_program
-from sparsetune.cycles import OTHER, SKIP_ZEROS, Clock, Cost, Work, step_cycles, work_of, works
+from sparsetune.cycles import (
+    OTHER,
+    SKIP_ZEROS,
+    Clock,
+    Cost,
+    Work,
+    cost_name,
+    step_cycles,
+    work_of,
+    works,
+)
 from sparsetune.graph import input_channels
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
 from sparsetune.program import Buffer, Code, Flag, Op
@@ -102,7 +112,7 @@ def resized() -> Net:
     return with_head(net)
 
 
-def in_flash() -> tuple[Machine, Net]:
+def in_flash() -> tuple[Machine, Array]:
     """Layers that stay in flash but for half of their channels."""
     net = Net((1, 8, 8, 8), seed=7)
     net.conv(16, 3)
@@ -112,7 +122,7 @@ def in_flash() -> tuple[Machine, Net]:
     graph = parse_tflite(net.to_bytes())
     layers = [LayerPlan(op.index, n, True, n) for op in graph.trainable
               for n in [input_channels(graph, op) // 2]]
-    return Machine(graph, UpdatePlan(tuple(layers))), net
+    return Machine(graph, UpdatePlan(tuple(layers))), net.sample()
 
 
 def ending(kind: str) -> Net:
@@ -125,19 +135,22 @@ def ending(kind: str) -> Net:
     return net
 
 
-def models() -> Iterator[tuple[Machine, Net]]:
+def models() -> Iterator[tuple[Machine, Array]]:
+    """Each with a sample: small ones with every kind of operator, and real networks."""
     for relu in (True, False):
         for channels in (8, 24, 64):
             net = convolutions(relu, channels)
             graph = parse_tflite(net.to_bytes())
-            yield Machine(graph, default_plan(graph, 99)), net
+            yield Machine(graph, default_plan(graph, 99)), net.sample()
     for net, loss in (
         *((windows(), ""), (elementwise(), ""), (moves(), ""), (resized(), "")),
         *((ending("mse"), "mse"), (ending("bce"), "bce")),
     ):
         graph = replace(parse_tflite(net.to_bytes()), loss=loss)
-        yield Machine(graph, UpdatePlan(train_all(graph).layers)), net
+        yield Machine(graph, UpdatePlan(train_all(graph).layers)), net.sample()
     yield in_flash()
+    for real in networks():
+        yield Machine(real.graph, plan_of(real)), real.x[:1]
 
 
 # Measuring ------------------------------------------------------------------------------------
@@ -194,16 +207,18 @@ def measure_strips() -> list[Measured]:
 
 
 def fit(rows: list[Measured]) -> Cost:
-    """Least squares of the relative errors; no cost is negative."""
-    scale = 1 / np.array([row.cycles for row in rows])
+    """Least squares of the errors, each divided by the root of what was measured, so that what
+    takes long counts for more; no cost is negative."""
+    cycles = np.array([row.cycles for row in rows])
+    scale = 1 / np.sqrt(cycles)
     work = np.array([[row.work.macs, row.work.loops, row.work.elements] for row in rows])
     best, best_error = np.zeros(3), np.inf
     for columns in ([0, 1, 2], [0, 1], [0, 2], [1, 2], [0], [1], [2]):
         costs = np.zeros(3)
         a = work[:, columns] * scale[:, None]
         if np.linalg.matrix_rank(a) == len(columns):
-            costs[columns] = np.linalg.lstsq(a, np.ones(len(rows)), rcond=None)[0]
-            error = float(((work @ costs * scale - 1) ** 2).sum())
+            costs[columns] = np.linalg.lstsq(a, cycles * scale, rcond=None)[0]
+            error = float((((work @ costs - cycles) * scale) ** 2).sum())
             if costs.min() >= 0 and error < best_error * 0.999 - 1e-9:
                 best, best_error = costs, error
     return Cost(*best.tolist())
@@ -248,9 +263,9 @@ def both_cores() -> float:
 
 def main() -> None:
     found: dict[str, list[Measured]] = {}
-    for machine, net in models():
-        for row in measure_ops(machine, net.sample()):
-            found.setdefault(row.op.code.name.lower(), []).append(row)
+    for machine, x in models():
+        for row in measure_ops(machine, x):
+            found.setdefault(cost_name(row.op), []).append(row)
     found = {code: large_enough(rows) for code, rows in sorted(found.items())}
     costs = {code: fit(rows) for code, rows in found.items()}
     found["strip"] = measure_strips()
@@ -263,7 +278,7 @@ def main() -> None:
         show(code, costs[code], rows)
     show(OTHER, UNMEASURED, [])
     clock = Clock(SOURCE, HERTZ, 0, costs)
-    for real in networks(("digits", "kws", "resnet8")):
+    for real in networks(("digits", *REPORTED)):
         check(real, clock)
 
 

@@ -3,6 +3,7 @@ that shows the arena as it is, and times against the emulated Pico."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -27,17 +28,23 @@ from sparsetune.budget import (
     trained_weights,
 )
 from sparsetune.compile import source_of
-from sparsetune.cycles import Clock, Cost, Work, work_of, works
+from sparsetune.cycles import BEHIND_RELU, POINTWISE, Clock, Cost, Work, work_of, works
 from sparsetune.image import lay_out
 from sparsetune.memory import predict
 from sparsetune.peak import find_peak
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, load_plan
 from sparsetune.plan_text import describe_layers
-from sparsetune.program import Code
+from sparsetune.program import Code, Op
 from sparsetune.room import files_room
 from sparsetune.tflite import parse_tflite, read_tflite
 from test_arena import independent_lower_bound
 from test_two_memories import TwoMemories
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "bench"))
+
+from networks import network  # noqa: E402
+from steps import plan_of  # noqa: E402
 
 PICO = load_spec("pico")
 
@@ -209,9 +216,9 @@ def test_work_of_updates() -> None:
     op = next(op for op in machine.ops if op.code == Code.CONV2D_UPDATE and op.source == 1)
     half = work_of(op, 0.5)
     assert (half.macs, half.loops) == (64 + 64, 32) and half.elements == pytest.approx(8, abs=0.01)
-    # Behind a ReLU that is what is assumed; the scores have none in front of their gradient.
+    # Behind a ReLU some are zero; the scores have none in front of their gradient.
     counted = list(works(machine.program, machine.graph))
-    assert counted[-1] == half and counted[8] == Work(192 + 3, 3, 192)
+    assert counted[-1] == work_of(op, BEHIND_RELU) and counted[8] == Work(192 + 3, 3, 192)
 
 
 def test_work_of_depthwise_convolutions() -> None:
@@ -242,25 +249,26 @@ def test_step_time_is_work_times_cost() -> None:
     machine = small_model()
     costs = {name: Cost(1, 0, 0) for name in
              ("conv2d", "fully_connected", "conv2d_grad_input", "conv2d_update")}
+    updated = 64 + 128 * BEHIND_RELU
     clock = Clock("test", 1, 5, {**costs, "other": Cost(0, 0, 0)})
     found = step_time(machine.program, machine.graph, clock)
     assert {i: (t.forward, t.gradient, t.update) for i, t in found.layers.items() if t.total} == {
-        0: (800, 0, 0), 1: (256, 0, 128), 3: (192, 192, 195)
+        0: (800, 0, 0), 1: (256, 0, updated), 3: (192, 192, 195)
     }
-    assert found.total == 800 + 256 + 128 + 192 + 192 + 195 + 5
+    assert found.total == 800 + 256 + updated + 192 + 192 + 195 + 5
     assert found.on_both_cores is None
     two = step_time(machine.program, machine.graph, replace(clock, both=0.6))
-    assert two.on_both_cores == pytest.approx(0.6 * (800 + 256 + 128 + 192 + 192 + 195) + 5)
+    assert two.on_both_cores == pytest.approx(0.6 * (found.total - 5) + 5)
 
 
 def test_what_nobody_measured_counts_as_other() -> None:
     clock = Clock("test", 1, 0, {"other": Cost(0, 0, 2)})
-    assert clock.cycles(Code.ADD, Work(0, 0, 7)) == 14
+    assert clock.cycles(Op(Code.ADD, ()), Work(0, 0, 7)) == 14
 
 
 def test_the_pico_has_costs_of_kernels_that_exist() -> None:
     assert PICO.clock
-    names = {code.name.lower() for code in Code} | {"other"}
+    names = {code.name.lower() for code in Code} | {POINTWISE, "other"}
     assert set(PICO.clock.costs) <= names
     assert all(min(c.mac, c.loop, c.element) >= 0 for c in PICO.clock.costs.values())
     assert {"conv2d", "conv2d_grad_input", "conv2d_update"} < set(PICO.clock.costs)
@@ -287,6 +295,22 @@ def test_estimated_time_against_the_emulated_pico(emulated_pico) -> None:
     steps = [float(line.split(",ms:")[1]) for line in lines if line.startswith("loss:")]
     print(f"a step takes {np.median(steps):.1f} ms (emulated), estimated {estimated:.1f} ms")
     assert estimated == pytest.approx(float(np.median(steps)), rel=0.25)
+
+
+@pytest.mark.parametrize("name", ["cnn4", "kws", "resnet8", "vww", "mbv2"])
+def test_estimates_against_whole_steps_that_were_measured(name: str) -> None:
+    """The figures that `make bench` kept: kernels of a step, and its forward pass."""
+    real = network(name)
+    if real is None:
+        pytest.skip("SKIP: no ../shared here")
+    kept = json.loads((ROOT / "bench" / "results" / "steps.json").read_text())[name]
+    measured = {part: kept[part]["cycles"] for part in ("forward", "backward", "weights")}
+    assert PICO.clock
+    each = step_time(Machine(real.graph, plan_of(real)).program, real.graph, PICO.clock).kernels
+    estimated = PICO.clock.hertz * each.total
+    print(f"{name}: estimated {estimated / sum(measured.values()):.3f} of what was measured")
+    assert estimated == pytest.approx(sum(measured.values()), rel=0.1)
+    assert PICO.clock.hertz * each.forward == pytest.approx(measured["forward"], rel=0.1)
 
 
 # The picture ----------------------------------------------------------------------------------
