@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -55,6 +56,12 @@ def test_help_names_every_command() -> None:
     assert result.returncode == 0
     for name in cli.COMMANDS:
         assert f"\n    {name} " in result.stdout
+
+
+def test_the_readme_lists_every_command() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    listed = re.findall(r"^\| `(\w+)", readme, re.M)
+    assert {*cli.COMMANDS, "emulate"} == {*listed, "tune"} and "sparsetune tune " in readme
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

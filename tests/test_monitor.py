@@ -157,6 +157,19 @@ def test_end_and_error(tmp_path: Path) -> None:
     assert run.error == "arena too small: 10 KB"
 
 
+@pytest.mark.parametrize(
+    ("asked", "work", "told"), [(2, 1, 1), (2, 2, 0), (None, 1, 0), (1, 1, 0)]
+)
+def test_a_core_that_is_missing_is_told(
+    asked: int | None, work: int, told: int, tmp_path: Path
+) -> None:
+    out = io.StringIO()
+    with Monitor(Options(log=tmp_path / "log", cores=asked), Console(file=out)) as monitor:
+        monitor.feed(event_line("start", cores=work))
+    assert out.getvalue().count("one core works, not two") == told
+    assert text_of(render(monitor.run, 80)).count("one core works, not two") == told
+
+
 def test_log_has_every_line(tmp_path: Path) -> None:
     log = tmp_path / "new" / "log.jsonl"
     lines = ["MPY: soft reboot", "", event_line("mem", free=123), *steps(3), "los:junk\ufffd,"]

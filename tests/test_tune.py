@@ -98,10 +98,34 @@ def test_evaluate_takes_the_room_that_there_is(
     with Board.connect(emulated_pico.port) as board:
         board.exec(FILL.format(free=5), timeout=60)
     try:
-        args = ("evaluate", tmp_path / "digits_int8.img", tmp_path / "s.npz")
+        args = ("evaluate", tmp_path / "o.img", tmp_path / "s.npz")
         assert cli.main([*map(str, args), "--port", emulated_pico.port]) == 0
         out = capsys.readouterr().out
         assert "over 60 samples" in out and out.count("test.dat") > 1
     finally:
         with Board.connect(emulated_pico.port) as board:
             board.remove_file("/filler")
+
+
+def test_an_image_beside_each_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`build` and `tune` have one rule, and no file of something else is replaced."""
+    model, other = tmp_path / "mine.tflite", tmp_path / "other.tflite"
+    model.write_bytes(DIGITS.read_bytes())
+    assert cli.main(["build", str(model), "--last", "1"]) == 0
+    built = (tmp_path / "mine.img").read_bytes()
+    assert ", in the place" not in capsys.readouterr().out
+    assert tune(tmp_path, "--twin", "--last", "2") == 0
+    out = capsys.readouterr().out
+    assert f"image: {tmp_path / 'o.img'}\n" in out and "saved" not in out
+    assert (tmp_path / "mine.img").read_bytes() == built != (tmp_path / "o.img").read_bytes()
+
+    assert cli.main(["build", str(model), "--last", "2"]) == 0
+    assert ", in the place of another plan's\n" in capsys.readouterr().out
+    assert cli.main(["head", str(DIGITS), "--classes", "4", "-o", str(other)]) == 0
+    assert cli.main(["build", str(other), "-o", str(tmp_path / "mine.img")]) == 0
+    assert ", in the place of an image of another model\n" in capsys.readouterr().out
+
+    (tmp_path / "o.img").write_text("a disk of mine")
+    assert tune(tmp_path, "--twin") == 1
+    assert "is there and no image of sparsetune's" in capsys.readouterr().err
+    assert (tmp_path / "o.img").read_text() == "a disk of mine"

@@ -223,6 +223,7 @@ def _options(args: argparse.Namespace, port: str, log: Path, steps: int | None =
         plain=True if args.plain else None,
         every=args.every,
         total_steps=steps,
+        cores=getattr(args, "cores", None),
     )
 
 

@@ -16,7 +16,7 @@ from .files import check_outputs, read_file, write_whole
 from .geometry import conv_geometry
 from .graph import TRAINABLE, Graph, Operator, input_channels
 from .head import HeadRequest, with_new_head
-from .image import Image, Layout, parse_image, read_image
+from .image import Image, Layout, parse_image, read_image, write_image
 from .inputs import input_of
 from .memory import RamUse, predict
 from .picture import draw
@@ -181,9 +181,7 @@ def _count(data: Dataset | None) -> int:
     return SAMPLES_ASSUMED if data is None else len(data)
 
 
-def describe_plan(
-    graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset | None
-) -> list[str]:
+def describe_plan(graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset | None) -> list[str]:
     """What trains, what it takes, and at which rate, in few lines."""
     lines = []
     for layer in chosen.plan.layers:
@@ -222,9 +220,9 @@ def build(args: argparse.Namespace) -> None:
     chosen = choose_plan(graph, args, load_spec(args.board), _samples(args, graph))
     output = args.output or args.model.with_suffix(".img")
     check_outputs({"output": output, "model": args.model})
-    write_whole(output, chosen.layout.image)
+    replaced = write_image(output, chosen.layout.image)
     size, arena = len(chosen.layout.image), chosen.layout.arena_bytes
-    print(f"{output}: {size:,} bytes, arena {arena:,} bytes, learning rate {chosen.rate}")
+    print(f"{output}: {size:,} bytes, arena {arena:,} bytes, learning rate {chosen.rate}{replaced}")
 
 
 def _samples(args: argparse.Namespace, graph: Graph) -> Dataset | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .arena import lifetimes, lower_bound, place_in_two
 from .errors import SparsetuneError
+from .files import write_whole
 from .inputs import Input
 from .program import Buffer, Code, Const, LimitOf, Op, Program, Slot, TrainedLayer, Word, WordsOf
 from .task import LOSSES, Task
@@ -16,6 +17,7 @@ from .task import LOSSES, Task
 MAGIC = b"STIM"
 VERSION = 5
 HEADER_WORDS = 48
+DIGEST = slice(80, 112)  # of the header: sha256 of the .tflite
 CONTROL_BYTES = 32  # st_control_t
 CRC_FROM = 16  # the checksum covers everything behind itself
 IN_STATE, IN_ARENA, IN_COLD, NOWHERE = 1 << 29, 2 << 29, 3 << 29, 7 << 29
@@ -274,6 +276,18 @@ def parse_image(data: bytes, name: str = "image") -> Image:
     loss, _, _, _, cold_bytes, scale, zero, *steps = struct.unpack_from("<5Ififi", data, 128)
     task = Task(LOSSES[loss] if loss < len(LOSSES) else "", w[11], scale, zero)
     return Image(data, *sizes, task, data[80:112], Input(shape, *steps), tuple(records), cold_bytes)
+
+
+def write_image(path: Path, data: bytes) -> str:
+    """Writes an image and returns what to say of the one whose place it takes, if any. Raises
+    SparsetuneError where that is a file of something else."""
+    before = path.read_bytes()[: 4 * HEADER_WORDS] if path.is_file() else b""
+    if before and before[:4] != MAGIC:
+        raise SparsetuneError(f"{path} is there and no image of sparsetune's: name another with -o")
+    write_whole(path, data)
+    if before[DIGEST] != data[DIGEST] and before:
+        return ", in the place of an image of another model"
+    return ", in the place of another plan's" if before[12:16] != data[12:16] and before else ""
 
 
 def read_image(path: Path) -> Image:

@@ -42,6 +42,7 @@ class Run:
 
     port: str = ""
     total_steps: int | None = None
+    asked_cores: int | None = None
     first: int = 0  # steps done before
     lost: int = 0  # steps whose lines the board dropped because nobody read them
     losses: list[float] = field(default_factory=list)
@@ -90,6 +91,16 @@ class Run:
         """ " on 2 cores", where the board tells on how many."""
         cores = self.events.get("start", {}).get("cores")
         return f" on {cores} core{'s' * (cores != 1)}" if isinstance(cores, int) else ""
+
+    @property
+    def remark(self) -> str:
+        """Where fewer cores work than were asked for, why that may be."""
+        if self.asked_cores != 2 or self.events.get("start", {}).get("cores") != 1:
+            return ""
+        return (
+            "one core works, not two: the other is taken by a thread of yours, or the chip or its "
+            "firmware has none for us"
+        )
 
     def add_step(self, fields: dict[str, Any], now: float) -> None:
         """Take the fields of a step line."""
@@ -236,6 +247,7 @@ def _last_events(run: Run) -> list[Text]:
         for kind in ("mem", "epoch", "eval", "saved", "lost")
         if kind in run.events
     ]
+    lines += [Text(run.remark)] if run.remark else []
     return lines + ([Text(f"{'error':<9}{run.error}", style="red")] if run.error else [])
 
 
@@ -258,7 +270,8 @@ class Options:
     """How to show and log a run.
 
     log: None for a new file in out/. plain: None for plain lines unless on a terminal. joined: it
-    may be under way already, so that the number of its next step is to be found out.
+    may be under way already, so that the number of its next step is to be found out. cores: that
+    were asked for.
     """
 
     port: str = ""
@@ -267,6 +280,7 @@ class Options:
     every: int = 10
     total_steps: int | None = None
     joined: bool = False
+    cores: int | None = None
     clock: Callable[[], float] = time.time
 
 
@@ -277,7 +291,7 @@ class Monitor:
     def __init__(self, options: Options, console: Console | None = None) -> None:
         """Create the log, over an old one. Raises SparsetuneError."""
         self.options = options
-        self.run = Run(port=options.port, total_steps=options.total_steps)
+        self.run = Run(options.port, options.total_steps, options.cores)
         self.log_path = options.log or default_log()
         self._log = _create(self.log_path)
         self._console = console or Console(highlight=False)
@@ -359,6 +373,8 @@ class Monitor:
         self._write({**fields, "time": now, "kind": kind})
         if kind != "at":
             self._say(f"{kind}: {_fields_text(fields)}".rstrip(": "))
+        if kind == "start" and self.run.remark:
+            self._say(self.run.remark)
 
     def _feed_text(self, line: str, now: float) -> None:
         if not line.strip():

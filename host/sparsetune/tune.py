@@ -17,10 +17,10 @@ from .boardspec import load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model
 from .data import Dataset, fit_dataset, load_npz, sample_file
 from .errors import SparsetuneError
-from .files import read_file, write_whole
+from .files import check_outputs, read_file, write_whole
 from .graph import Graph
 from .head import HeadRequest, with_new_head
-from .image import parse_image
+from .image import parse_image, write_image
 from .inputs import as_file_takes, as_graph_gives, input_of
 from .judge import Score, judge
 from .litert import predict
@@ -114,8 +114,12 @@ class OnTwin:
         self.twin = Twin(image, samples, self.store_bytes)
 
     def train(self, options: dict[str, Any], out: Line) -> bytes:
+        def tell(line: str) -> None:
+            if not line.startswith("#saved|"):  # its files go with it
+                out(line)
+
         assert self.twin
-        return self.twin.train(out, **options)
+        return self.twin.train(tell, **options)
 
     def fetched(self) -> None:
         pass
@@ -202,6 +206,9 @@ def tune(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: str) -> Result:
     """asked: keywords of the device's train(); what is not in there, samples and model decide."""
     output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
+    kept = output.with_suffix(".img")  # of its own: the one beside the model is `build`'s
+    inputs = {"trained": output, "model": args.model, "samples": args.samples}
+    check_outputs({"output": kept, **inputs})
     if args.classes:
         args.model = _new_head(args, output)
         if not (args.plan or args.last or args.ratio or args.biases):
@@ -222,10 +229,10 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     options = {"steps": max(200, len(train)), "rate": chosen.rate, **asked}
     before = judge(read_file(args.model), test, graph)
     print(f"before, on {len(test)} held-out samples: {before}", flush=True)
-    kept = output.with_name(args.model.stem + ".img")
-    write_whole(kept, image.data)
+    print(f"image: {kept}{write_image(kept, image.data)}")
     target.push(image.data, sample_file(train, task))
-    view = Options(port, args.log, True if args.plain else None, args.every, options["steps"])
+    plain = True if args.plain else None
+    view = Options(port, args.log, plain, args.every, options["steps"], cores=args.cores)
     try:
         with Monitor(view) as monitor:
             with blaming_policy(args.policy):
