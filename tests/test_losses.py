@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from machine import Machine
 from shared_tasks import shared_folder
 from small_models import RELU, Array, Net
 from sparsetune.compile import compile_image
-from sparsetune.data import Dataset, fit_dataset, sample_file
+from sparsetune.data import Dataset, doubts, fit_dataset, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.export import export_tflite, parse_checkpoint
 from sparsetune.graph import Graph
@@ -225,3 +226,35 @@ def test_a_thousand_classes() -> None:
     told = sorted(parse(line)[1]["loss"] for line in losses if line.startswith("loss"))
     wanted = sorted(expected.step(s, int(c), (0, 0)) for s, c in zip(data.x, y, strict=True))
     np.testing.assert_allclose(told, wanted, atol=1e-4)
+
+
+NUMBERS = Task("mse", 1, 0.5, 0)  # the output holds -64 to 63.5
+TEN, BITS = Task("softmax", 10, 1.0, 0), Task("bce", 3, 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("task", "y", "doubt"),
+    [
+        (TEN, np.arange(20) % 10, ""),
+        (TEN, np.full(20, 7), "all labels are 7: the model will learn to answer that"),
+        (TEN, np.full(1, 7), "9 of 10 classes have no training sample (0, 1, 2, 3, 4, ...)"),
+        (TEN, np.arange(20) % 9, "1 of 10 classes have no training sample (9)"),
+        (BITS, np.ones((20, 3)), "all targets are 1: the model"),
+        (BITS, np.eye(3), ""),
+        (NUMBERS, np.linspace(-64, 63, 20), ""),
+        (NUMBERS, np.linspace(-64, 80, 20), "the output from -64 to 63.5: 15.0% of them are"),
+        (NUMBERS, np.linspace(0, 1, 20), "they differ by 2 of its steps"),
+        (NUMBERS, np.full(20, 3.0), "they differ by 0 of its steps"),
+        (Task("autoencoder", 4, 1.0, 0), None, ""),
+    ],
+)
+def test_targets_that_will_hardly_be_meant(task: Task, y: Any, doubt: str) -> None:
+    data = Dataset(np.zeros((20 if y is None else len(y), 2, 2, 1), np.int8), y)
+    lines = doubts(data, task)
+    assert (len(lines), doubt in " ".join(lines)) == (bool(doubt), True), lines
+
+
+def test_targets_that_cannot_be_learnt() -> None:
+    data = Dataset(np.zeros((20, 2), np.int8), np.linspace(0, 1000, 20))
+    with pytest.raises(SparsetuneError, match="targets go from 0 to 1000, the output from -64 to"):
+        doubts(data, NUMBERS)

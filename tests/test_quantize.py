@@ -179,6 +179,29 @@ def test_a_range_that_is_none_or_of_no_use(tmp_path: Path, capsys: Any) -> None:
         assert message in refused(capsys, arguments, tmp_path)
 
 
+def test_a_range_of_which_little_is_used(tmp_path: Path, capsys: Any) -> None:
+    """Samples that were scaled to 0 ... 1 before they became integers; and dark ones."""
+    net = mixed_net(1)
+    model, shape = to_float(net), samples(net).shape
+    ints = np.random.default_rng(1).integers(0, 2, shape, np.uint8)
+    arguments = [*command(tmp_path, model, x=ints), "--range", "0", "255"]
+    assert "samples go from 0 to 1 of --range 0 255" in refused(capsys, arguments, tmp_path)
+    for brightest, told in ((20, 1), (255, 0)):
+        x = np.random.default_rng(1).integers(0, brightest + 1, shape, np.uint8)
+        assert not main([*command(tmp_path, model, x=x), "--range", "-3", "3"])
+        out = capsys.readouterr().out
+        assert out.count("warning: samples go from -3 to -2.529 of --range -3 3") == told
+
+
+def test_a_float_model_that_guesses_is_told(tmp_path: Path, capsys: Any) -> None:
+    net = mixed_net(1)
+    x, model = samples(net), to_float(net)
+    y = litert.predict(model, x).reshape(len(x), -1).argmax(axis=1)
+    for labels, told in ((y, 0), ((y + 1) % 5, 1)):
+        assert not main(command(tmp_path, model, x=x, y=labels))
+        assert capsys.readouterr().out.count("does it take them so? (--range)") == told
+
+
 def test_bad_models(tmp_path: Path, capsys: Any) -> None:
     net = mixed_net(1)
     x, model = samples(net), to_float(net)

@@ -20,6 +20,8 @@ VERSION = 2
 HEADER_BYTES = 36
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 MAX_SAMPLES = 65535
+MOST_OUTSIDE = 0.5  # share of the targets that may lie outside of what the output can hold
+FEWEST_STEPS = 4  # of the output, by which targets should differ
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,43 @@ def _check_targets(y: Array, task: Task) -> None:
         raise SparsetuneError("some targets are no finite numbers: leave those samples out")
     if task.loss == "bce" and not np.isin(y, (0, 1)).all():
         raise SparsetuneError("targets of the loss bce are 0 or 1: round them first")
+
+
+def doubts(data: Dataset, task: Task) -> list[str]:
+    """What in these training samples will hardly be meant, a line each. Raises SparsetuneError for
+    targets that cannot be learnt."""
+    if data.y is None or task.loss == "autoencoder":
+        return []
+    if task.loss == "mse":
+        return _doubt_numbers(data.y.astype(np.float64), task)
+    known = np.unique(data.y)
+    if len(known) == 1 and len(data) > 1:
+        what = "labels" if task.has_classes else "targets"
+        return [f"all {what} are {known[0]:g}: the model will learn to answer that to everything"]
+    missing = sorted(set(range(task.outputs)) - {int(y) for y in known}) if task.has_classes else []
+    if not missing:
+        return []
+    some = ", ".join(str(n) for n in missing[:5]) + (", ..." if len(missing) > 5 else "")
+    return [
+        f"{len(missing)} of {task.outputs} classes have no training sample ({some}): the model may "
+        "forget them"
+    ]
+
+
+def _doubt_numbers(y: Array, task: Task) -> list[str]:
+    """Targets against what the output can hold."""
+    low, high = (task.scale * (end - task.zero_point) for end in (-128, 127))
+    outside = float(np.mean((y < low - task.scale) | (y > high + task.scale)))
+    told = f"targets go from {y.min():.4g} to {y.max():.4g}, "
+    told += f"the output from {low:.4g} to {high:.4g}"
+    if outside > MOST_OUTSIDE:
+        raise SparsetuneError(
+            f"{told}: scale them, or make the int8 model with samples whose answers reach there"
+        )
+    if outside:
+        return [f"{told}: {outside:.1%} of them are clipped"]
+    steps = float(np.ptp(y)) / task.scale
+    return [f"{told}: they differ by {steps:.2g} of its steps"] if steps < FEWEST_STEPS else []
 
 
 def target_bytes(data: Dataset, task: Task) -> bytes:

@@ -1,4 +1,6 @@
-"""The one exception that sparsetune shows to its user."""
+"""The one exception that sparsetune shows to its user, and what it doubts."""
+
+from collections.abc import Iterable
 
 
 class SparsetuneError(Exception):
@@ -11,3 +13,9 @@ class SparsetuneError(Exception):
     def __init__(self, message: str, *more: str) -> None:
         super().__init__(message)
         self.more = more
+
+
+def warn(doubts: Iterable[str]) -> None:
+    """Say what can be done, but will hardly be meant; a line each, among those of progress."""
+    for doubt in doubts:
+        print(f"warning: {doubt}", flush=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from .data import Dataset, load_npz, same_but_ones
-from .errors import SparsetuneError
+from .errors import SparsetuneError, warn
 from .graph import Array, Graph
 
 HELD_OUT = 0.2
+FEW_STEPS, FEWEST_STEPS = 64, 8  # of 255 between --range: fewer are doubted, or not believed
 Spread = tuple[float, float]
 
 
@@ -55,7 +56,23 @@ def real_values(x: Array, spread: Spread | None) -> Array:
         raise SparsetuneError(f"--range {low:g} {high:g}: give two real numbers that differ")
     steps: Array = x.astype(np.float32) - np.iinfo(x.dtype).min
     real: Array = low + steps * ((high - low) / 255)
+    _check_use(real, spread)
     return real.astype(np.float32)
+
+
+def _check_use(x: Array, spread: Spread) -> None:
+    """Raises SparsetuneError where samples use next to nothing of the range, as those do that were
+    scaled to 0 ... 1 before they became integers; says so where they use little."""
+    low, high = spread
+    used = float(np.ptp(x)) / abs(high - low) if x.size else 1.0
+    told = f"samples go from {x.min():.4g} to {x.max():.4g}" if x.size else ""
+    told += f" of --range {low:g} {high:g}"
+    if used * 255 < FEWEST_STEPS:
+        raise SparsetuneError(
+            f"{told}: name what the lowest and the highest integer stand for, or give float32"
+        )
+    if used * 255 < FEW_STEPS:
+        warn([f"{told}: is it that of the integers' ends?"])
 
 
 def shaped(x: Array, graph: Graph) -> Array:

@@ -17,6 +17,7 @@ from .stored import Stored
 from .tflite import parse_tflite
 
 JUDGED_SAMPLES, LAYER_SAMPLES = 500, 20
+BETTER = 0.1  # than guessing, of what is left, should the float model be
 WORST = 5  # layers that are named
 
 
@@ -44,7 +45,8 @@ def quantize(args: argparse.Namespace) -> None:
 def report(real: Stored, small: Stored, held_out: Dataset) -> list[str]:
     """What was lost, where it is worst, and how to make samples for the int8 model."""
     x = small.graph.tensor(small.graph.input)
-    lines = _summary(judge(real, small, held_out.part(slice(JUDGED_SAMPLES))))
+    result = judge(real, small, held_out.part(slice(JUDGED_SAMPLES)))
+    lines = _summary(result) + _doubt(result, held_out, real.graph.tensor(real.graph.output).size)
     lines.append("signal to error at the outputs of the worst layers, and what each loses:")
     errors = layer_errors(real, small, few(held_out.x, LAYER_SAMPLES))
     lines += [_layer_line(layer) for layer in errors[:WORST]]
@@ -71,6 +73,16 @@ def _summary(result: Judgement) -> list[str]:
         lines.append(f"the same largest output on {result.agreement:.1%} of {held_out}")
     lines.append(f"error of the outputs {result.error:.2%} of their size (RMS)")
     return lines
+
+
+def _doubt(result: Judgement, data: Dataset, classes: int) -> list[str]:
+    """A float model that guesses was hardly made for samples in these units."""
+    if result.accuracies is None or result.accuracies[0] > 1 / classes + BETTER * (1 - 1 / classes):
+        return []
+    return [
+        f"warning: the float model is right on {result.accuracies[0]:.1%} of the samples, which go "
+        f"from {data.x.min():.4g} to {data.x.max():.4g}: does it take them so? (--range)"
+    ]
 
 
 def int8_samples(small: Stored, train: Dataset, test: Dataset) -> bytes:

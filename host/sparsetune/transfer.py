@@ -13,8 +13,8 @@ from sparsetune_device.checkpoint import OLD
 
 from sparsetune.board import Board, Damage, PortLost, Silence
 from sparsetune.boardspec import BoardSpec
-from sparsetune.data import MAGIC, Dataset, fit_dataset, load_npz, sample_file
-from sparsetune.errors import SparsetuneError
+from sparsetune.data import MAGIC, Dataset, doubts, fit_dataset, load_npz, sample_file
+from sparsetune.errors import SparsetuneError, warn
 from sparsetune.files import read_file, write_whole
 from sparsetune.image import parse_image
 from sparsetune.options import policy_file
@@ -167,5 +167,6 @@ def sample_bytes(path: Path, image: bytes | None) -> bytes:
     if image is None:
         raise SparsetuneError(f"to check {path} name the image too: push model.img --data {path}")
     model = parse_image(image)
-    train, _ = load_npz(path)
-    return sample_file(fit_dataset(train, model.input, model.task), model.task)
+    train = fit_dataset(load_npz(path)[0], model.input, model.task)
+    warn(doubts(train, model.task))
+    return sample_file(train, model.task)

@@ -15,8 +15,8 @@ from sparsetune_device.telemetry import parse
 from .board import Board
 from .boardspec import load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model
-from .data import Dataset, fit_dataset, load_npz, sample_file
-from .errors import SparsetuneError
+from .data import Dataset, doubts, fit_dataset, load_npz, sample_file
+from .errors import SparsetuneError, warn
 from .files import check_outputs, read_file, write_whole
 from .graph import Graph
 from .head import HeadRequest, with_new_head
@@ -217,6 +217,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     graph = read_model(args)
     train, test = _datasets(args.samples, graph, args.seed or 0)
     task = task_of(graph)
+    warn(doubts(train, task))
     spec = load_spec(args.board)
     chosen = choose_plan(graph, args, spec, train)
     image = parse_image(chosen.layout.image)
