@@ -282,6 +282,29 @@ gc.enable()  # a soft reset does not
 """
 
 
+FULL = """
+import gc
+gc.disable()
+ballast = []
+while gc.mem_free() > {room}:
+    ballast.append(bytearray(1000))
+from sparsetune_device.main import train
+train('/rom/model.img', '/sparsetune/train.dat', save_to='/sparsetune/trained.ckpt', {options})
+"""
+
+
+def test_a_heap_without_collections_is_no_end(emulated_pico) -> None:
+    """As gc.disable() in a boot.py leaves it, with little more RAM than the plan needs."""
+    task = runs.digits_task(steps=40)
+    options = ", ".join(f"{name}={value!r}" for name, value in task.options.items())
+    room = predict_ram(task.image, len(task.train), load_spec("pico")).used + 2000
+    lines: list[str] = []
+    with Board.connect(emulated_pico.port) as board:
+        runs.push(board, task)
+        board.stream(FULL.format(room=room, options=options), lines.append)
+    assert lines[-1] == "#done|steps=40"
+
+
 def test_a_step_allocates_next_to_nothing(emulated_pico) -> None:
     """The kernels nothing; Python the numbers that it hands over."""
     task = runs.digits_task(steps=1)

@@ -18,6 +18,7 @@ LABEL, LOSS, PREDICTED, RATE, SEED = 0, 4, 8, 12, 20
 def collect():
     """Of a heap of a few KB nothing may be left lying; CPython would only lose time."""
     if HAS_HEAP:
+        gc.enable()  # a gc.disable() outlives a soft reset, and training would run out of memory
         gc.collect()
 
 
