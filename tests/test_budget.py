@@ -27,9 +27,9 @@ from sparsetune.budget import (
     step_time,
     trained_weights,
 )
-from sparsetune.compile import source_of
+from sparsetune.compile import compile_image, source_of
 from sparsetune.cycles import BEHIND_RELU, POINTWISE, Clock, Cost, Work, work_of, works
-from sparsetune.image import lay_out
+from sparsetune.image import lay_out, parse_image
 from sparsetune.memory import predict
 from sparsetune.peak import find_peak
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, load_plan
@@ -374,6 +374,28 @@ def test_plan_shows_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert samples == bytes_ // 257 and bytes_ == files_room(PICO, machine.image.state_bytes)
     time = re.search(r"^time: about (\d+) ms .*emulated.* cores about (\d+)", out, re.MULTILINE)
     assert 0.5 < int(time[2]) / int(time[1]) < 1
+
+
+def test_what_a_plan_assumes_and_does_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --ram between what it takes with and without scratch, that is told."""
+    path = tmp_path / "s.npz"
+    np.savez(path, x=np.zeros((40, 16, 16, 1), np.int8), y=np.arange(40) % 10)
+    graph, plan = read_tflite(runs.DIGITS), default_plan(read_tflite(runs.DIGITS), 2)
+    lean = compile_image(graph, replace(plan, scratch=False), "0.005")
+    need = predict(parse_image(lean.image), 1000, PICO).used
+    assert compile_image(graph, plan, "0.005").arena_bytes > lean.arena_bytes
+    args = ["plan", str(runs.DIGITS), "--last", "2"]
+    for more, assumed, told in (
+        ([], 1, 0),
+        (["--ram", str(need)], 1, 1),
+        (["--ram", str(need), "--data", str(path)], 0, 0),
+    ):
+        assert cli.main([*args, *more]) == 0
+        out = capsys.readouterr().out
+        assert out.count("assumed: 1,000 samples") == assumed
+        assert out.count("no room for the faster kernels' scratch") == told
 
 
 def test_biases_alone(tmp_path: Path) -> None:

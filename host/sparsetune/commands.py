@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .boardspec import BoardSpec, load_spec
+from .compile import build_program
 from .data import Dataset, fit_dataset, load_npz
 from .errors import SparsetuneError
 from .export import export_tflite, parse_checkpoint
@@ -95,9 +96,15 @@ def plan(args: argparse.Namespace) -> None:
     for line in (
         *describe_layers(graph, chosen.plan, chosen.layout, spec),
         *describe_memory(graph, chosen.layout, use, _limit(args, spec), spec),
+        *_remarks(graph, chosen),
         _describe_rate(chosen, data),
     ):
         print(line)
+    if data is None:
+        print(
+            f"assumed: {SAMPLES_ASSUMED:,} samples, each with some bytes of RAM for its place in "
+            "the order and its label (--data counts yours)"
+        )
     if args.picture:
         draw(chosen.layout, graph, args.picture)
         print(f"picture: {args.picture}")
@@ -202,7 +209,14 @@ def describe_plan(graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset |
         f"flash {len(chosen.layout.image):,} bytes"
         + (f"; slower RAM {cold:,} bytes" if (cold := chosen.layout.cold_bytes) else "")
     )
-    return [*lines, _describe_rate(chosen, data)]
+    return [*lines, *_remarks(graph, chosen), _describe_rate(chosen, data)]
+
+
+def _remarks(graph: Graph, chosen: Chosen) -> list[str]:
+    """Whether the faster kernels had to go without their scratch."""
+    if chosen.layout.program.has_scratch or not build_program(graph, chosen.plan).has_scratch:
+        return []
+    return ["no room for the faster kernels' scratch: with a little more RAM a step is faster"]
 
 
 def _describe_rate(chosen: Chosen, data: Dataset | None) -> str:

@@ -10,7 +10,7 @@ from math import prod
 
 from .geometry import Geometry
 from .graph import Graph, Operator
-from .program import Buffer, Code, Const, Flag, Op, Program, WordsOf
+from .program import Buffer, Code, Const, Flag, Op, Program
 
 # Share of the gradients behind a ReLU that are not zero: KWS 0.37 to 0.45, ResNet-8 0.28 to 0.33,
 # MobileNetV2 0.29 to 0.58, VWW (sure of its sample) 0.03 to 0.14; of the four networks the mean.
@@ -171,7 +171,7 @@ def _window(op: Op) -> Geometry:
 def _forward_work(op: Op) -> Work:
     """The innermost loop runs along a row of the window."""
     g = _window(op)
-    if any(isinstance(word, WordsOf) and word.buffer for word in op.words):
+    if op.has_scratch:
         return _packed_work(op, g)
     macs = _places(g) * g.out_c * (g.in_c if op.code in DENSE else 1)
     return Work(macs, _rows(g) * g.out_w * g.out_c, g.out_h * g.out_w * g.out_c)

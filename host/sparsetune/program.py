@@ -126,6 +126,11 @@ class Op:
     def buffers(self) -> tuple[Buffer, ...]:
         return tuple(w for w in self.words if isinstance(w, Buffer))
 
+    @property
+    def has_scratch(self) -> bool:
+        """Of the forward pass: whether it may go a faster way, for which weights are packed."""
+        return any(isinstance(word, WordsOf) and word.buffer for word in self.words)
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -168,3 +173,7 @@ class Program:
     input: Buffer | None = None
     output: Buffer | None = None
     target: Buffer | None = None
+
+    @property
+    def has_scratch(self) -> bool:
+        return any(op.has_scratch for op in self.ops[: self.forward])
