@@ -23,8 +23,11 @@ def save(path, image, state, steps, settings="", discard=False):
     try:
         _write(path, image, state, steps, settings.encode())
     except OSError:
-        if not _exists(path + OLD) or not (discard or is_pulled(path, path + OLD)):
+        if not _exists(path + OLD):
             raise
+        if not (discard or is_pulled(path, path + OLD)):
+            raise ValueError("the file system is full, and nobody has pulled %s%s: pull it, or "
+                             "train with discard=1" % (path, OLD))
         os.remove(path + OLD)
         _write(path, image, state, steps, settings.encode())
 

@@ -130,7 +130,7 @@ def rescue(board: Board, paths: Iterable[str] = CHECKPOINTS) -> None:
             continue
         local = save_aside(data)
         mark_pulled(board, path)
-        print(f"the board had learnt something that was not pulled: saved as {local}")
+        print(f"the board had learnt what nobody has pulled: saved as {local}, for `export`")
 
 
 def save_aside(data: bytes, folder: Path = Path("out")) -> Path:
