@@ -84,7 +84,7 @@ def test_training_again_and_again_on_the_emulated_pico(
     for seed in (1, 2, 3):
         result = run(*train, "--seed", seed)
         assert result.returncode == 0, result.stderr
-        saved += [Path(p).read_bytes() for p in re.findall("saved as (.*)", result.stdout)]
+        saved += [Path(p).read_bytes() for p in re.findall(r"saved as (\S+),", result.stdout)]
     assert run("pull", "-o", "third.ckpt", "--port", port).returncode == 0
     saved.append(Path("third.ckpt").read_bytes())
     assert [re.findall(rb"seed=(\d)", data) for data in saved] == [[b"1"], [b"2"], [b"3"]]
