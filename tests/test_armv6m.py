@@ -411,17 +411,20 @@ def test_too_little_scratch_is_refused() -> None:
 
 @pytest.mark.parametrize("chosen", range(1, 18))
 def test_few_channels_and_rows_of_zeros_behind_them(chosen: int, core: BareCore) -> None:
-    """By rows of errors, of more positions than are gathered at once, and in tiles of output
-    channels; and more channels than that, in blocks."""
-    for seed, (size, outputs) in enumerate(((5, 24), (9, 70), (1, 12), (11, 7))):
-        net = Net((1, size, size, 18), -128 if seed else 3, seed)
-        net.conv(outputs, 1 if seed % 2 else 3, activation=RELU, zero=-128)
+    """By rows of errors, by words of values, of more positions than are gathered at once, of all
+    numbers of them that a loop of four leaves, and in tiles of output channels; and more channels
+    than that, in blocks."""
+    maps = ((5, 24, 1), (9, 70, 1), (1, 12, 1), (11, 7, 1), (13, 9, 2), (6, 66, 2), (12, 20, 2), (18, 9, 1))
+    for seed, (size, outputs, stride) in enumerate(maps):
+        net = Net((1, size, max(size - seed, 1), 18), (3, -128, 127)[seed % 3], seed)
+        kernel = 1 if seed % 2 else 3
+        net.conv(outputs, kernel, stride=stride, activation=RELU, zero=-128)
         net.mean((1, 2), False)
         net.dense(3)
         graph = parse_tflite(net.to_bytes())
         first, head = (op.index for op in graph.trainable)
         plan = UpdatePlan((LayerPlan(first, chosen), LayerPlan(head, 0)), residual=chosen == 5)
-        machine = Scattered(graph, plan, (0, 4, 2, 12)[seed])  # errors as words, but for one
+        machine = Scattered(graph, plan, (0, 4, 2, 12)[seed % 4])  # errors as words, but for one
         machine.control(1, RATE, seed)
         machine.load(net.sample())
         check_equal(machine, core, before=with_gradient("some" if seed % 2 else "no zeros", seed))
@@ -466,19 +469,21 @@ def test_few_channels_and_sums_take_their_fast_ways(core: BareCore) -> None:
     net = Net((1, 6, 6, 18), -128)
     net.conv(24, 1)
     other = net.at
-    net.conv(24, 1)
+    for _ in range(3):
+        net.conv(24, 1)
     net.add(other)
     net.mean((1, 2), False)
     net.dense(3)
     graph = parse_tflite(net.to_bytes())
-    layers = [LayerPlan(op.index, 4) for op in graph.trainable[:2]]
+    layers = [LayerPlan(op.index, n) for op, n in zip(graph.trainable, (2, 3, 4, 7), strict=False)]
     machine = Machine(graph, UpdatePlan(tuple(layers)))
     machine.control(1, RATE, 1)
     machine.load(net.sample())
     with BareCore(count=True) as counting:
         check_equal(machine, counting)
         spent = counting.profile()
-    for name in ("st_add_errors", "st_step_row", "st_sum_rows", "st_terms"):
+    fast = ("st_add_errors", "st_add_one_word", "st_add_two_words", "st_step_row", "st_sum_rows")
+    for name in (*fast, "st_terms"):
         assert spent.get(name, 0) > 100, name
     for name in ("correlate", "st_gather"):
         assert spent.get(name, 0) == 0, name

@@ -1,6 +1,7 @@
 #include "conv2d.h"
 #include "add_rows.h"
 #include "conv2d_few.h"
+#include "conv2d_words.h"
 #include "dot.h"
 
 #define FEW 4 // channels: fewer are not worth gathering their terms
@@ -367,14 +368,39 @@ static __attribute__((noinline)) void update_rest(const st_kernel_tap_t *t, int3
         update_channel(t, oc, row);
 }
 
+// By words of values; noinline as above. The sums of dy come with the first tap.
+static __attribute__((noinline)) void update_words(const st_kernel_tap_t *t, const int16_t *dy,
+                                                   int32_t *row) {
+    const st_update_t *u = t->u;
+    const int32_t step = st_words_step(u), room = u->row_words / step;
+    st_words_t words;
+    st_words_begin(&words, t, dy);
+    for (int32_t oc = u->made.begin, end; oc < u->made.end; oc = end) {
+        end = st_min(oc + room, u->made.end);
+        st_words_sums(&words, (st_range_t){oc, end}, row);
+        for (int32_t i = oc, *sums = row; i < end; i++, sums += step) {
+            if (!t->number && u->bias)
+                st_update_bias(u, i, sums[step - 1]);
+            update_weights(t, i, sums);
+        }
+    }
+}
+
+static void update_tap(const st_kernel_tap_t *t, const int16_t *dy, int32_t *row) {
+    if (st_goes_by_words(t->g, t->u))
+        update_words(t, dy, row);
+    else
+        update_rest(t, update_few(t, dy, row), row);
+}
+
 void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
                    int32_t *row) {
     for (int32_t ky = 0; u->n_channels && ky < g->kernel_h; ky++) {
         for (int32_t kx = 0; kx < g->kernel_w; kx++) {
             const st_kernel_tap_t tap = tap_of(g, u, dy, ky, kx);
-            update_rest(&tap, update_few(&tap, dy, row), row);
+            update_tap(&tap, dy, row);
         }
     }
-    if (!u->n_channels || !is_pointwise(g))
+    if (!u->n_channels || !(is_pointwise(g) || st_goes_by_words(g, u)))
         update_biases(g, dy, u, u->made.end);
 }
