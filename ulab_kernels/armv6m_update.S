@@ -1,9 +1,8 @@
-// The loops of update.c for Cortex-M0+: 44 cycles for two weights that stay, 24 more for one that moves;
+// The loops of update.c for Cortex-M0+: 44 cycles for two weights that stay, 24 more for one that moves, 60 a row;
 // 26 to add eight errors to the sums that biases need.
 #include "arch.h"
 #if ST_ARMV6M
 #include "armv6m.h"
-#include "armv6m_update.h"
 
     .syntax unified
     .cpu cortex-m0plus
@@ -43,45 +42,88 @@
     movs    r5, #1
     orrs    \step, r5 // 127, or -128 and 1
 7:  strb    \step, [r4]
-    ldr     r5, [sp, #4]
+    ldr     r5, [sp, #MANTISSA]
     b       \back
 .endm
 
-// r0: st_update_t, r1: st_step_t, r2: base, r3: row. Then r0: row, r1 and r2: two sums, r3: random bits,
-// r4: scratch, r5: mantissa, r6: random bits to drop, r7: shift; r8: counter, r9: what is added to it,
-// r10 and r11: factors of the hash, r12: channels, minus half of the address behind the row's first
-// two sums, lr: weights. On the stack: 0 end of the row, 4 mantissa.
-ST_FUNCTION(st_step_row)
+// Where on the stack.
+.equ END, 0 // of the row's sums
+.equ MANTISSA, 4
+.equ RATE, 8 // of the next row
+.equ RATE_END, 12
+.equ LEARNING_RATE, 16
+.equ SHIFT, 20
+.equ ROW_STEP, 24
+.equ CHANNELS_STEP, 28
+.equ COUNTER_STEP, 32
+.equ FILTER, 36
+.equ GAP, 40
+.equ IS_ODD, 44
+
+// Adds what stands there to a register; r4: scratch.
+.macro advance register, at
+    ldr     r4, [sp, #\at]
+    add     \register, r4
+.endm
+
+// r0: st_step_rows_t; returns where the rate of the row stands that it did not get to, for its shift. Then r0:
+// row, r1 and r2: two sums, r3: random bits, r4: scratch, r5: mantissa, r6: random bits to drop, r7: shift; r8:
+// counter, r9: what is added to it, r10 and r11: factors of the hash, r12: channels, minus half of the address
+// behind the row's first two sums, lr: weights.
+ST_FUNCTION(st_step_rows)
     save_all
-    ldmia   r1!, {r5, r7}
+    sub     sp, #48
+    ldmia   r0!, {r1-r4}
+    mov     r8, r2
+    mov     r12, r3
+    mov     lr, r4
+    mov     r2, sp
+    .rept   3
+    ldmia   r0!, {r4-r7}
+    stmia   r2!, {r4-r7}
+    .endr
+    movs    r0, r1
     ldr     r4, =0x9e3779b9
     mov     r9, r4
-    subs    r6, r2, #1
-    muls    r4, r6, r4
-    ldr     r6, [r0, #ST_UPDATE_SEED]
-    adds    r4, r4, r6
-    mov     r8, r4
-    adds    r0, r0, #ST_UPDATE_CHANNELS
-    ldmia   r0!, {r1, r4, r6}
-    adds    r6, r6, r2
-    mov     lr, r6
-    adds    r0, r3, #0
-    adds    r3, r3, #8
-    lsrs    r3, r3, #1
-    subs    r1, r1, r3
-    mov     r12, r1
-    adds    r4, r4, #1
-    lsrs    r4, r4, #1
-    lsls    r4, r4, #3
-    adds    r4, r4, r0
-    push    {r4, r5}
     ldr     r4, =0x7feb352d
     mov     r10, r4
     ldr     r4, =0x846ca68b
     mov     r11, r4
-    movs    r6, #48
+8:  ldr     r1, [sp, #RATE]
+    ldr     r2, [sp, #RATE_END]
+    cmp     r1, r2
+    beq     9f
+    ldrh    r5, [r1]
+    movs    r2, #2
+    ldrsh   r2, [r1, r2]
+    ldr     r7, [sp, #SHIFT]
+    subs    r7, r7, r2
+    subs    r7, #32
+    movs    r6, #14
     subs    r6, r6, r7
-    subs    r7, r7, #16
+    bcc     9f
+    adds    r1, r1, #4
+    str     r1, [sp, #RATE]
+    ldr     r4, [sp, #LEARNING_RATE]
+    muls    r5, r4, r5
+    lsrs    r5, r5, #17
+    str     r5, [sp, #MANTISSA]
+    adds    r6, r6, #2
+    adds    r7, r7, #16
+    advance r12, CHANNELS_STEP
+    advance r8, COUNTER_STEP
+    advance lr, FILTER
+    advance r0, GAP
+    ldr     r1, [sp, #END]
+    ldr     r4, [sp, #ROW_STEP]
+    adds    r1, r1, r4
+    str     r1, [sp, #END]
+    ldr     r4, [sp, #IS_ODD]
+    cmp     r4, #0
+    beq     1f
+    subs    r1, r1, #4
+    movs    r4, #0
+    str     r4, [r1]
 1:  add     r8, r9
     ldmia   r0!, {r1, r2}
     movs    r4, r1
@@ -101,10 +143,12 @@ ST_FUNCTION(st_step_row)
     step    r1, 5f
 2:  rev     r3, r3
     step    r2, 6f
-4:  ldr     r4, [sp, #0]
+4:  ldr     r4, [sp, #END]
     cmp     r0, r4
     bne     1b
-    add     sp, #8
+    b       8b
+9:  movs    r0, r1
+    add     sp, #48
     restore_all_and_return
     .ltorg
 5:  move    r1, 0, 2b

@@ -316,14 +316,14 @@ void st_update_columns(const st_update_t *u, st_step_t step, int32_t base, const
     }
 }
 
-// The weights of one output channel.
-static void update_weights(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
-    const int32_t base = t->base + oc * t->filter;
-    const st_step_t step = st_weight_step(t->u, oc);
-    if (t->u->columns)
-        st_update_columns(t->u, step, base, row, t->number * t->g->out_c + oc);
-    else
-        st_update_row(t->u, step, base, row);
+// Of output channels [oc, end), whose sums are `step` apart.
+static void update_weights(const st_kernel_tap_t *t, st_range_t channels, int32_t *sums,
+                           int32_t step) {
+    int32_t oc = channels.begin, base = t->base + oc * t->filter;
+    if (!t->u->columns)
+        st_update_rows(t->u, (st_weight_rows_t){oc, channels.end, base, t->filter, sums, step});
+    for (; t->u->columns && oc < channels.end; oc++, base += t->filter, sums += step)
+        st_update_columns(t->u, st_weight_step(t->u, oc), base, sums, t->number * t->g->out_c + oc);
 }
 
 // One output channel.
@@ -337,7 +337,7 @@ static void update_channel(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
     const int32_t total = correlate(t, &run, row);
     if (t->sums_biases)
         st_update_bias(t->u, oc, total);
-    update_weights(t, oc, row);
+    update_weights(t, (st_range_t){oc, oc + 1}, row, 0);
 }
 
 // The biases of output channels whose sums of dy nobody knows.
@@ -352,9 +352,10 @@ static void update_biases(const st_conv_geometry_t *g, const int16_t *dy, const 
 static int32_t update_few(const st_kernel_tap_t *t, const int16_t *dy, int32_t *row) {
     st_tile_t tile = {t->u->made.begin, 0, row};
     while ((tile.count = st_few_at_once(t, dy, tile.oc)) > 0) {
+        const st_range_t channels = {tile.oc, tile.oc + tile.count};
         st_few_sums(t, &tile);
-        for (int32_t i = 0; i < tile.count; i++)
-            update_weights(t, tile.oc++, row + i * st_sums_room(t->u));
+        update_weights(t, channels, row, st_sums_room(t->u));
+        tile.oc = channels.end;
     }
     if (t->sums_biases)
         update_biases(t->g, dy, t->u, tile.oc);
@@ -375,14 +376,12 @@ static __attribute__((noinline)) void update_words(const st_kernel_tap_t *t, con
     const int32_t step = st_words_step(u), room = u->row_words / step;
     st_words_t words;
     st_words_begin(&words, t, dy);
-    for (int32_t oc = u->made.begin, end; oc < u->made.end; oc = end) {
-        end = st_min(oc + room, u->made.end);
-        st_words_sums(&words, (st_range_t){oc, end}, row);
-        for (int32_t i = oc, *sums = row; i < end; i++, sums += step) {
-            if (!t->number && u->bias)
-                st_update_bias(u, i, sums[step - 1]);
-            update_weights(t, i, sums);
-        }
+    for (st_range_t some = u->made; some.begin < u->made.end; some.begin = some.end) {
+        some.end = st_min(some.begin + room, u->made.end);
+        st_words_sums(&words, some, row);
+        for (int32_t i = some.begin; !t->number && u->bias && i < some.end; i++)
+            st_update_bias(u, i, row[(i - some.begin + 1) * step - 1]);
+        update_weights(t, some, row, step);
     }
 }
 

@@ -1,7 +1,5 @@
 #include "update.h"
-#include <stddef.h>
 #include "arch.h"
-#include "armv6m_update.h"
 #include "fixedpoint.h"
 #include "random.h"
 
@@ -129,32 +127,79 @@ void st_update_slot_in_column(const st_update_t *u, st_step_t step, st_slot_t at
 
 #if ST_ARMV6M
 
-// armv6m_update.S: a row of an even number of sums.
-void st_step_row(const st_update_t *u, const st_step_t *step, int32_t base, const int32_t *row);
+// armv6m_update.S: rows of an even number of sums; is_odd: but for the last one, which becomes 0.
+// row, counter, channels, weights and end are those of a row in front of the first one, from where
+// it has ended; gap, counter_step and the other steps lead to the next row, all but that of the
+// counter in bytes.
+typedef struct {
+    uint32_t row, counter, channels, weights, end;
+    uint32_t mantissa; // of the row
+    const st_rate_t *rate, *rate_end;
+    uint32_t learning_rate;
+    int32_t shift;
+    uint32_t row_step, channels_step, counter_step, filter, gap, is_odd;
+} st_step_rows_t;
 
-// Does not compile where that would not find what it needs.
-typedef char
-    st_layout_is_known[offsetof(st_update_t, channels) == ST_UPDATE_CHANNELS &&
-                               offsetof(st_update_t, n_channels) == ST_UPDATE_CHANNELS + 4 &&
-                               offsetof(st_update_t, weights) == ST_UPDATE_CHANNELS + 8 &&
-                               offsetof(st_update_t, seed) == ST_UPDATE_SEED
-                           ? 1
-                           : -1];
+// The rate of the first row whose shift is not in [ST_LEAST_SHIFT, MOST_SHIFT], where it stops, or
+// rate_end.
+const st_rate_t *st_step_rows(const st_step_rows_t *rows);
 
-static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base, int32_t *row) {
-    if (u->residual)
-        return 0;
-    if (u->n_channels & 1)
-        row[u->n_channels] = 0;
-    st_step_row(u, &step, base, row);
-    return u->n_channels;
+// Steps are mantissa * learning_rate / 2^17 and shift - exponent, of the rates given.
+typedef struct {
+    const st_rate_t *rate, *end;
+    uint32_t learning_rate;
+    int32_t shift;
+} st_rates_t;
+
+// How many rows it did.
+static int32_t step_rows(const st_update_t *u, const st_weight_rows_t *rows, const st_rates_t *rates) {
+    const uint32_t pairs = (uint32_t)(u->n_channels + 1) >> 1, step = (uint32_t)rows->step * 4;
+    const uint32_t row = (uint32_t)rows->sums, filter = (uint32_t)rows->filter;
+    const uint32_t counter_step = (filter - pairs) * ST_SPREAD, base = (uint32_t)rows->base;
+    const st_step_rows_t job = {
+        .row = row + pairs * 8 - step,
+        .counter = u->seed + (base - 1) * ST_SPREAD - counter_step,
+        .channels = (uint32_t)u->channels - (row + 8) / 2 + step / 2,
+        .weights = (uint32_t)u->weights + base - filter,
+        .end = row + pairs * 8 - step,
+        .rate = rates->rate,
+        .rate_end = rates->end,
+        .learning_rate = rates->learning_rate,
+        .shift = rates->shift,
+        .row_step = step,
+        .channels_step = -(step / 2),
+        .counter_step = counter_step,
+        .filter = filter,
+        .gap = step - pairs * 8,
+        .is_odd = (uint32_t)u->n_channels & 1,
+    };
+    return (int32_t)(st_step_rows(&job) - rates->rate);
+}
+
+static int32_t step_usual_rows(const st_update_t *u, const st_weight_rows_t *rows) {
+    const int32_t shift = -(u->learning_rate.exponent + u->error_exponent + 17);
+    const st_rate_t *rate = u->weight_rate + rows->begin;
+    const st_rates_t rates = {rate, u->weight_rate + rows->end, u->learning_rate.mantissa, shift};
+    const int32_t first = shift - rate->exponent;
+    return first < ST_LEAST_SHIFT || first > MOST_SHIFT ? 0 : step_rows(u, rows, &rates);
+}
+
+// The first row.
+static void step_row(const st_update_t *u, const st_weight_rows_t *rows, st_step_t step) {
+    const st_rate_t rate = {(uint16_t)step.mantissa, 0};
+    step_rows(u, rows, &(st_rates_t){&rate, &rate + 1, 1u << 17, step.shift});
 }
 
 #else
 
-static int32_t update_pairs(const st_update_t *u, st_step_t step, int32_t base, int32_t *row) {
-    (void)u, (void)step, (void)base, (void)row;
+static int32_t step_usual_rows(const st_update_t *u, const st_weight_rows_t *rows) {
+    (void)u, (void)rows;
     return 0;
+}
+
+static void step_row(const st_update_t *u, const st_weight_rows_t *rows, st_step_t step) {
+    for (int32_t i = 0; i < u->n_channels; i++)
+        st_update_slot(u, step, rows->base, i, rows->sums[i]);
 }
 
 #endif
@@ -164,13 +209,30 @@ ST_HOT static void shift_row(int32_t *row, int32_t n, int32_t left) {
         *row = shift_sat(*row, left);
 }
 
-void st_update_row(const st_update_t *u, st_step_t step, int32_t base, int32_t *row) {
-    if (step.shift < ST_LEAST_SHIFT && !u->residual) {
-        shift_row(row, u->n_channels, to_least_shift(step.shift));
+static void update_first(const st_update_t *u, const st_weight_rows_t *rows) {
+    st_step_t step = st_weight_step(u, rows->begin);
+    for (int32_t i = 0; u->residual && i < u->n_channels; i++)
+        st_update_slot(u, step, rows->base, i, rows->sums[i]);
+    if (u->residual)
+        return;
+    if (step.shift < ST_LEAST_SHIFT) {
+        shift_row(rows->sums, u->n_channels, to_least_shift(step.shift));
         step.shift = ST_LEAST_SHIFT;
     }
-    for (int32_t i = update_pairs(u, step, base, row); i < u->n_channels; i++)
-        st_update_slot(u, step, base, i, row[i]);
+    step_row(u, rows, step);
+}
+
+void st_update_rows(const st_update_t *u, st_weight_rows_t rows) {
+    while (rows.begin < rows.end) {
+        int32_t done = u->residual ? 0 : step_usual_rows(u, &rows);
+        if (!done) {
+            update_first(u, &rows);
+            done = 1;
+        }
+        rows.begin += done;
+        rows.base += done * rows.filter;
+        rows.sums += done * rows.step;
+    }
 }
 
 void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {

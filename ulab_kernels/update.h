@@ -52,9 +52,18 @@ st_step_t st_weight_step(const st_update_t *u, int32_t out_channel);
 // Subtracts sum * step from weight `index`; stochastic rounding, saturating at [-127, 127].
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum);
 
-// The same for weights base + channels[slot] with row[slot], for all n_channels slots of a row.
-// Their random bits hang on the slot. An odd number of slots is made even: row[n_channels] = 0.
-void st_update_row(const st_update_t *u, st_step_t step, int32_t base, int32_t *row);
+// Sums of output channels [begin, end), `step` apart, an even number for each; base: the first one's
+// first weight, `filter` in front of that of the next one.
+typedef struct {
+    int32_t begin, end, base, filter;
+    int32_t *sums;
+    int32_t step;
+} st_weight_rows_t;
+
+// The same for weights base + channels[slot] with sums[slot], for all n_channels slots of each row.
+// Their random bits hang on the slot. Sums are of no use then; an odd number of slots is made even:
+// sums[n_channels] = 0.
+void st_update_rows(const st_update_t *u, st_weight_rows_t rows);
 
 // One slot of it.
 void st_update_slot(const st_update_t *u, st_step_t step, int32_t base, int32_t slot, int32_t sum);

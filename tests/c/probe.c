@@ -86,7 +86,7 @@ static void row(const int32_t *in, int32_t *out) {
     u.weights = weights;
     u.channels = channels;
     u.n_channels = ROW_COUNT;
-    st_update_row(&u, st_weight_step(&u, 0), base, sums);
+    st_update_rows(&u, (st_weight_rows_t){0, 1, base, 0, sums, 0});
     for (int i = 0; i < ROW_COUNT; i++)
         out[i] = weights[base + i];
 }
