@@ -47,64 +47,64 @@
 .endm
 
 // Where on the stack.
-.equ END, 0 // of the row's sums
-.equ MANTISSA, 4
-.equ RATE, 8 // of the next row
-.equ RATE_END, 12
-.equ LEARNING_RATE, 16
-.equ SHIFT, 20
-.equ ROW_STEP, 24
-.equ CHANNELS_STEP, 28
-.equ COUNTER_STEP, 32
-.equ FILTER, 36
-.equ GAP, 40
-.equ IS_ODD, 44
+.equ ROWS, 0
+.equ END, 4 // of the row's sums
+.equ MANTISSA, 8
 
-// Adds what stands there to a register; r4: scratch.
+// Where in st_step_rows_t.
+.equ RATE, 16
+.equ RATE_END, 20
+.equ LEARNING_RATE, 24
+.equ SHIFT, 28
+.equ ROW_END, 32
+.equ ROW_STEP, 36
+.equ CHANNELS_STEP, 40
+.equ COUNTER_STEP, 44
+.equ FILTER, 48
+.equ GAP, 52
+.equ IS_ODD, 56
+
+// r3: st_step_rows_t, r4: scratch.
 .macro advance register, at
-    ldr     r4, [sp, #\at]
+    ldr     r4, [r3, #\at]
     add     \register, r4
 .endm
 
-// r0: st_step_rows_t; returns where the rate of the row stands that it did not get to, for its shift. Then r0:
-// row, r1 and r2: two sums, r3: random bits, r4: scratch, r5: mantissa, r6: random bits to drop, r7: shift; r8:
-// counter, r9: what is added to it, r10 and r11: factors of the hash, r12: channels, minus half of the address
-// behind the row's first two sums, lr: weights.
+// r0: st_step_rows_t. Then r0: row, r1 and r2: two sums, r3: random bits, r4: scratch, r5: mantissa, r6: random
+// bits to drop, r7: shift; r8: counter, r9: what is added to it, r10 and r11: factors of the hash, r12: channels,
+// minus half of the address behind the row's first two sums, lr: weights.
 ST_FUNCTION(st_step_rows)
     save_all
-    sub     sp, #48
-    ldmia   r0!, {r1-r4}
-    mov     r8, r2
-    mov     r12, r3
-    mov     lr, r4
-    mov     r2, sp
-    .rept   3
-    ldmia   r0!, {r4-r7}
-    stmia   r2!, {r4-r7}
-    .endr
+    sub     sp, #12
+    str     r0, [sp, #ROWS]
+    movs    r3, r0
+    ldmia   r0!, {r1, r2, r4, r5}
     movs    r0, r1
+    mov     r8, r2
+    mov     r12, r4
+    mov     lr, r5
     ldr     r4, =0x9e3779b9
     mov     r9, r4
     ldr     r4, =0x7feb352d
     mov     r10, r4
     ldr     r4, =0x846ca68b
     mov     r11, r4
-8:  ldr     r1, [sp, #RATE]
-    ldr     r2, [sp, #RATE_END]
+8:  ldr     r1, [r3, #RATE]
+    ldr     r2, [r3, #RATE_END]
     cmp     r1, r2
     beq     9f
     ldrh    r5, [r1]
     movs    r2, #2
     ldrsh   r2, [r1, r2]
-    ldr     r7, [sp, #SHIFT]
+    ldr     r7, [r3, #SHIFT]
     subs    r7, r7, r2
     subs    r7, #32
     movs    r6, #14
     subs    r6, r6, r7
     bcc     9f
     adds    r1, r1, #4
-    str     r1, [sp, #RATE]
-    ldr     r4, [sp, #LEARNING_RATE]
+    str     r1, [r3, #RATE]
+    ldr     r4, [r3, #LEARNING_RATE]
     muls    r5, r4, r5
     lsrs    r5, r5, #17
     str     r5, [sp, #MANTISSA]
@@ -114,11 +114,12 @@ ST_FUNCTION(st_step_rows)
     advance r8, COUNTER_STEP
     advance lr, FILTER
     advance r0, GAP
-    ldr     r1, [sp, #END]
-    ldr     r4, [sp, #ROW_STEP]
+    ldr     r1, [r3, #ROW_END]
+    ldr     r4, [r3, #ROW_STEP]
     adds    r1, r1, r4
+    str     r1, [r3, #ROW_END]
     str     r1, [sp, #END]
-    ldr     r4, [sp, #IS_ODD]
+    ldr     r4, [r3, #IS_ODD]
     cmp     r4, #0
     beq     1f
     subs    r1, r1, #4
@@ -146,9 +147,13 @@ ST_FUNCTION(st_step_rows)
 4:  ldr     r4, [sp, #END]
     cmp     r0, r4
     bne     1b
+    ldr     r3, [sp, #ROWS]
     b       8b
-9:  movs    r0, r1
-    add     sp, #48
+9:  mov     r1, r8
+    mov     r2, r12
+    mov     r4, lr
+    stmia   r3!, {r0-r2, r4}
+    add     sp, #12
     restore_all_and_return
     .ltorg
 5:  move    r1, 0, 2b

@@ -316,18 +316,36 @@ void st_update_columns(const st_update_t *u, st_step_t step, int32_t base, const
     }
 }
 
-// Of output channels [oc, end), whose sums are `step` apart.
-static void update_weights(const st_kernel_tap_t *t, st_range_t channels, int32_t *sums,
-                           int32_t step) {
-    int32_t oc = channels.begin, base = t->base + oc * t->filter;
-    if (!t->u->columns)
-        st_update_rows(t->u, (st_weight_rows_t){oc, channels.end, base, t->filter, sums, step});
-    for (; t->u->columns && oc < channels.end; oc++, base += t->filter, sums += step)
-        st_update_columns(t->u, st_weight_step(t->u, oc), base, sums, t->number * t->g->out_c + oc);
+// Sums of a tap's output channels, `step` apart.
+static st_weight_rows_t rows_of(const st_kernel_tap_t *t, int32_t step) {
+    return (st_weight_rows_t){
+        .u = t->u, .base = t->base, .filter = t->filter, .next = -1, .step = step};
+}
+
+static void update_columns(const st_kernel_tap_t *t, int32_t oc, const int32_t *sums) {
+    const int32_t base = t->base + oc * t->filter;
+    st_update_columns(t->u, st_weight_step(t->u, oc), base, sums, t->number * t->g->out_c + oc);
+}
+
+// The weights of output channels.
+static inline void update_weights(const st_kernel_tap_t *t, st_weight_rows_t *rows,
+                                  st_range_t channels, int32_t *sums) {
+    if (t->u->columns) {
+        for (int32_t oc = channels.begin; oc < channels.end; oc++, sums += rows->step)
+            update_columns(t, oc, sums);
+        return;
+    }
+    if (rows->next != channels.begin || rows->sums != sums) {
+        rows->next = channels.begin;
+        rows->sums = sums;
+        st_begin_rows(rows);
+    }
+    st_update_rows(rows, channels.end - channels.begin);
 }
 
 // One output channel.
-static void update_channel(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
+static void update_channel(const st_kernel_tap_t *t, st_weight_rows_t *rows, int32_t oc,
+                           int32_t *row) {
     const int32_t group = t->g->groups == 1 ? 0 : oc / st_group_outputs(t->g);
     const st_factors_t *first = &t->first;
     st_factors_t run = {first->dy + oc, first->scale, first->row + group * t->u->kept_step,
@@ -337,7 +355,7 @@ static void update_channel(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
     const int32_t total = correlate(t, &run, row);
     if (t->sums_biases)
         st_update_bias(t->u, oc, total);
-    update_weights(t, (st_range_t){oc, oc + 1}, row, 0);
+    update_weights(t, rows, (st_range_t){oc, oc + 1}, row);
 }
 
 // The biases of output channels whose sums of dy nobody knows.
@@ -351,10 +369,11 @@ static void update_biases(const st_conv_geometry_t *g, const int16_t *dy, const 
 // As many output channels as can go by rows of errors; returns the next one.
 static int32_t update_few(const st_kernel_tap_t *t, const int16_t *dy, int32_t *row) {
     st_tile_t tile = {t->u->made.begin, 0, row};
+    st_weight_rows_t rows = rows_of(t, st_sums_room(t->u));
     while ((tile.count = st_few_at_once(t, dy, tile.oc)) > 0) {
         const st_range_t channels = {tile.oc, tile.oc + tile.count};
         st_few_sums(t, &tile);
-        update_weights(t, channels, row, st_sums_room(t->u));
+        update_weights(t, &rows, channels, row);
         tile.oc = channels.end;
     }
     if (t->sums_biases)
@@ -365,8 +384,9 @@ static int32_t update_few(const st_kernel_tap_t *t, const int16_t *dy, int32_t *
 // Not inlined: its terms are not to lie on the stack beside those of the others.
 static __attribute__((noinline)) void update_rest(const st_kernel_tap_t *t, int32_t oc,
                                                   int32_t *row) {
+    st_weight_rows_t rows = rows_of(t, 0);
     for (; oc < t->u->made.end; oc++)
-        update_channel(t, oc, row);
+        update_channel(t, &rows, oc, row);
 }
 
 // By words of values; noinline as above. The sums of dy come with the first tap.
@@ -374,6 +394,7 @@ static __attribute__((noinline)) void update_words(const st_kernel_tap_t *t, con
                                                    int32_t *row) {
     const st_update_t *u = t->u;
     const int32_t step = st_words_step(u), room = u->row_words / step;
+    st_weight_rows_t rows = rows_of(t, step);
     st_words_t words;
     st_words_begin(&words, t, dy);
     for (st_range_t some = u->made; some.begin < u->made.end; some.begin = some.end) {
@@ -381,7 +402,7 @@ static __attribute__((noinline)) void update_words(const st_kernel_tap_t *t, con
         st_words_sums(&words, some, row);
         for (int32_t i = some.begin; !t->number && u->bias && i < some.end; i++)
             st_update_bias(u, i, row[(i - some.begin + 1) * step - 1]);
-        update_weights(t, some, row, step);
+        update_weights(t, &rows, some, row);
     }
 }
 

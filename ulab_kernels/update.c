@@ -125,81 +125,74 @@ void st_update_slot_in_column(const st_update_t *u, st_step_t step, st_slot_t at
         *weight = (int8_t)subtract_sat(*weight, weight_step(sum, step, random), 127);
 }
 
+static void update_slots(const st_weight_rows_t *r, st_step_t step) {
+    const int32_t base = r->base + r->next * r->filter;
+    for (int32_t i = 0; i < r->u->n_channels; i++)
+        st_update_slot(r->u, step, base, i, r->sums[i]);
+}
+
 #if ST_ARMV6M
 
-// armv6m_update.S: rows of an even number of sums; is_odd: but for the last one, which becomes 0.
-// row, counter, channels, weights and end are those of a row in front of the first one, from where
-// it has ended; gap, counter_step and the other steps lead to the next row, all but that of the
-// counter in bytes.
-typedef struct {
-    uint32_t row, counter, channels, weights, end;
-    uint32_t mantissa; // of the row
-    const st_rate_t *rate, *rate_end;
-    uint32_t learning_rate;
-    int32_t shift;
-    uint32_t row_step, channels_step, counter_step, filter, gap, is_odd;
-} st_step_rows_t;
+// armv6m_update.S: up to rate_end, or a row whose shift is not in [ST_LEAST_SHIFT, MOST_SHIFT].
+void st_step_rows(st_step_rows_t *loop);
 
-// The rate of the first row whose shift is not in [ST_LEAST_SHIFT, MOST_SHIFT], where it stops, or
-// rate_end.
-const st_rate_t *st_step_rows(const st_step_rows_t *rows);
-
-// Steps are mantissa * learning_rate / 2^17 and shift - exponent, of the rates given.
-typedef struct {
-    const st_rate_t *rate, *end;
-    uint32_t learning_rate;
-    int32_t shift;
-} st_rates_t;
-
-// How many rows it did.
-static int32_t step_rows(const st_update_t *u, const st_weight_rows_t *rows, const st_rates_t *rates) {
-    const uint32_t pairs = (uint32_t)(u->n_channels + 1) >> 1, step = (uint32_t)rows->step * 4;
-    const uint32_t row = (uint32_t)rows->sums, filter = (uint32_t)rows->filter;
-    const uint32_t counter_step = (filter - pairs) * ST_SPREAD, base = (uint32_t)rows->base;
-    const st_step_rows_t job = {
-        .row = row + pairs * 8 - step,
-        .counter = u->seed + (base - 1) * ST_SPREAD - counter_step,
-        .channels = (uint32_t)u->channels - (row + 8) / 2 + step / 2,
-        .weights = (uint32_t)u->weights + base - filter,
-        .end = row + pairs * 8 - step,
-        .rate = rates->rate,
-        .rate_end = rates->end,
-        .learning_rate = rates->learning_rate,
-        .shift = rates->shift,
-        .row_step = step,
-        .channels_step = -(step / 2),
-        .counter_step = counter_step,
-        .filter = filter,
-        .gap = step - pairs * 8,
-        .is_odd = (uint32_t)u->n_channels & 1,
-    };
-    return (int32_t)(st_step_rows(&job) - rates->rate);
+void st_begin_rows(st_weight_rows_t *r) {
+    const st_update_t *u = r->u;
+    const uint32_t pairs = (uint32_t)(u->n_channels + 1) >> 1, step = (uint32_t)r->step * 4;
+    const uint32_t row = (uint32_t)r->sums, filter = (uint32_t)r->filter;
+    const uint32_t base = (uint32_t)(r->base + r->next * r->filter);
+    st_step_rows_t *loop = &r->loop;
+    loop->row_step = step;
+    loop->gap = step - pairs * 8;
+    loop->row = loop->row_end = row - loop->gap;
+    loop->counter_step = (filter - pairs) * ST_SPREAD;
+    loop->counter = u->seed + (base - 1) * ST_SPREAD - loop->counter_step;
+    loop->channels_step = -(step / 2);
+    loop->channels = (uint32_t)u->channels - (row + 8) / 2 + step / 2;
+    loop->filter = filter;
+    loop->weights = (uint32_t)u->weights + base - filter;
+    loop->rate = u->weight_rate + r->next;
+    loop->learning_rate = u->learning_rate.mantissa;
+    loop->shift = -(u->learning_rate.exponent + u->error_exponent + 17);
+    loop->is_odd = (uint32_t)u->n_channels & 1;
 }
 
-static int32_t step_usual_rows(const st_update_t *u, const st_weight_rows_t *rows) {
-    const int32_t shift = -(u->learning_rate.exponent + u->error_exponent + 17);
-    const st_rate_t *rate = u->weight_rate + rows->begin;
-    const st_rates_t rates = {rate, u->weight_rate + rows->end, u->learning_rate.mantissa, shift};
-    const int32_t first = shift - rate->exponent;
-    return first < ST_LEAST_SHIFT || first > MOST_SHIFT ? 0 : step_rows(u, rows, &rates);
-}
-
-// The first row.
-static void step_row(const st_update_t *u, const st_weight_rows_t *rows, st_step_t step) {
+// One, of a step that the loop does not make from its rate.
+static void step_row(st_weight_rows_t *r, st_step_t step) {
     const st_rate_t rate = {(uint16_t)step.mantissa, 0};
-    step_rows(u, rows, &(st_rates_t){&rate, &rate + 1, 1u << 17, step.shift});
+    st_step_rows_t one = r->loop;
+    one.rate = &rate;
+    one.rate_end = &rate + 1;
+    one.learning_rate = 1u << 17;
+    one.shift = step.shift;
+    st_step_rows(&one);
+    one.rate = r->loop.rate + 1;
+    one.learning_rate = r->loop.learning_rate;
+    one.shift = r->loop.shift;
+    r->loop = one;
+}
+
+// Those in front of one with an unusual shift; how many.
+static int32_t step_rows(st_weight_rows_t *r, int32_t count) {
+    const st_rate_t *first = r->loop.rate;
+    r->loop.rate_end = first + count;
+    st_step_rows(&r->loop);
+    return (int32_t)(r->loop.rate - first);
 }
 
 #else
 
-static int32_t step_usual_rows(const st_update_t *u, const st_weight_rows_t *rows) {
-    (void)u, (void)rows;
-    return 0;
+void st_begin_rows(st_weight_rows_t *r) {
+    (void)r;
 }
 
-static void step_row(const st_update_t *u, const st_weight_rows_t *rows, st_step_t step) {
-    for (int32_t i = 0; i < u->n_channels; i++)
-        st_update_slot(u, step, rows->base, i, rows->sums[i]);
+static void step_row(st_weight_rows_t *r, st_step_t step) {
+    update_slots(r, step);
+}
+
+static int32_t step_rows(st_weight_rows_t *r, int32_t count) {
+    (void)r, (void)count;
+    return 0;
 }
 
 #endif
@@ -209,29 +202,34 @@ ST_HOT static void shift_row(int32_t *row, int32_t n, int32_t left) {
         *row = shift_sat(*row, left);
 }
 
-static void update_first(const st_update_t *u, const st_weight_rows_t *rows) {
-    st_step_t step = st_weight_step(u, rows->begin);
-    for (int32_t i = 0; u->residual && i < u->n_channels; i++)
-        st_update_slot(u, step, rows->base, i, rows->sums[i]);
-    if (u->residual)
+static void update_row(st_weight_rows_t *r) {
+    st_step_t step = st_weight_step(r->u, r->next);
+    if (r->u->residual) {
+        update_slots(r, step);
         return;
+    }
     if (step.shift < ST_LEAST_SHIFT) {
-        shift_row(rows->sums, u->n_channels, to_least_shift(step.shift));
+        shift_row(r->sums, r->u->n_channels, to_least_shift(step.shift));
         step.shift = ST_LEAST_SHIFT;
     }
-    step_row(u, rows, step);
+    step_row(r, step);
 }
 
-void st_update_rows(const st_update_t *u, st_weight_rows_t rows) {
-    while (rows.begin < rows.end) {
-        int32_t done = u->residual ? 0 : step_usual_rows(u, &rows);
-        if (!done) {
-            update_first(u, &rows);
-            done = 1;
-        }
-        rows.begin += done;
-        rows.base += done * rows.filter;
-        rows.sums += done * rows.step;
+static inline void skip_rows(st_weight_rows_t *r, int32_t count) {
+    r->next += count;
+    r->sums += count * r->step;
+}
+
+void st_update_rows(st_weight_rows_t *r, int32_t count) {
+    while (count > 0) {
+        const int32_t done = r->u->residual ? 0 : step_rows(r, count);
+        skip_rows(r, done);
+        count -= done;
+        if (!count)
+            break;
+        update_row(r);
+        skip_rows(r, 1);
+        count--;
     }
 }
 

@@ -5,6 +5,7 @@
 #define ST_UPDATE_H
 
 #include <stdint.h>
+#include "arch.h"
 #include "columns.h"
 #include "conv_geometry.h"
 
@@ -52,18 +53,42 @@ st_step_t st_weight_step(const st_update_t *u, int32_t out_channel);
 // Subtracts sum * step from weight `index`; stochastic rounding, saturating at [-127, 127].
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum);
 
-// Sums of output channels [begin, end), `step` apart, an even number for each; base: the first one's
-// first weight, `filter` in front of that of the next one.
+#if ST_ARMV6M
+
+// armv6m_update.S: rows of an even number of sums; is_odd: but for the last one, which becomes 0.
+// row, counter, channels, weights and row_end are those of a row in front of the next one, from
+// where it has ended; gap, counter_step and the other steps lead to the next row, all but that of
+// the counter in bytes.
 typedef struct {
-    int32_t begin, end, base, filter;
+    uint32_t row, counter, channels, weights;
+    const st_rate_t *rate, *rate_end;
+    uint32_t learning_rate;
+    int32_t shift; // of a rate of exponent 0
+    uint32_t row_end, row_step, channels_step, counter_step, filter, gap, is_odd;
+} st_step_rows_t;
+
+#endif
+
+// Rows of sums, of one output channel after the other, `step` elements apart, an even number each.
+// next, sums: those of the next row; base: the first weight of output channel 0, `filter` weights in
+// front of that of channel 1.
+typedef struct {
+    const st_update_t *u;
+    int32_t base, filter, next;
     int32_t *sums;
     int32_t step;
+#if ST_ARMV6M
+    st_step_rows_t loop;
+#endif
 } st_weight_rows_t;
 
-// The same for weights base + channels[slot] with sums[slot], for all n_channels slots of each row.
-// Their random bits hang on the slot. Sums are of no use then; an odd number of slots is made even:
-// sums[n_channels] = 0.
-void st_update_rows(const st_update_t *u, st_weight_rows_t rows);
+// All but the loop is given.
+void st_begin_rows(st_weight_rows_t *rows);
+
+// The same for weights base + channels[slot] with sums[slot], for all n_channels slots of the next
+// `count` rows. Their random bits hang on the slot. Sums are of no use then; an odd number of slots
+// is made even: sums[n_channels] = 0.
+void st_update_rows(st_weight_rows_t *rows, int32_t count);
 
 // One slot of it.
 void st_update_slot(const st_update_t *u, st_step_t step, int32_t base, int32_t slot, int32_t sum);

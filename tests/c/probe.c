@@ -86,7 +86,9 @@ static void row(const int32_t *in, int32_t *out) {
     u.weights = weights;
     u.channels = channels;
     u.n_channels = ROW_COUNT;
-    st_update_rows(&u, (st_weight_rows_t){0, 1, base, 0, sums, 0});
+    st_weight_rows_t rows = {.u = &u, .base = base, .sums = sums};
+    st_begin_rows(&rows);
+    st_update_rows(&rows, 1);
     for (int i = 0; i < ROW_COUNT; i++)
         out[i] = weights[base + i];
 }
