@@ -22,7 +22,7 @@ typedef struct {
 void st_add_one_word(const st_words_loop_t *loop);
 void st_add_two_words(const st_words_loop_t *loop);
 
-void st_add_words(const st_add_words_t *job) {
+ST_ONCE void st_add_words(const st_add_words_t *job) {
     const int32_t skipped = -job->positions & 3;
     const st_words_loop_t loop = {
         .dy = job->dy - job->dy_step * (job->words == 1 ? 1 + (skipped & 1) : 1),

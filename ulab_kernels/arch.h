@@ -5,6 +5,10 @@
 // For what holds an innermost loop: inlined, it would run short of registers.
 #define ST_HOT __attribute__((noinline)) ST_IN_RAM
 
+// For what runs once for many elements: small, and on its own, so that its arrays do not lie on the
+// stack beside those of others.
+#define ST_ONCE __attribute__((noinline, cold))
+
 // The firmware copies these to RAM, where no cache misses. Elsewhere there is no such place.
 #ifdef ST_RAM_SECTION
 #define ST_IN_RAM __attribute__((section(ST_RAM_SECTION)))

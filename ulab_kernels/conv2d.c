@@ -328,8 +328,8 @@ static void update_columns(const st_kernel_tap_t *t, int32_t oc, const int32_t *
 }
 
 // The weights of output channels.
-static inline void update_weights(const st_kernel_tap_t *t, st_weight_rows_t *rows,
-                                  st_range_t channels, int32_t *sums) {
+static void update_weights(const st_kernel_tap_t *t, st_weight_rows_t *rows, st_range_t channels,
+                           int32_t *sums) {
     if (t->u->columns) {
         for (int32_t oc = channels.begin; oc < channels.end; oc++, sums += rows->step)
             update_columns(t, oc, sums);
@@ -367,7 +367,7 @@ static void update_biases(const st_conv_geometry_t *g, const int16_t *dy, const 
 }
 
 // As many output channels as can go by rows of errors; returns the next one.
-static int32_t update_few(const st_kernel_tap_t *t, const int16_t *dy, int32_t *row) {
+static ST_ONCE int32_t update_few(const st_kernel_tap_t *t, const int16_t *dy, int32_t *row) {
     st_tile_t tile = {t->u->made.begin, 0, row};
     st_weight_rows_t rows = rows_of(t, st_sums_room(t->u));
     while ((tile.count = st_few_at_once(t, dy, tile.oc)) > 0) {
@@ -389,9 +389,8 @@ static __attribute__((noinline)) void update_rest(const st_kernel_tap_t *t, int3
         update_channel(t, &rows, oc, row);
 }
 
-// By words of values; noinline as above. The sums of dy come with the first tap.
-static __attribute__((noinline)) void update_words(const st_kernel_tap_t *t, const int16_t *dy,
-                                                   int32_t *row) {
+// By words of values. The sums of dy come with the first tap.
+static ST_ONCE void update_words(const st_kernel_tap_t *t, const int16_t *dy, int32_t *row) {
     const st_update_t *u = t->u;
     const int32_t step = st_words_step(u), room = u->row_words / step;
     st_weight_rows_t rows = rows_of(t, step);
@@ -413,8 +412,8 @@ static void update_tap(const st_kernel_tap_t *t, const int16_t *dy, int32_t *row
         update_rest(t, update_few(t, dy, row), row);
 }
 
-void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                   int32_t *row) {
+ST_ONCE void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                           int32_t *row) {
     for (int32_t ky = 0; u->n_channels && ky < g->kernel_h; ky++) {
         for (int32_t kx = 0; kx < g->kernel_w; kx++) {
             const st_kernel_tap_t tap = tap_of(g, u, dy, ky, kx);

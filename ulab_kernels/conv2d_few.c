@@ -11,7 +11,7 @@ typedef struct {
     st_error_term_t terms[ST_TERMS + 1];
 } st_few_t;
 
-int32_t st_few_at_once(const st_kernel_tap_t *t, const int16_t *dy, int32_t oc) {
+ST_ONCE int32_t st_few_at_once(const st_kernel_tap_t *t, const int16_t *dy, int32_t oc) {
     const st_conv_geometry_t *g = t->g;
     const int32_t size = st_sums_room(t->u) * ST_ERROR_BLOCK, left = t->u->made.end - oc;
     const int32_t are_words = !(((uintptr_t)(dy + oc) & 3) | (g->out_c & 1));
@@ -74,7 +74,7 @@ static void add_channel(st_few_t *f, const st_tile_t *tile, int32_t i) {
         add_terms(f);
 }
 
-void st_few_sums(const st_kernel_tap_t *t, const st_tile_t *tile) {
+ST_ONCE void st_few_sums(const st_kernel_tap_t *t, const st_tile_t *tile) {
     st_few_t f; // no initialiser: it would clear the terms, too
     f.tap = t;
     f.job.terms = f.terms;

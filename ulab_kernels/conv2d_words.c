@@ -1,5 +1,4 @@
 #include "conv2d_words.h"
-#include <stddef.h>
 #include "add_words.h"
 #include "arch.h"
 #include "fixedpoint.h"
@@ -16,71 +15,72 @@ static int32_t words_of(const st_words_t *w) {
 }
 
 void st_words_begin(st_words_t *w, const st_kernel_tap_t *tap, const int16_t *dy) {
+    const st_conv_geometry_t *g = tap->g;
+    const int32_t ky = tap->number / g->kernel_w, kx = tap->number - ky * g->kernel_w;
     w->tap = tap; // no initialiser: it would clear the words, too
     w->dy = dy;
+    w->top = ky * g->dilation_h - g->pad_h;
+    w->left = kx * g->dilation_w - g->pad_w;
     w->from = w->to = 0;
 }
 
-// The least byte is that of the first value; behind the last one, x_zero.
-ST_HOT static uint32_t word_of(const int8_t *values, int32_t n, uint32_t none) {
+// The least byte is that of the first value; those behind the last one are the lower ones of
+// `none`.
+static inline uint32_t word_of(const int8_t *values, int32_t n, uint32_t none) {
     uint32_t word = none;
-    for (const int8_t *value = values + n; value > values;)
-        word = word << 8 | (uint8_t)(*--value ^ -128);
-    return word;
+    while (n > 0)
+        word = word << 8 | (uint8_t)values[--n];
+    return word ^ 0x80808080u;
 }
 
-// The words of one position; values: those of the chosen channels, or NULL beside the input.
-static uint32_t *put_words(const st_words_t *w, const int8_t *values, uint32_t *to) {
-    const uint32_t none = (uint32_t)(w->tap->g->x_zero + 128) * 0x01010101u;
-    const int32_t n = values ? w->tap->u->n_channels : 0;
-    *to++ = word_of(values, st_min(n, ST_WORD_VALUES), none);
-    if (words_of(w) == 2)
-        *to++ = word_of(values + ST_WORD_VALUES, n - ST_WORD_VALUES, none) & 0xffffffu;
-    return to;
-}
-
-// The values at position (oy, ox) of dy; NULL where the tap lies beside the input.
-static const int8_t *values_at(const st_kernel_tap_t *t, int32_t oy, int32_t ox) {
-    const st_conv_geometry_t *g = t->g;
-    const int32_t ky = t->number / g->kernel_w, kx = t->number - ky * g->kernel_w;
-    const int32_t y = oy * g->stride_h + ky * g->dilation_h - g->pad_h;
-    const int32_t x = ox * g->stride_w + kx * g->dilation_w - g->pad_w;
-    const int inside = y >= 0 && y < g->in_h && x >= 0 && x < g->in_w;
-    return inside ? t->u->kept + (y * g->in_w + x) * t->u->kept_step : NULL;
-}
-
-static void fill(st_words_t *w, int32_t from) {
+// Of `count` positions of a row of dy, from ox on; beside the input stands x_zero.
+static __attribute__((noinline)) void fill_row(st_words_t *w, int32_t oy, int32_t ox,
+                                               int32_t count) {
     const st_conv_geometry_t *g = w->tap->g;
-    int32_t oy = from / g->out_w, ox = from - oy * g->out_w;
-    uint32_t *to = w->x;
-    w->from = from;
-    w->to = st_min(from + ST_WORDS / words_of(w), g->out_h * g->out_w);
-    for (int32_t i = from; i < w->to; i++) {
-        to = put_words(w, values_at(w->tap, oy, ox), to);
-        if (++ox == g->out_w) {
-            ox = 0;
-            oy++;
-        }
+    const st_update_t *u = w->tap->u;
+    const uint32_t none = (uint8_t)g->x_zero * 0x01010101u;
+    const int32_t stride = g->stride_w, step = stride * u->kept_step;
+    const int32_t y = w->top + oy * g->stride_h, n = u->n_channels;
+    const int32_t width = y >= 0 && y < g->in_h ? g->in_w : 0, second = n - ST_WORD_VALUES;
+    uint32_t *to = w->x + (w->to - w->from) * words_of(w);
+    int32_t x = w->left + ox * stride;
+    const int8_t *values = u->kept + (y * g->in_w + x) * u->kept_step;
+    for (w->to += count; count > 0; count--, x += stride, values += step) {
+        const int32_t inside = x >= 0 && x < width;
+        *to++ = word_of(values, inside ? st_min(n, ST_WORD_VALUES) : 0, none);
+        if (second > 0)
+            *to++ = word_of(values + ST_WORD_VALUES, inside ? second : 0, none) & 0xffffffu;
     }
 }
 
-void st_words_sums(st_words_t *w, st_range_t channels, int32_t *sums) {
+static void fill(st_words_t *w) {
     const st_conv_geometry_t *g = w->tap->g;
-    for (int32_t from = 0; from < g->out_h * g->out_w; from = w->to) {
-        if (from != w->from || !w->to)
-            fill(w, from);
+    const int32_t end = st_min(w->to + ST_WORDS / words_of(w), g->out_h * g->out_w);
+    int32_t oy = w->to / g->out_w, ox = w->to - oy * g->out_w;
+    for (w->from = w->to; w->to < end; oy++, ox = 0)
+        fill_row(w, oy, ox, st_min(g->out_w - ox, end - w->to));
+}
+
+ST_ONCE void st_words_sums(st_words_t *w, st_range_t channels, int32_t *sums) {
+    const st_conv_geometry_t *g = w->tap->g;
+    const int32_t all = g->out_h * g->out_w;
+    if (w->to - w->from < all)
+        w->to = 0;
+    do {
+        if (w->to < all)
+            fill(w);
         const st_add_words_t job = {
-            .dy = w->dy + from * g->out_c + channels.begin,
+            .dy = w->dy + w->from * g->out_c + channels.begin,
             .x = w->x,
             .sums = sums,
             .dy_step = g->out_c,
-            .positions = w->to - from,
+            .positions = w->to - w->from,
             .words = words_of(w),
             .out_channels = channels.end - channels.begin,
             .zero = g->x_zero,
             .room = st_sums_room(w->tap->u),
-            .add = from > 0,
+            .add = w->from > 0,
         };
         st_add_words(&job);
-    }
+    } while (w->to < all);
 }

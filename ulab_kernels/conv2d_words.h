@@ -1,6 +1,6 @@
 // Weight gradients of some channels. By rows (add_rows.h), most of the time would be spent on
-// gathering errors that are not zero; by rows of errors (conv2d_few.h), on those that are. Here each
-// error that is not zero meets the values at its position, which are one word or two.
+// gathering errors that are not zero; by rows of errors (conv2d_few.h), on those that are. Here
+// each error that is not zero meets the values at its position, which are one word or two.
 #ifndef ST_CONV2D_WORDS_H
 #define ST_CONV2D_WORDS_H
 
@@ -12,6 +12,7 @@
 typedef struct {
     const st_kernel_tap_t *tap;
     const int16_t *dy;
+    int32_t top, left; // of where the tap lies for the first position
     int32_t from, to;
     uint32_t x[ST_WORDS];
 } st_words_t;
@@ -26,7 +27,8 @@ static inline int32_t st_words_step(const st_update_t *u) {
     return st_sums_room(u) + 1;
 }
 
-// sums[k * step + i] = sum over all positions of dy of output channel channels.begin + k times (kept
+// sums[k * step + i] = sum over all positions of dy of output channel channels.begin + k times
+// (kept
 // - x_zero) of chosen channel i; sums[k * step + step - 1] = that of dy.
 void st_words_sums(st_words_t *w, st_range_t channels, int32_t *sums);
 

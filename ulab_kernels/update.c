@@ -136,7 +136,12 @@ static void update_slots(const st_weight_rows_t *r, st_step_t step) {
 // armv6m_update.S: up to rate_end, or a row whose shift is not in [ST_LEAST_SHIFT, MOST_SHIFT].
 void st_step_rows(st_step_rows_t *loop);
 
-void st_begin_rows(st_weight_rows_t *r) {
+static void set_rate(st_weight_rows_t *r) {
+    r->loop.learning_rate = r->u->learning_rate.mantissa;
+    r->loop.shift = -(r->u->learning_rate.exponent + r->u->error_exponent + 17);
+}
+
+ST_ONCE void st_begin_rows(st_weight_rows_t *r) {
     const st_update_t *u = r->u;
     const uint32_t pairs = (uint32_t)(u->n_channels + 1) >> 1, step = (uint32_t)r->step * 4;
     const uint32_t row = (uint32_t)r->sums, filter = (uint32_t)r->filter;
@@ -152,24 +157,20 @@ void st_begin_rows(st_weight_rows_t *r) {
     loop->filter = filter;
     loop->weights = (uint32_t)u->weights + base - filter;
     loop->rate = u->weight_rate + r->next;
-    loop->learning_rate = u->learning_rate.mantissa;
-    loop->shift = -(u->learning_rate.exponent + u->error_exponent + 17);
+    set_rate(r);
     loop->is_odd = (uint32_t)u->n_channels & 1;
 }
 
 // One, of a step that the loop does not make from its rate.
 static void step_row(st_weight_rows_t *r, st_step_t step) {
-    const st_rate_t rate = {(uint16_t)step.mantissa, 0};
-    st_step_rows_t one = r->loop;
-    one.rate = &rate;
-    one.rate_end = &rate + 1;
-    one.learning_rate = 1u << 17;
-    one.shift = step.shift;
-    st_step_rows(&one);
-    one.rate = r->loop.rate + 1;
-    one.learning_rate = r->loop.learning_rate;
-    one.shift = r->loop.shift;
-    r->loop = one;
+    const st_rate_t rate = {(uint16_t)step.mantissa, 0}, *next = r->loop.rate + 1;
+    r->loop.rate = &rate;
+    r->loop.rate_end = &rate + 1;
+    r->loop.learning_rate = 1u << 17;
+    r->loop.shift = step.shift;
+    st_step_rows(&r->loop);
+    r->loop.rate = next;
+    set_rate(r);
 }
 
 // Those in front of one with an unusual shift; how many.
@@ -202,7 +203,7 @@ ST_HOT static void shift_row(int32_t *row, int32_t n, int32_t left) {
         *row = shift_sat(*row, left);
 }
 
-static void update_row(st_weight_rows_t *r) {
+static ST_ONCE void update_row(st_weight_rows_t *r) {
     st_step_t step = st_weight_step(r->u, r->next);
     if (r->u->residual) {
         update_slots(r, step);

@@ -70,8 +70,8 @@ typedef struct {
 #endif
 
 // Rows of sums, of one output channel after the other, `step` elements apart, an even number each.
-// next, sums: those of the next row; base: the first weight of output channel 0, `filter` weights in
-// front of that of channel 1.
+// next, sums: those of the next row; base: the first weight of output channel 0, `filter` weights
+// in front of that of channel 1.
 typedef struct {
     const st_update_t *u;
     int32_t base, filter, next;

@@ -26,8 +26,8 @@ MOST_POSITIONS = 32  # ulab_kernels/conv2d_lanes.c
 MOST_ROWS = 16  # ulab_kernels/depthwise3x3.c
 CORES = 2  # each wants windows and sums of its own (ulab_kernels/cores.h)
 ROW_OF_ERROR = 4  # in st_error_out_t
-BLOCK = 8  # channels that ulab_kernels/add_rows.c adds at once; fewer go by rows of errors
-FEWEST_BY_WORDS = 3  # chosen channels, of those that are fewer than BLOCK
+BLOCK = 8  # channels that ulab_kernels/add_rows.c adds at once; fewer go by rows of errors,
+FEWEST_BY_WORDS = 3  # or, from so many on, by words of values
 FEW_AT_ONCE = 64  # output channels of those
 # For fewer outputs of a channel its weights are not worth packing: of 1x1 filters, and of others,
 # which lie half outside so small a map.
@@ -277,12 +277,12 @@ def want_two_rows(row: Word) -> None:
 
 def sums_of(name: str, layer: Layer, chosen: int) -> Buffer:
     """Scratch for the sums of an output channel's tap, for each core if there is room; of few
-    channels, for as many output channels as are worth it (ulab_kernels/conv2d_few.h, conv2d_words.h)."""
+    channels, for as many output channels as are worth it (ulab_kernels/conv2d_few.h), and for the
+    sum of their errors, too, which comes with some of them (ulab_kernels/conv2d_words.h)."""
     g, words = layer.geometry, layer.kept_step + layer.kept_step % 2
     least = wanted = 1
     if chosen < BLOCK and g.groups == 1 and g.out_positions > 1:
-        if chosen >= FEWEST_BY_WORDS:
-            words += 1
+        words += chosen >= FEWEST_BY_WORDS
         least, wanted = min(BLOCK, g.out_c), min(FEW_AT_ONCE, g.out_c)
     row = 4 * words
     return Buffer(name, least * row, wanted=CORES * wanted * row)
