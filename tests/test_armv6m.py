@@ -414,8 +414,9 @@ def test_few_channels_and_rows_of_zeros_behind_them(chosen: int, core: BareCore)
     """By rows of errors, by words of values, of more positions than are gathered at once, of all
     numbers of them that a loop of four leaves, and in tiles of output channels; and more channels
     than that, in blocks."""
-    maps = ((5, 24, 1), (9, 70, 1), (1, 12, 1), (11, 7, 1), (13, 9, 2), (6, 66, 2), (12, 20, 2), (18, 9, 1))
-    for seed, (size, outputs, stride) in enumerate(maps):
+    sizes, outputs_of = (5, 9, 1, 11, 13, 6, 12, 18), (24, 70, 12, 7, 9, 66, 20, 9)
+    for seed, (size, outputs) in enumerate(zip(sizes, outputs_of, strict=True)):
+        stride = 2 if 4 <= seed < 7 else 1
         net = Net((1, size, max(size - seed, 1), 18), (3, -128, 127)[seed % 3], seed)
         kernel = 1 if seed % 2 else 3
         net.conv(outputs, kernel, stride=stride, activation=RELU, zero=-128)
