@@ -53,7 +53,7 @@ static __attribute__((noinline)) void fill_row(st_words_t *w, int32_t oy, int32_
     }
 }
 
-static void fill(st_words_t *w) {
+static void fill_words(st_words_t *w) {
     const st_conv_geometry_t *g = w->tap->g;
     const int32_t end = st_min(w->to + ST_WORDS / words_of(w), g->out_h * g->out_w);
     int32_t oy = w->to / g->out_w, ox = w->to - oy * g->out_w;
@@ -68,7 +68,7 @@ ST_ONCE void st_words_sums(st_words_t *w, st_range_t channels, int32_t *sums) {
         w->to = 0;
     do {
         if (w->to < all)
-            fill(w);
+            fill_words(w);
         const st_add_words_t job = {
             .dy = w->dy + w->from * g->out_c + channels.begin,
             .x = w->x,
