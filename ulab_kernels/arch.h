@@ -7,7 +7,7 @@
 
 // For what runs once for many elements: small, and on its own, so that its arrays do not lie on the
 // stack beside those of others.
-#define ST_ONCE __attribute__((noinline, cold))
+#define ST_ONCE __attribute__((noinline))
 
 // The firmware copies these to RAM, where no cache misses. Elsewhere there is no such place.
 #ifdef ST_RAM_SECTION

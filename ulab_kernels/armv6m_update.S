@@ -94,19 +94,20 @@ ST_FUNCTION(st_step_rows)
     cmp     r1, r2
     beq     9f
     ldrh    r5, [r1]
+    ldr     r4, [r3, #LEARNING_RATE]
+    muls    r5, r4, r5
+    lsrs    r5, r5, #17
     movs    r2, #2
     ldrsh   r2, [r1, r2]
     ldr     r7, [r3, #SHIFT]
     subs    r7, r7, r2
     subs    r7, #32
+    bmi     10f
     movs    r6, #14
     subs    r6, r6, r7
-    bcc     9f
-    adds    r1, r1, #4
+    bmi     7f
+3:  adds    r1, r1, #4
     str     r1, [r3, #RATE]
-    ldr     r4, [r3, #LEARNING_RATE]
-    muls    r5, r4, r5
-    lsrs    r5, r5, #17
     str     r5, [sp, #MANTISSA]
     adds    r6, r6, #2
     adds    r7, r7, #16
@@ -156,6 +157,19 @@ ST_FUNCTION(st_step_rows)
     add     sp, #12
     restore_all_and_return
     .ltorg
+10: movs    r7, #0 // the sums are shifted
+    movs    r6, #14
+    b       3b
+7:  negs    r6, r6 // what is beyond MOST_SHIFT
+    cmp     r6, #31
+    bls     7f
+    movs    r6, #31
+7:  movs    r4, #0
+    lsrs    r5, r6
+    adcs    r5, r4 // the last bit that was shifted out rounds
+    movs    r6, #0
+    movs    r7, #14
+    b       3b
 5:  move    r1, 0, 2b
 6:  move    r2, 2, 4b
 

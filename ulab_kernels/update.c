@@ -125,23 +125,12 @@ void st_update_slot_in_column(const st_update_t *u, st_step_t step, st_slot_t at
         *weight = (int8_t)subtract_sat(*weight, weight_step(sum, step, random), 127);
 }
 
-static void update_slots(const st_weight_rows_t *r, st_step_t step) {
-    const int32_t base = r->base + r->next * r->filter;
-    for (int32_t i = 0; i < r->u->n_channels; i++)
-        st_update_slot(r->u, step, base, i, r->sums[i]);
-}
-
 #if ST_ARMV6M
 
-// armv6m_update.S: up to rate_end, or a row whose shift is not in [ST_LEAST_SHIFT, MOST_SHIFT].
+// armv6m_update.S: up to rate_end. Sums of shifts below ST_LEAST_SHIFT are shifted left already.
 void st_step_rows(st_step_rows_t *loop);
 
-static void set_rate(st_weight_rows_t *r) {
-    r->loop.learning_rate = r->u->learning_rate.mantissa;
-    r->loop.shift = -(r->u->learning_rate.exponent + r->u->error_exponent + 17);
-}
-
-ST_ONCE void st_begin_rows(st_weight_rows_t *r) {
+void st_begin_rows(st_weight_rows_t *r) {
     const st_update_t *u = r->u;
     const uint32_t pairs = (uint32_t)(u->n_channels + 1) >> 1, step = (uint32_t)r->step * 4;
     const uint32_t row = (uint32_t)r->sums, filter = (uint32_t)r->filter;
@@ -157,81 +146,57 @@ ST_ONCE void st_begin_rows(st_weight_rows_t *r) {
     loop->filter = filter;
     loop->weights = (uint32_t)u->weights + base - filter;
     loop->rate = u->weight_rate + r->next;
-    set_rate(r);
+    loop->learning_rate = u->learning_rate.mantissa;
+    loop->shift = -(u->learning_rate.exponent + u->error_exponent + 17);
     loop->is_odd = (uint32_t)u->n_channels & 1;
 }
-
-// One, of a step that the loop does not make from its rate.
-static void step_row(st_weight_rows_t *r, st_step_t step) {
-    const st_rate_t rate = {(uint16_t)step.mantissa, 0}, *next = r->loop.rate + 1;
-    r->loop.rate = &rate;
-    r->loop.rate_end = &rate + 1;
-    r->loop.learning_rate = 1u << 17;
-    r->loop.shift = step.shift;
-    st_step_rows(&r->loop);
-    r->loop.rate = next;
-    set_rate(r);
-}
-
-// Those in front of one with an unusual shift; how many.
-static int32_t step_rows(st_weight_rows_t *r, int32_t count) {
-    const st_rate_t *first = r->loop.rate;
-    r->loop.rate_end = first + count;
-    st_step_rows(&r->loop);
-    return (int32_t)(r->loop.rate - first);
-}
-
-#else
-
-void st_begin_rows(st_weight_rows_t *r) {
-    (void)r;
-}
-
-static void step_row(st_weight_rows_t *r, st_step_t step) {
-    update_slots(r, step);
-}
-
-static int32_t step_rows(st_weight_rows_t *r, int32_t count) {
-    (void)r, (void)count;
-    return 0;
-}
-
-#endif
 
 ST_HOT static void shift_row(int32_t *row, int32_t n, int32_t left) {
     for (const int32_t *end = row + n; row < end; row++)
         *row = shift_sat(*row, left);
 }
 
-static ST_ONCE void update_row(st_weight_rows_t *r) {
-    st_step_t step = st_weight_step(r->u, r->next);
-    if (r->u->residual) {
-        update_slots(r, step);
-        return;
+static void step_rows(st_weight_rows_t *r, int32_t count) {
+    const st_rate_t *rate = r->loop.rate, *end = rate + count;
+    for (int32_t *row = r->sums; rate < end; rate++, row += r->step) {
+        const int32_t left = to_least_shift(r->loop.shift - rate->exponent);
+        if (left)
+            shift_row(row, r->u->n_channels, left);
     }
-    if (step.shift < ST_LEAST_SHIFT) {
-        shift_row(r->sums, r->u->n_channels, to_least_shift(step.shift));
-        step.shift = ST_LEAST_SHIFT;
-    }
-    step_row(r, step);
+    r->loop.rate_end = end;
+    st_step_rows(&r->loop);
 }
 
-static inline void skip_rows(st_weight_rows_t *r, int32_t count) {
-    r->next += count;
-    r->sums += count * r->step;
+#endif
+
+static void step_slots(const st_weight_rows_t *r, int32_t count) {
+    const int32_t *sums = r->sums;
+    for (int32_t oc = r->next; oc < r->next + count; oc++, sums += r->step) {
+        const st_step_t step = st_weight_step(r->u, oc);
+        for (int32_t i = 0; i < r->u->n_channels; i++)
+            st_update_slot(r->u, step, r->base + oc * r->filter, i, sums[i]);
+    }
 }
+
+#if !ST_ARMV6M
+
+void st_begin_rows(st_weight_rows_t *r) {
+    (void)r;
+}
+
+static void step_rows(st_weight_rows_t *r, int32_t count) {
+    step_slots(r, count);
+}
+
+#endif
 
 void st_update_rows(st_weight_rows_t *r, int32_t count) {
-    while (count > 0) {
-        const int32_t done = r->u->residual ? 0 : step_rows(r, count);
-        skip_rows(r, done);
-        count -= done;
-        if (!count)
-            break;
-        update_row(r);
-        skip_rows(r, 1);
-        count--;
-    }
+    if (r->u->residual)
+        step_slots(r, count);
+    else
+        step_rows(r, count);
+    r->next += count;
+    r->sums += count * r->step;
 }
 
 void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {
