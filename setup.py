@@ -10,9 +10,16 @@ CFLAGS = os.environ.get("SPARSETUNE_CFLAGS", "-O3 -fwrapv -std=c99 -Wall")
 sources = [path for path in kernels if not path.endswith(("bind_micropython.c", "bind_core1.c"))]
 
 setup(
-    packages=["sparsetune", "sparsetune.operators", "sparsetune_device", "sparsetune_tools"],
+    packages=[
+        "sparsetune",
+        "sparsetune.boards",
+        "sparsetune.operators",
+        "sparsetune_device",
+        "sparsetune_tools",
+    ],
     package_dir={
         "sparsetune": "host/sparsetune",
+        "sparsetune.boards": "boards",
         "sparsetune_device": "device/sparsetune_device",
         "sparsetune_tools": "tools/sparsetune_tools",
     },

@@ -15,9 +15,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# The project's own folder; a description may also be given as a path.
-ROOT = Path(__file__).resolve().parents[2]
-BOARDS = ROOT / "boards"
+# The project's folder; where sparsetune is installed without it, the descriptions come with the
+# package, and what is built is looked for in the current folder.
+_INSTALLED = Path(__file__).resolve().parent / "boards"
+ROOT = Path() if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2]
+BOARDS = _INSTALLED if _INSTALLED.is_dir() else ROOT / "boards"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .emulated_pico import OUTPUT, EmulatedPico, default_firmware
+from .emulated_pico import OUTPUT, SOURCES, EmulatedPico, default_firmware
 from .firmware import FLASH_BYTES
 from .shell import ToolError, run_main, say
 
@@ -34,6 +34,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def make_board(options: argparse.Namespace) -> EmulatedPico:
+    if not SOURCES.is_dir():
+        raise ToolError("the emulated Pico is no part of an install: run this in the project's "
+                        "folder, after `make firmware`")
     if options.firmware and not options.firmware.is_file():
         raise ToolError(f"there is no firmware file {options.firmware}")
     if options.port_link:

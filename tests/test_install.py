@@ -1,0 +1,71 @@
+"""An install without the checkout, as `pip install .` makes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from runs import DIGITS
+
+PARTS = ("boards", "device", "host", "tools/sparsetune_tools", "ulab_kernels")
+QUICK = "-O0 -fwrapv -std=c99"  # the compiler's minute is not what is tested
+
+
+def pip(*words: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, words)]
+    env = {**os.environ, "SPARSETUNE_CFLAGS": QUICK}
+    env.pop("PYTHONPATH", None)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: setuptools leaves a build folder behind."""
+    folder = tmp_path_factory.mktemp("project")
+    for part in PARTS:
+        unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.so")
+        shutil.copytree(ROOT / part, folder / part, ignore=unwanted)
+    for file in ("pyproject.toml", "setup.py", "README.md"):
+        shutil.copy(ROOT / file, folder)
+    pip("wheel", "--no-deps", "--no-build-isolation", "-w", folder / "dist", folder)
+    (path,) = (folder / "dist").glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_boards(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for board in (ROOT / "boards").glob("*.toml"):
+        assert f"sparsetune/boards/{board.name}" in names
+    assert not [name for name in names if "SPARSETUNE_PICO" in name]
+
+
+@pytest.mark.slow
+def test_an_install_plans_outside_of_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    pip("install", "--no-deps", "--no-index", "--target", site, wheel)
+    shutil.copy(DIGITS, tmp_path / "model.tflite")
+
+    def run(*words: str, module: str = "sparsetune.cli") -> subprocess.CompletedProcess[str]:
+        code = "import sparsetune, sys; print(sparsetune.__file__)\n"
+        code += f"from {module} import main; sys.exit(main())"
+        command = [sys.executable, "-c", code, *words]
+        env = {**os.environ, "PYTHONPATH": str(site)}
+        return subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+
+    planned = run("plan", "model.tflite", "-o", "plan.json")
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stdout.startswith(str(site)) and (tmp_path / "plan.json").is_file()
+    flashed = run("flash", "--dry-run")
+    assert "cannot read build/firmware/SPARSETUNE_PICO/firmware.uf2" in flashed.stderr
+    emulated = run(module="sparsetune_tools.emulate")
+    assert "run this in the project's folder" in emulated.stderr
