@@ -334,6 +334,10 @@ class Board:
         """Remove a file from the board; it is no error when there is none."""
         self.exec(f"import os\ntry:\n os.remove({path!r})\nexcept OSError:\n pass")
 
+    def removal(self, path: str) -> str:
+        """The command that removes a file from the board, for the user to type."""
+        return f"mpremote connect {self.port} rm :{path}"
+
     def enter_bootloader(self) -> None:
         """Restart the chip into its boot loader, a moment after this returns."""
         self.exec(_BOOTLOADER)

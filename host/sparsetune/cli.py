@@ -24,6 +24,13 @@ from typing import Any
 from sparsetune_device.telemetry import parse
 
 from sparsetune.board import Board
+from sparsetune.board_files import (
+    BOARD_DATA,
+    BOARD_TEST,
+    BOARD_TRAINED,
+    CHECKPOINTS,
+    make_room,
+)
 from sparsetune.boardspec import load_spec
 from sparsetune.data import fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError
@@ -34,11 +41,7 @@ from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
 from sparsetune.options import blaming_policy, run_options
 from sparsetune.task import LOSSES
 from sparsetune.transfer import (
-    BOARD_DATA,
     BOARD_IMAGE,
-    BOARD_TEST,
-    BOARD_TRAINED,
-    CHECKPOINTS,
     mark_pulled,
     pull_checkpoint,
     push_data,
@@ -150,8 +153,11 @@ def run_push(args: argparse.Namespace) -> None:
     if args.data:
         contents.append((sample_bytes(args.data, image), BOARD_DATA))
     with Board.connect(args.port) as board:
+        sizes = {remote: len(data) for data, remote in contents}
         if image is not None:
-            push_image(board, image, args.replace)
+            push_image(board, image, args.replace, sizes)
+        else:
+            make_room(board, sizes)
         for data, remote in contents:
             push_data(board, remote, data)
 

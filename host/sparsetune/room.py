@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from sparsetune_device.checkpoint import HEADER_BYTES as CHECKPOINT_HEAD
+
 from .boardspec import BoardSpec
 from .compile import compile_image
+from .data import HEADER_BYTES
 from .errors import SparsetuneError
 from .graph import Graph
 from .image import Layout, parse_image
+from .littlefs import BLOCK, MARGIN, OWN_BLOCKS, blocks_of, capacity
 from .memory import RamUse, predict
 from .plan import UpdatePlan
 
-FILES_SPARE = 24 * 1024  # of the file system, for its own tables and the user's scripts
+CHECKPOINT_TEXT = 256  # of a checkpoint's settings, at most
+TARGETS_PAD = 3  # behind the targets of a sample file, at most
+
+
+def checkpoints_blocks(state_bytes: int) -> int:
+    """Blocks of the file system for a checkpoint and its follower."""
+    return 2 * blocks_of(CHECKPOINT_HEAD + state_bytes + CHECKPOINT_TEXT)
 
 
 def files_room(spec: BoardSpec, state_bytes: int) -> int:
-    """Bytes of samples that the board's file system takes."""
-    return spec.filesystem_bytes - FILES_SPARE - 2 * state_bytes  # a checkpoint and its follower
+    """Bytes of samples, with their targets, for which the board's file system has room where
+    nothing else is on it."""
+    left = spec.filesystem_bytes // BLOCK - OWN_BLOCKS - MARGIN - checkpoints_blocks(state_bytes)
+    return max(0, capacity(left) - HEADER_BYTES - TARGETS_PAD)
 
 
 @dataclass(frozen=True)

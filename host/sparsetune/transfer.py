@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain, count
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from sparsetune_device.checkpoint import OLD
 
 from sparsetune.board import Board, Damage, PortLost, Silence
+from sparsetune.board_files import BOARD_TRAINED, CHECKPOINTS, make_room
 from sparsetune.boardspec import BoardSpec
 from sparsetune.data import MAGIC, Dataset, doubts, fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError, warn
@@ -25,10 +25,6 @@ from sparsetune.task import Task
 
 ROM_IMAGE = "model.img"
 BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
-BOARD_DATA = "/sparsetune/train.dat"
-BOARD_TEST = "/sparsetune/test.dat"
-BOARD_TRAINED = "/sparsetune/trained.ckpt"
-CHECKPOINTS = (BOARD_TRAINED, BOARD_TRAINED + OLD)
 MODULE = "from sparsetune_device.checkpoint import"
 IS_PULLED = f"""
 try:
@@ -46,10 +42,15 @@ except (ImportError, OSError):
 """
 
 
-def push_image(board: Board, image: bytes, replace: bool = False) -> None:
+def push_image(
+    board: Board, image: bytes, replace: bool = False, files: Mapping[str, int] | None = None
+) -> None:
     """Make `image` the board's model, and say how it went. What was learnt before is fetched first:
-    some of it can only be while its own image is there."""
+    some of it can only be while its own image is there. files: sizes, by path, of the files that
+    are to be pushed then: without room for them the old image stays."""
     rescue(board)
+    if files:
+        make_room(board, files, parse_image(image))
     with Bar(BOARD_IMAGE, len(image)) as bar:
         bar.end(push_rom(board, {ROM_IMAGE: image}, bar.update, replace))
 

@@ -13,6 +13,7 @@ import numpy as np
 from sparsetune_device.telemetry import parse
 
 from .board import Board
+from .board_files import BOARD_DATA, BOARD_TRAINED
 from .boardspec import load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model
 from .data import Dataset, doubts, fit_dataset, load_npz, sample_file
@@ -28,9 +29,7 @@ from .monitor import Monitor, Options, duration, plot_loss
 from .options import blaming_policy, run_options
 from .task import task_of
 from .transfer import (
-    BOARD_DATA,
     BOARD_IMAGE,
-    BOARD_TRAINED,
     check_file_room,
     mark_pulled,
     pull_checkpoint,
@@ -73,7 +72,7 @@ class OnBoard:
         self.policy = policy
 
     def push(self, image: bytes, samples: bytes) -> None:
-        push_image(self.board, image)
+        push_image(self.board, image, files={BOARD_DATA: len(samples)})
         push_data(self.board, BOARD_DATA, samples)
 
     def train(self, options: dict[str, Any], out: Line) -> bytes:

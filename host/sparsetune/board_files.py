@@ -1,0 +1,146 @@
+"""The files that sparsetune keeps on a board, and room among them: looked for before anything is
+replaced, and made where what lies in the way is safe on this computer."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sparsetune_device.checkpoint import OLD
+
+from .board import Board
+from .errors import SparsetuneError
+from .image import Image
+from .littlefs import BLOCK, MARGIN, blocks_of
+from .room import checkpoints_blocks
+
+BOARD_DATA = "/sparsetune/train.dat"
+BOARD_TEST = "/sparsetune/test.dat"
+BOARD_TRAINED = "/sparsetune/trained.ckpt"
+CHECKPOINTS = (BOARD_TRAINED, BOARD_TRAINED + OLD)
+# Nobody needs them once the command that made them has ended.
+LEFT_BEHIND = (BOARD_TEST, *(path + ".part" for path in (BOARD_TEST, BOARD_DATA, BOARD_TRAINED)))
+NAMED = 5  # files in a message
+
+_LOOK = """
+def _st_look():
+    import os, struct
+    def attempt(f, path, otherwise):
+        try:
+            return f(path)
+        except (OSError, ImportError, ValueError):
+            return otherwise
+    def size(path):
+        return os.stat(path)[6]
+    def image(path):
+        with open(path, "rb") as file:
+            return struct.unpack("<8xI", file.read(12))[0]
+    def pulled(path):
+        from sparsetune_device.checkpoint import is_pulled
+        return is_pulled({trained!r}, path)
+    info = os.statvfs("/")
+    print(info[3], {{path: attempt(size, path, -1) for path in {paths!r}}},
+        {{path: (attempt(image, path, 0), attempt(pulled, path, False)) for path in {kept!r}}},
+        sep=";")
+_st_look()
+del _st_look
+"""
+
+_LIST = """
+def _st_list(folder):
+    import os
+    for name in os.listdir(folder or "/"):
+        path = folder + "/" + name
+        info = os.stat(path)
+        if info[0] & 0x4000:
+            if path != "/rom":
+                _st_list(path)
+        else:
+            print(info[6], path)
+_st_list("")
+del _st_list
+"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A checkpoint on the board. image: checksum of the image that it is of."""
+
+    image: int
+    is_pulled: bool
+
+
+@dataclass(frozen=True)
+class Files:
+    """free: blocks of the file system. sizes: bytes by path, of files that are there."""
+
+    free: int
+    sizes: dict[str, int]
+    kept: dict[str, Kept]
+
+    def blocks(self, paths: Iterable[str]) -> int:
+        return sum(blocks_of(self.sizes.get(path, 0)) for path in paths)
+
+
+def look(board: Board, paths: Iterable[str]) -> Files:
+    """What of `paths` and of our own files is on the board, and how much room is left."""
+    paths = sorted({*paths, *CHECKPOINTS, *LEFT_BEHIND})
+    kept = list(CHECKPOINTS)
+    answer = board.exec(_LOOK.format(trained=BOARD_TRAINED, paths=paths, kept=kept))
+    free, sizes, heads = (ast.literal_eval(part) for part in answer.strip().split(";"))
+    there = {path: size for path, size in sizes.items() if size >= 0}
+    found = {path: Kept(*head) for path, head in heads.items() if path in there}
+    return Files(free, there, found)
+
+
+def make_room(board: Board, files: Mapping[str, int], image: Image | None = None) -> None:
+    """Raises SparsetuneError where the board has no room for `files` (sizes by path), which take
+    the place of their namesakes, and for checkpoints of `image`, which comes with them. Where that
+    helps, pulled checkpoints of other images go."""
+    found = look(board, files)
+    lacking = _lacking(found, files, image)
+    if lacking <= 0:
+        return
+    unneeded = list(_unneeded(found, image))
+    if lacking > found.blocks(unneeded):
+        raise _no_room(board, files, {*files, *unneeded}, lacking)
+    for path in unneeded:
+        board.remove_file(path)
+        what = "another model's checkpoint, pulled before" if path in CHECKPOINTS else "left over"
+        print(f"removed from the board: {path}, {what}")
+
+
+def _lacking(found: Files, files: Mapping[str, int], image: Image | None) -> int:
+    """Blocks that are missing; those of the image's own checkpoints are used again."""
+    needed = sum(map(blocks_of, files.values())) + MARGIN - found.blocks(files)
+    if image is not None:
+        own = [path for path, kept in found.kept.items() if kept.image == image.crc]
+        needed += max(0, checkpoints_blocks(image.state_bytes) - found.blocks(own))
+    return needed - found.free
+
+
+def _unneeded(found: Files, image: Image | None) -> Iterable[str]:
+    """Files that may go."""
+    yield from (path for path in LEFT_BEHIND if path in found.sizes)
+    for path, kept in found.kept.items():
+        if image is not None and kept.is_pulled and kept.image != image.crc:
+            yield path
+
+
+def _no_room(
+    board: Board, files: Mapping[str, int], going: Iterable[str], lacking: int
+) -> SparsetuneError:
+    """going: files that are replaced or would be removed anyway."""
+    lines = (line.split(" ", 1) for line in board.exec(_LIST).splitlines())
+    others = [(int(size), path.strip()) for size, path in lines if path.strip() not in going]
+    in_the_way = sorted((file for file in others if file[0] >= 512), reverse=True)[:NAMED]
+    what = ", ".join(f"{path} ({size:,} bytes)" for path, size in files.items())
+    message = f"the board's file system has no room for {what}"
+    message += f" and what a run saves: {lacking * BLOCK:,} bytes are missing; "
+    if not in_the_way:
+        return SparsetuneError(message + "give fewer samples, or smaller ones")
+    return SparsetuneError(
+        message + "give fewer samples, or remove what is in the way:",
+        *(f"{size:>9,} bytes: {board.removal(path)}" for size, path in in_the_way),
+    )
