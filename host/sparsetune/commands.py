@@ -14,8 +14,8 @@ from .data import Dataset, fit_dataset, load_npz
 from .errors import SparsetuneError
 from .export import export_tflite, parse_checkpoint
 from .files import check_outputs, read_file, write_whole
-from .geometry import conv_geometry
-from .graph import TRAINABLE, Graph, Operator, input_channels
+from .geometry import macs
+from .graph import TRAINABLE, Graph, input_channels
 from .head import HeadRequest, with_new_head
 from .image import Image, Layout, parse_image, read_image, write_image
 from .inputs import input_of
@@ -53,11 +53,13 @@ def describe(graph: Graph) -> list[str]:
     """One line for each operator: shapes, multiply-accumulates, bytes of weights."""
     lines = [f"{'op':>3} {'kind':<18} {'output':<16} {'MACs':>10} {'weights':>8} {'in ch.':>6}"]
     total = 0
-    for op in graph.operators:
-        macs, weights, channels = _costs(graph, op)
-        total += macs
+    for op, count in zip(graph.operators, macs(graph), strict=True):
+        total += count
         shape = "x".join(str(n) for n in graph.tensor(op.outputs[0]).shape)
-        ends = f"{macs:>10,} {weights:>8,} {channels:>6}" if weights else ""
+        ends = ""
+        if op.kind in TRAINABLE:
+            weights = graph.tensor(op.inputs[1]).size
+            ends = f"{count:>10,} {weights:>8,} {input_channels(graph, op):>6}"
         lines.append(f"{op.index:>3} {op.kind:<18} {shape:<16} {ends}".rstrip())
     x = graph.tensor(graph.input)
     shape = "x".join(str(n) for n in x.shape)
@@ -69,14 +71,6 @@ def describe(graph: Graph) -> list[str]:
     lines[-1] += f"{outputs} {'classes' if loss == 'softmax' else 'outputs'}, "
     lines[-1] += f"loss {loss}, {total:,} MACs"
     return lines
-
-
-def _costs(graph: Graph, op: Operator) -> tuple[int, int, int]:
-    """(multiply-accumulates, weights, input channels) of an operator; zeros where it has none."""
-    if op.kind not in TRAINABLE:
-        return 0, 0, 0
-    weights = graph.tensor(op.inputs[1]).size
-    return weights * conv_geometry(graph, op).out_positions, weights, input_channels(graph, op)
 
 
 def read_model(args: argparse.Namespace) -> Graph:
@@ -136,12 +130,19 @@ def choose_plan(
     chosen = replace(chosen, loss=graph.loss)
     check_plan(graph, chosen)
     check_store(graph, chosen, store)
-    known = chosen.rate if data is None else ""
-    rate = known or choose_rate(graph, chosen, read_file(args.model), data)
-    layout = room.compile(graph, chosen, rate)
+    model = read_file(args.model)
+    given = getattr(args, "rate", None)
+    rate = given or (chosen.rate if data is None else "")
+    if not rate and data is None:
+        rate = choose_rate(graph, chosen, model, None)
+    layout = room.compile(graph, chosen, rate or "0")
     if not room.holds(layout):
         raise does_not_fit(Wanted(graph, chosen, room), layout)
-    return Chosen(chosen, rate, layout)
+    if not rate:
+        print("measuring a learning rate: short runs on this computer ...", flush=True)
+        rate = choose_rate(graph, chosen, model, data)
+        layout = room.compile(graph, chosen, rate)
+    return Chosen(chosen, rate, layout, given is not None)
 
 
 def _asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
@@ -224,19 +225,21 @@ def _describe_rate(chosen: Chosen, data: Dataset | None) -> str:
         return f"learning rate {chosen.rate} (yours)"
     if data is None and chosen.plan.rate:
         return f"learning rate {chosen.rate} (measured when the plan was made)"
-    guess = "guessed from the model's ranges, --data measures it" if data is None else "measured"
-    return f"learning rate {chosen.rate} ({guess})"
+    guess = "guessed, and small to be safe: give --data to have it measured"
+    return f"learning rate {chosen.rate} ({'measured' if data is not None else guess})"
 
 
 def build(args: argparse.Namespace) -> None:
     """Compiles model and plan into an image."""
     graph = read_model(args)
-    chosen = choose_plan(graph, args, load_spec(args.board), _samples(args, graph))
+    data = _samples(args, graph)
+    chosen = choose_plan(graph, args, load_spec(args.board), data)
     output = args.output or args.model.with_suffix(".img")
     check_outputs({"output": output, "model": args.model})
     replaced = write_image(output, chosen.layout.image)
     size, arena = len(chosen.layout.image), chosen.layout.arena_bytes
-    print(f"{output}: {size:,} bytes, arena {arena:,} bytes, learning rate {chosen.rate}{replaced}")
+    print(f"{output}: {size:,} bytes, arena {arena:,} bytes{replaced}")
+    print(_describe_rate(chosen, data))
 
 
 def _samples(args: argparse.Namespace, graph: Graph) -> Dataset | None:

@@ -74,6 +74,16 @@ def conv_geometry(graph: Graph, op: Operator) -> Geometry:
     return geometry
 
 
+def macs(graph: Graph) -> list[int]:
+    """Multiply-accumulates of each operator, in their order; 0 for those without weights."""
+    return [
+        graph.tensor(op.inputs[1]).size * conv_geometry(graph, op).out_positions
+        if op.kind in TRAINABLE
+        else 0
+        for op in graph.operators
+    ]
+
+
 def _geometry(graph: Graph, op: Operator) -> Geometry:
     x, y = graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0])
     ends = (x.zero_point, y.zero_point, *output_limits(graph, op))

@@ -1,8 +1,8 @@
-"""A learning rate to start from, by how strongly the trained layers are driven.
+"""A learning rate by how strongly the trained layers are driven: where trying begins (trial.py).
 
 A step of rate r on a layer with input x changes its output by r * sum(x^2) times the error, so a
-rate that suits one model wrecks another whose activations are ten times larger. The two constants
-were found on training samples of three tasks (digits, KWS, CIFAR-10: docs/DESIGN.md).
+rate that suits one model wrecks another whose activations are ten times larger. What the weights
+behind the layer make of that is left out, which has cost a factor of 25 (docs/DESIGN.md).
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from .plan import UpdatePlan
 SAMPLES = 32  # that the activations are measured on
 FOR_LAST = 2.0  # rate * (sum(x^2) + 1) of the layer that makes the class scores
 FOR_OTHERS = 10.0  # rate * sum(x^2) of any other: pooling thins its gradient
-BLIND = "0.0001"  # for other losses, where nothing could be tried
+BLIND = "0.0001"  # for other losses, whose gradients grow with the error: no rule held
+CAUTION = 27  # that a guess is divided by: crawling can be seen and mended, ruin cannot
 TYPICAL = 0.07  # root mean square of an activation over its range, where there are no samples
 
 
 def suggest_rate(graph: Graph, plan: UpdatePlan, model: bytes, x: Array | None) -> str:
-    """A learning rate as decimal text with two digits that count. x: samples, int8 [N, ...]. For
-    the softmax loss; other losses are better tried out (trial.py), and get a small rate here."""
+    """A learning rate as decimal text with two digits that count. x: samples, int8 [N, ...]; None:
+    a guess, and a careful one. For the softmax loss; others get a small rate."""
     if graph.loss_name != "softmax":
         return BLIND
     ops = [graph.operator(layer.operator) for layer in plan.layers]
@@ -33,7 +34,7 @@ def suggest_rate(graph: Graph, plan: UpdatePlan, model: bytes, x: Array | None) 
         for op, energy in zip(ops, energies, strict=True)
         if energy > 0
     ]
-    return _two_digits(min(bounds, default=0.01))
+    return two_digits(min(bounds, default=0.01) / (CAUTION if x is None else 1))
 
 
 def _measured(graph: Graph, ops: list[Operator], model: bytes, x: Array) -> list[float]:
@@ -55,8 +56,8 @@ def _typical(graph: Graph, ops: list[Operator]) -> list[float]:
     return [t.size * (TYPICAL * 255 * t.scale) ** 2 for t in tensors]
 
 
-def _two_digits(rate: float) -> str:
-    """As the board's schedule reads it: no exponent, at most nine decimals."""
+def two_digits(rate: float) -> str:
+    """A rate as the board's schedule reads it: no exponent, at most nine decimals."""
     rate = max(rate, 1e-8)
     decimals = min(9, max(0, 1 - int(np.floor(np.log10(rate)))))
     return f"{rate:.{decimals}f}"

@@ -1,75 +1,122 @@
-"""A learning rate found by trying: short runs on the host twin.
+"""A learning rate found by trying: short runs on the host twin, judged on samples left out of them.
 
-Softmax gradients are bounded, so that a rule suits them (rate.py). Those of other losses grow with
-the error and with the weights that they pass: there a rate that is ten times too large ruins the
-model in ten steps, and no rule of ours foretells it.
+A rule (rate.py) knows how strongly the layers are driven, but not how steep the way behind them
+is: there a rate that is ten times too large ruins a model in a few steps. So the rate that it
+proposes is only where the search begins. Nothing here looks at a clock: the same model, plan and
+samples give the same rate.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
-from sparsetune_device.channels import make_policy
-from sparsetune_device.engine import Engine
-from sparsetune_device.image import Image as DeviceImage
-from sparsetune_device.schedule import parse_rate
+from sparsetune_device.telemetry import parse
 
 from .compile import compile_image
-from .data import Dataset, target_bytes
-from .graph import Graph
+from .cores import core_count
+from .data import Dataset, sample_file
+from .geometry import macs
+from .graph import Array, Graph
 from .plan import UpdatePlan
-from .rate import suggest_rate
-from .task import task_of
+from .rate import suggest_rate, two_digits
+from .task import Task, task_of
+from .twin import Twin
 
-SAMPLES = 64
-STEPS = 192  # of each run
-RATES = [f"{digits * 10.0**-power:.9f}" for power in range(6, -1, -1) for digits in (1, 3)]
-RUINED = 3.0  # a run that ends at so many times the loss at the start: larger rates are worse
-CAUTION = 3  # the best rate of a short run is near the edge; a long run gets a smaller one
-
-
-def try_rates(graph: Graph, plan: UpdatePlan, data: Dataset) -> str:
-    """The rate, as decimal text, after which the loss on a few training samples is smallest,
-    divided by CAUTION."""
-    some = data.part(np.random.default_rng(0).permutation(len(data))[:SAMPLES])
-    in_ram = tuple(replace(layer, slots=0, reach=0) for layer in plan.layers)
-    image = compile_image(graph, replace(plan, layers=in_ram)).image
-    start = _loss_after(graph, image, some, None)
-    best, best_loss = RATES[0], start
-    for rate in RATES:
-        loss = _loss_after(graph, image, some, rate)
-        if loss > RUINED * start:
-            break
-        if loss < best_loss:
-            best, best_loss = rate, loss
-    return f"{float(best) / CAUTION:.9f}"
+FOLDS = 4  # runs at each rate, each judged on another part of the samples
+SAMPLES = 400  # of which parts are made
+STEPS = 400  # of a run, at most
+WORK = 8_000_000_000  # multiply-accumulates of a run's forward passes, at most
+FACTOR = 3  # between two rates
+DOWN, UP = 8, 8  # rates below and above the first that are tried at most
 
 
 def choose_rate(graph: Graph, plan: UpdatePlan, model: bytes, data: Dataset | None) -> str:
-    """The learning rate to start from: by rule, or by trying where there are samples."""
-    if graph.loss_name == "softmax" or data is None:
-        return suggest_rate(graph, plan, model, None if data is None else data.x)
-    return try_rates(graph, plan, data)
+    """The learning rate to start from, as decimal text: tried out where there are samples."""
+    first = suggest_rate(graph, plan, model, None if data is None else data.x)
+    if data is None or len(data) < 2:
+        return first
+    return try_rates(graph, plan, data, first)
 
 
-def _loss_after(graph: Graph, image: bytes, data: Dataset, rate: str | None) -> float:
-    """Mean loss on the samples after a run over them."""
-    engine = Engine(DeviceImage(image))
-    policy = make_policy("cyclic", engine.image.layers, 1)
-    order = np.random.default_rng(1).integers(0, len(data), STEPS if rate else 0)
-    for step, i in enumerate(order):
-        label = _load(engine, graph, data.part(slice(i, i + 1)))
-        policy.choose(step, engine.state)
-        engine.step(label, parse_rate(rate), step)
-    labels = (_load(engine, graph, data.part(slice(i, i + 1))) for i in range(len(data)))
-    return float(np.mean([engine.measure(label)[0] for label in labels]))
+def try_rates(graph: Graph, plan: UpdatePlan, data: Dataset, first: str) -> str:
+    """Of the rates a FACTOR apart around the first one, that after which the loss on samples that
+    were left out is smallest."""
+    trial = _trial(graph, plan, data)
+
+    def rate(power: int) -> str:
+        return two_digits(float(first) * float(FACTOR) ** power)
+
+    return rate(search(lambda power: trial.loss_after(rate(power)), trial.loss_without()))
 
 
-def _load(engine: Engine, graph: Graph, sample: Dataset) -> int:
-    task = task_of(graph)
-    target = target_bytes(sample, task)
-    if not task.has_classes:
-        engine.target[:] = target
-    engine.sample[:] = np.ascontiguousarray(sample.x).tobytes()
-    return int.from_bytes(target, "little") if task.has_classes else 0
+def search(loss: Callable[[int], float], useless: float) -> int:
+    """The power of FACTOR with the smallest loss: downwards until it grows again, and upwards
+    where the first one was better than the one below. useless: the loss that a model has that
+    learns nothing, or only how frequent the classes are: on from there a smaller rate may still
+    be better, though the last one was not."""
+    losses = {0: loss(0)}
+    for power in range(-1, -DOWN - 1, -1):
+        best = min(losses.values())
+        losses[power] = loss(power)
+        if best < min(useless, losses[power]):
+            break
+    for power in range(1, UP + 1):
+        if losses[power - 1] > min(losses.values()):
+            break
+        losses[power] = loss(power)
+    return min(losses, key=lambda power: (losses[power], power))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Runs of `steps` steps on the samples without each of the parts."""
+
+    image: bytes
+    task: Task
+    data: Dataset
+    parts: list[Array]
+    steps: int
+
+    def loss_after(self, rate: str) -> float:
+        """Mean loss on the part left out, after training on the others."""
+        with ThreadPoolExecutor(min(core_count(), len(self.parts))) as threads:
+            losses = threads.map(lambda i: self._run(i, rate), range(len(self.parts)))
+            return float(np.mean(list(losses)))
+
+    def _run(self, number: int, rate: str) -> float:
+        left_out = self.parts[number]
+        others = np.setdiff1d(np.arange(len(self.data)), left_out)
+        with Twin(self.image, sample_file(self.data.part(others), self.task)) as twin:
+            how = {"steps": self.steps, "seed": number + 1, "save_every": 0}
+            twin.train(lambda line: None, rate=rate, **how)
+            return self._loss(twin, self.data.part(left_out), True)
+
+    def loss_without(self) -> float:
+        """The loss of the untrained model, or that of knowing the classes' frequencies alone,
+        whichever is smaller."""
+        samples = sample_file(self.data, self.task)
+        with Twin(self.image, samples) as twin:
+            start = self._loss(twin, self.data, False)
+        if not self.task.has_classes:
+            return start
+        shares = np.unique(np.asarray(self.data.y), return_counts=True)[1] / len(self.data)
+        return min(start, float(-(shares * np.log(shares)).sum()))
+
+    def _loss(self, twin: Twin, data: Dataset, trained: bool) -> float:
+        lines: list[str] = []
+        twin.evaluate(lines.append, sample_file(data, self.task), trained)
+        event = parse(lines[-1])
+        assert event
+        return float(event[1]["loss"]) / 65536
+
+
+def _trial(graph: Graph, plan: UpdatePlan, data: Dataset) -> Trial:
+    some = data.part(np.random.default_rng(0).permutation(len(data))[:SAMPLES])
+    parts = np.array_split(np.arange(len(some)), min(FOLDS, len(some)))
+    in_ram = tuple(replace(layer, slots=0, reach=0) for layer in plan.layers)
+    image = compile_image(graph, replace(plan, layers=in_ram)).image
+    steps = min(STEPS, max(200, len(data)), WORK // max(1, sum(macs(graph))))
+    return Trial(image, task_of(graph), some, parts, max(32, steps))

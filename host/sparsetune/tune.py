@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -220,8 +220,6 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     spec = load_spec(args.board)
     chosen = choose_plan(graph, args, spec, train)
     image = parse_image(chosen.layout.image)
-    if args.rate:
-        chosen = replace(chosen, rate=args.rate, rate_is_given=True)
     for line in describe_plan(graph, chosen, spec, train):
         print(line)
     if not args.twin:

@@ -1,0 +1,101 @@
+"""The learning rate that a user gets who names none."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import DIGITS
+from sparsetune import cli
+from sparsetune.compile import compile_image
+from sparsetune.data import Dataset, sample_file
+from sparsetune.digits import changed_sets
+from sparsetune.plan import default_plan
+from sparsetune.task import task_of
+from sparsetune.tflite import parse_tflite
+from sparsetune.trial import DOWN, UP, search, try_rates
+from sparsetune.twin import Twin
+from sparsetune_device.telemetry import parse
+
+
+def searched(losses: dict[int, float], useless: float) -> tuple[int, list[int]]:
+    """(power chosen, powers tried in their order); powers that are not named cost 9."""
+    tried: list[int] = []
+
+    def loss(power: int) -> float:
+        tried.append(power)
+        return losses.get(power, 9.0)
+
+    return search(loss, useless), tried
+
+
+def test_a_rate_that_is_right_is_kept() -> None:
+    assert searched({-1: 2, 0: 1, 1: 1.5}, 3) == (0, [0, -1, 1])
+
+
+def test_down_while_a_smaller_rate_is_better() -> None:
+    assert searched({0: 5, -1: 4, -2: 1, -3: 2}, 3) == (-2, [0, -1, -2, -3])
+
+
+def test_down_from_where_the_model_is_ruined() -> None:
+    """All of these are ruined, some by chance a little less: worse than a model that learns
+    nothing."""
+    ruined = {0: 5.1, -1: 5.2, -2: 5.0, -3: 5.3}
+    assert searched({**ruined, -4: 1, -5: 2}, 3) == (-4, [0, -1, -2, -3, -4, -5])
+
+
+def test_up_while_a_larger_rate_is_better() -> None:
+    assert searched({-1: 4, 0: 3, 1: 2, 2: 1, 3: 2}, 5) == (2, [0, -1, 1, 2, 3])
+
+
+def test_the_search_ends() -> None:
+    assert searched({}, 1)[1] == [0, *range(-1, -DOWN - 1, -1), *range(1, UP + 1)]
+    falling = {power: float(-power) for power in range(-DOWN, UP + 1)}
+    assert searched(falling, 5)[0] == UP
+
+
+def digits() -> tuple[bytes, Dataset, Dataset]:
+    """(model, 200 samples to train on, the others)."""
+    sets = changed_sets()
+    train = Dataset(sets["x_train"][:200], sets["y_train"][:200])
+    return DIGITS.read_bytes(), train, Dataset(sets["x_test"], sets["y_test"])
+
+
+def accuracy(model: bytes, train: Dataset, test: Dataset, rate: str) -> float:
+    graph = parse_tflite(model)
+    lines: list[str] = []
+    image = compile_image(graph, default_plan(graph, 6)).image
+    with Twin(image, sample_file(train, task_of(graph))) as twin:
+        twin.train(lambda line: None, steps=200, rate=rate)
+        twin.evaluate(lines.append, sample_file(test, task_of(graph)), trained=True)
+    event = parse(lines[-1])
+    assert event
+    return float(event[1]["correct"] / event[1]["total"])
+
+
+@pytest.mark.parametrize("first", ["3", "0.00002"])
+def test_from_a_rate_that_is_far_off(first: str) -> None:
+    """A rule may be wrong by a factor of a hundred, in both directions. Twice the same."""
+    model, train, test = digits()
+    graph = parse_tflite(model)
+    found = [try_rates(graph, default_plan(graph, 6), train, first) for _ in (1, 2)]
+    assert found[0] == found[1]
+    at_first, tried = (accuracy(model, train, test, rate) for rate in (first, found[0]))
+    print(f"{first}: {at_first:.1%}, {found[0]}: {tried:.1%}")
+    assert at_first < 0.5 and tried > 0.65
+
+
+def test_what_is_said_of_a_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`build` tells a guess from a measured rate, and does not guess higher than it measures."""
+    _, train, _ = digits()
+    path, image = tmp_path / "s.npz", tmp_path / "m.img"
+    np.savez(path, x=train.x, y=train.y)
+    rates = []
+    for more, said in (((), "guessed, .*: give --data"), (("--data", path), "measured")):
+        assert not cli.main(["build", *map(str, (DIGITS, *more, "-o", image))])
+        told = re.search(rf"learning rate ([\d.]+) \({said}", capsys.readouterr().out)
+        assert told
+        rates.append(float(told[1]))
+    assert rates[0] < rates[1]
