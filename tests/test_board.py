@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import serial
 from sparsetune import board as board_module
-from sparsetune.board import Board, find_port, list_boards
+from sparsetune.board import Board, find_port, list_boards, stopped_run
 from sparsetune.errors import SparsetuneError
 from sparsetune.push import push_file
 
@@ -406,3 +406,18 @@ def test_emulated_attach_does_not_disturb(emulated_pico) -> None:
         assert f"n {seen[-1] + 5}".encode() in read_for(raw, 4)
     with Board.connect(port) as board:  # interrupts what is left of it
         assert board.exec("print('alive')") == "alive"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("\r\n>>> \r\nraw REPL; CTRL-B to exit\r\n>", ""),
+        ("loss:1.0000,ms:2.0\n#saved|path=x|step=3\nKeyboardInterrupt: \n", "after step 3, which"),
+        ("loss:1.0000,ms:2.0\nKeyboardInterrupt: \n", "saves nothing"),
+        ("#saved|path=x|step=3\n#done|steps=3\n>>> \nKeyboardInterrupt: \n", ""),
+        ("my program\nKeyboardInterrupt: \n", ""),
+    ],
+)
+def test_a_run_that_was_stopped_is_told(said: str, told: str) -> None:
+    lines = stopped_run(said)
+    assert (told in lines[0]) if told else not lines

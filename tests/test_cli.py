@@ -22,6 +22,7 @@ from sparsetune.board import Board
 from sparsetune.errors import SparsetuneError
 from sparsetune.image import MAGIC, VERSION
 from sparsetune.litert import litert_accuracy
+from sparsetune.pulled import split
 from sparsetune.push import push_file, push_rom
 from sparsetune_device.telemetry import parse
 
@@ -403,3 +404,25 @@ def test_what_is_not_asked_for_is_left_to_the_board(emulated_pico, tmp_path: Pat
     assert run(*train, "--steps", 6).returncode == 0
     assert_error(run(*train, "--resume"), "all 6 steps are done: ask for more (--steps)")
     assert "step 9/9" in run(*train, "--resume", "--steps", 9).stdout
+
+
+def test_a_run_that_a_command_ends_is_told(emulated_pico, tmp_path: Path) -> None:
+    """Its host was killed and it trained on: at which step it ended, and how it goes on."""
+    import serial
+
+    task = digits_task(steps=300)
+    port, here = str(emulated_pico.port_link), tmp_path / "t.ckpt"
+    with Board.connect(port) as board:
+        push(board, task)
+    options = "".join(f", {name}={value!r}" for name, value in task.options.items())
+    code = f"train({cli.BOARD_IMAGE!r}, {cli.BOARD_DATA!r}, save_to={cli.BOARD_TRAINED!r}{options})"
+    with serial.Serial(port, timeout=20) as raw:
+        raw.write(b"from sparsetune_device.main import train\r" + code.encode() + b"\r")
+        raw.read_until(b"#at|step=16|")
+    time.sleep(1)
+    pulled = run("pull", "-o", here, "--port", port)
+    assert pulled.returncode == 0, pulled.stderr
+    told = re.search(r"stopped it after step (\d+), which is saved .* --resume", pulled.stdout)
+    assert told and int(told[1]) == split(here.read_bytes()).head[3] >= 16
+    again = run("pull", "-o", here, "--port", port)
+    assert "stopped" not in again.stdout

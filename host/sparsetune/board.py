@@ -26,8 +26,9 @@ import serial
 import serial.tools.list_ports
 from mpremote.transport import TransportError
 from mpremote.transport_serial import SerialTransport
+from sparsetune_device.telemetry import parse
 
-from sparsetune.errors import SparsetuneError
+from sparsetune.errors import SparsetuneError, warn
 
 OnLine = Callable[[str], None]
 
@@ -41,7 +42,9 @@ WRITE_S = 20.0  # a board that reads nothing for so long is stuck
 LOST_S = 2.0  # the rest of a piece takes less
 QUIET_S = 0.3  # what was on its way has arrived
 POLL_S = 0.1  # how long one read of the port waits
+STOP_S = 5.0  # a step of a large model, then saving: Ctrl-C is heard between two steps
 
+_RAW_PROMPT = b"raw REPL; CTRL-B to exit\r\n>"
 _END = b"\x04"  # ends the output, then the error text, of code in the raw REPL
 
 
@@ -229,6 +232,8 @@ class Board:
         """Interrupt whatever runs and get the raw prompt, or say that none comes."""
         if self._at_prompt and not soft_reset:
             return
+        if not self._entered:
+            warn(stopped_run(self._interrupt()))
         # A transfer that another program left behind ends by itself after some seconds.
         for _ in range(3):
             if self._try_raw_repl(soft_reset):
@@ -238,6 +243,17 @@ class Board:
             f"the board on {self.port} does not answer: unplug it and plug it in again"
             " (is it a board with MicroPython?)"
         )
+
+    def _interrupt(self) -> str:
+        """Press Ctrl-C, and return what the board says until its prompt comes."""
+        self.write(b"\r\x03\x01")
+        heard, end = b"", time.monotonic() + ANSWER_S
+        while not heard.endswith(_RAW_PROMPT) and time.monotonic() < end:
+            more = self.read_some(STOP_S)
+            if not more:
+                break
+            heard += more
+        return _text(heard)
 
     def _try_raw_repl(self, soft_reset: bool) -> bool:
         # mpremote prints what it got instead of a prompt: that is not for our user.
@@ -493,6 +509,23 @@ class Talk:
                     return
                 self._board.write(b"\r\x03")
                 self.finish(2.5)
+
+
+def stopped_run(text: str) -> list[str]:
+    """What to tell the user about a training run that a Ctrl-C of ours has ended. text: what the
+    board said from then on, behind what nobody had read before."""
+    events = [event for line in text.splitlines() if (event := parse(line))]
+    kinds = [kind for kind, _ in events]
+    if "KeyboardInterrupt" not in text or "done" in kinds or not {"step", "saved"} & {*kinds}:
+        return []
+    what = "the board was training, and this has stopped it"
+    saved = [fields for kind, fields in events if kind == "saved"]
+    if not saved:
+        return [f"{what}: that run saves nothing"]
+    return [
+        f"{what} after step {saved[-1]['step']}, which is saved ({saved[-1]['path']}): `sparsetune "
+        "train --resume` goes on, while the board holds the same image and samples"
+    ]
 
 
 def _text(line: bytes) -> str:
