@@ -3,6 +3,7 @@ on models that are no classifiers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from gradient_cases import compare, distances, train_all
 from machine import Machine
 from shared_tasks import shared_folder
 from small_models import RELU, Array, Net
+from sparsetune.cli import evaluate_on_board
 from sparsetune.compile import compile_image
 from sparsetune.data import Dataset, doubts, fit_dataset, sample_file
 from sparsetune.errors import SparsetuneError
@@ -105,6 +107,9 @@ def test_the_model_suggests_its_loss() -> None:
         (None, Task("softmax", 4, 1.0, 0), "no labels"),
         (np.zeros(3, int), Task("softmax", 4, 1.0, 0), "3 labels"),
         (np.zeros(5), Task("softmax", 4, 1.0, 0), "one integer a sample"),
+        (np.zeros((5, 2)), Task("softmax", 4, 1.0, 0), r"float64 \[5, 2\].*--loss mse learns"),
+        (np.eye(5), Task("softmax", 5, 1.0, 0), r"one-hot.*y.argmax\(axis=1\)"),
+        (np.full(5, "cat"), Task("softmax", 4, 1.0, 0), "one integer a sample$"),
         (np.full(5, 4), Task("softmax", 4, 1.0, 0), "label 4"),
         (np.zeros((5, 3)), Task("mse", 4, 1.0, 0), "4 numbers a sample"),
         (np.full((5, 4), np.nan), Task("mse", 4, 1.0, 0), "finite"),
@@ -114,6 +119,34 @@ def test_the_model_suggests_its_loss() -> None:
 def test_targets_that_do_not_fit_are_refused(y: Array | None, task: Task, message: str) -> None:
     with pytest.raises(SparsetuneError, match=message):
         fit_dataset(Dataset(np.zeros((5, 2), np.int8), y), Input((1, 2), 1.0, 0), task)
+
+
+class TwinAsBoard:
+    """What `evaluate` asks of a board, by the twin."""
+
+    def __init__(self, image: bytes, samples: bytes) -> None:
+        self.image, self.samples = image, samples
+
+    def stream(self, code: str, out: Callable[[str], None]) -> None:
+        with Twin(self.image, self.samples) as twin:
+            twin.evaluate(out, self.samples, trained=False, outputs=code.endswith("True)"))
+
+
+@pytest.mark.parametrize("loss", ["mse", "autoencoder"])
+def test_evaluate_tells_the_error_that_tune_tells(loss: str) -> None:
+    """Targets far out of what the output can hold: the board clips them, what is told does not."""
+    net = Net((1, 6), seed=1)
+    net.dense(6, scale=0.005)
+    graph = replace(parse_tflite(net.to_bytes()), loss=loss)
+    rng = np.random.default_rng(0)
+    x = rng.integers(-128, 128, (30, 6)).astype(np.int8)
+    data = Dataset(x, rng.normal(0, 3, (30, 6)) if loss == "mse" else None)
+    image = parse_image(compile_image(graph, default_plan(graph, 1)).image)
+    board: Any = TwinAsBoard(image.data, sample_file(data, image.task))
+    told = evaluate_on_board(board, None, image, data).loss
+    assert told == pytest.approx(judge(net.to_bytes(), data, graph).value, rel=1e-5)
+    clipped = Dataset(x, data.y.clip(-0.64, 0.635)) if data.y is not None else None
+    assert clipped is None or judge(net.to_bytes(), clipped, graph).value < 0.5 * told
 
 
 def test_a_loss_that_does_not_fit_the_model_is_refused() -> None:

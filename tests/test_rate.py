@@ -99,3 +99,31 @@ def test_what_is_said_of_a_rate(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert told
         rates.append(float(told[1]))
     assert rates[0] < rates[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("1e-3", "0.001"), ("2.5E-4", "0.00025"), ("1e0", "1"), ("0.05", "0.05"), ("3e4", "30000")],
+)
+def test_rates_in_scientific_notation(text: str, rate: str) -> None:
+    """The device reads decimal numbers alone."""
+    assert cli.build_parser().parse_args(["train", "--rate", text]).rate == rate
+
+
+@pytest.mark.parametrize("text", ["1e-12", "1e999999", "fast", "-1e-3", "nan", "1e-3e"])
+def test_rates_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", f"--rate={text}", "--port", "/nowhere"]) == 1
+    assert "is not a decimal number such as 0.05" in capsys.readouterr().err
+
+
+def test_the_twin_s_time_is_this_computer_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, train, _ = digits()
+    np.savez(tmp_path / "s.npz", x=train.x[:40], y=train.y[:40])
+    args = ("tune", DIGITS, tmp_path / "s.npz", "--twin", "--rate", "1e-2", "--steps", 4, "--plain")
+    log = ("-o", tmp_path / "o.tflite", "--log", tmp_path / "log.jsonl")
+    assert not cli.main([str(arg) for arg in (*args, *log)])
+    out = capsys.readouterr().out
+    assert re.search(r"^time: \S+ \S+ a step, on this computer \(`plan` estimates", out, re.M)
+    assert "learning rate 0.01 (yours)" in out and "measuring" not in out

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,14 @@ from sparsetune.board_files import (
     make_room,
 )
 from sparsetune.boardspec import load_spec
-from sparsetune.data import fit_dataset, load_npz, sample_file
+from sparsetune.data import Dataset, fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.files import check_outputs, read_file, write_whole
 from sparsetune.flash import Job, flash
-from sparsetune.image import parse_image
+from sparsetune.image import Image, parse_image
 from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
 from sparsetune.options import blaming_policy, run_options
+from sparsetune.squared import SQUARED, squared_error
 from sparsetune.task import LOSSES
 from sparsetune.transfer import (
     BOARD_IMAGE,
@@ -250,7 +252,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     train, test = load_npz(args.samples)
     data = fit_dataset(train if test is None else test, image.input, image.task)
     checkpoint = None if args.untrained else BOARD_TRAINED
-    correct, loss = 0, 0
+    correct, loss = 0, 0.0
     with Board.connect(args.port) as board:
         push_image(board, image.data)
         # In parts: the samples of training fill the file system.
@@ -260,32 +262,46 @@ def run_evaluate(args: argparse.Namespace) -> None:
         for begin in range(0, len(data), each):
             part = data.part(slice(begin, begin + each))
             push_data(board, BOARD_TEST, sample_file(part, image.task))
-            found = evaluate_on_board(board, checkpoint)
-            correct, loss = correct + found["correct"], loss + found["loss"] * len(part)
+            found = evaluate_on_board(board, checkpoint, image, part)
+            correct, loss = correct + found.correct, loss + found.loss * len(part)
         board.remove_file(BOARD_TEST)
     remark = ", training samples: the .npz has no x_test" if test is None else ""
     if image.task.counts_right:
         print(f"{correct} of {len(data)} right ({correct / len(data):.1%}){remark}")
-    mean = loss / len(data) / 65536
-    print(f"mean loss {mean:.4f} ({image.task.loss}) over {len(data)} samples{remark}")
+    print(f"mean loss {loss / len(data):.4f} ({image.task.loss}) over {len(data)} samples{remark}")
 
 
-def evaluate_on_board(board: Board, checkpoint: str | None) -> dict[str, int]:
-    """What the board's model makes of the samples in BOARD_TEST: correct, total, loss (in units
-    of 1/65536)."""
+@dataclass(frozen=True)
+class Found:
+    """loss: the mean over the samples, in real units."""
+
+    correct: int
+    loss: float
+
+
+def evaluate_on_board(board: Board, checkpoint: str | None, image: Image, data: Dataset) -> Found:
+    """What the board's model makes of the samples `data` in BOARD_TEST. The board's own squared
+    error is against targets that were rounded and clipped to its int8: that is made here."""
+    squared = image.task.loss in SQUARED
     found: list[dict[str, int]] = []
+    outputs: list[bytes] = []
 
     def on_line(line: str) -> None:
         event = parse(line)
         if event and event[0] == "eval":
             found.append(event[1])
+        if event and event[0] == "output":
+            outputs.append(bytes.fromhex(event[1]["hex"][1:]))
 
     board.stream(
         "from sparsetune_device.main import evaluate\n"
-        f"evaluate({BOARD_IMAGE!r}, {BOARD_TEST!r}, {checkpoint!r})",
+        f"evaluate({BOARD_IMAGE!r}, {BOARD_TEST!r}, {checkpoint!r}, {squared})",
         on_line,
     )
-    return found[0]
+    loss = found[0]["loss"] / 65536
+    if squared:
+        loss = squared_error(b"".join(outputs), data, image.task, image.input)
+    return Found(found[0]["correct"], loss)
 
 
 def run_pull(args: argparse.Namespace) -> None:
@@ -380,7 +396,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--steps", type=_count, help="training steps (200; tune: through all samples at least once)"
     )
     parser.add_argument("--seed", type=_natural, help="seed of all that is random (1)")
-    parser.add_argument("--rate", help="learning rate (default: what suits the model)")
+    parser.add_argument("--rate", type=_rate, help="learning rate (default: what suits the model)")
     parser.add_argument(
         "--policy", help="choice of channels: static, cyclic, random, or FILE.py:CLASS (cyclic)"
     )
@@ -547,6 +563,17 @@ def _natural(text: str, smallest: int = 0) -> int:
 
 def _count(text: str) -> int:
     return _natural(text, 1)
+
+
+def _rate(text: str) -> str:
+    """A rate in scientific notation as the decimal text that the device reads; others as they
+    are, which the device's own reader judges."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        return text
+    is_meant = value.is_finite() and "e" in text.lower() and -9 <= value.adjusted() <= 4
+    return f"{value:f}" if is_meant else text
 
 
 def _png(text: str) -> Path:

@@ -109,13 +109,23 @@ def same_but_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 
 def _check_labels(y: Array, classes: int) -> None:
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise SparsetuneError(f"labels are {y.dtype} {list(y.shape)}: give one integer a sample")
+        raise SparsetuneError(f"labels are {y.dtype} {list(y.shape)}{_what_labels_may_be(y)}")
     if y.min() < 0 or y.max() >= classes:
         wrong = int(y.max()) if y.max() >= classes else int(y.min())
         raise SparsetuneError(
             f"label {wrong} is out of range: the model has classes 0 to {classes - 1} (`tune "
             "--classes N` gives it others)"
         )
+
+
+def _what_labels_may_be(y: Array) -> str:
+    """What to do with labels that are no class numbers."""
+    numbers = y.dtype.kind in "fiub"
+    if numbers and y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all():
+        return ", one-hot: give one integer a sample, y.argmax(axis=1)"
+    if numbers:
+        return ": give one integer a sample; --loss mse learns numbers"
+    return ": give one integer a sample"
 
 
 def _check_targets(y: Array, task: Task) -> None:

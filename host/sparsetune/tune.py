@@ -244,12 +244,13 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     png = args.plot or monitor.log_path.with_suffix(".png")
     drawn = plot_loss(monitor.log_path, png)
     few = train.part(slice(CHECKED))
+    where = ", on this computer (`plan` estimates the board's)" if args.twin else ""
     return Result(
         before,
         judge(trained, test, graph),
         len(test),
         monitor.run.losses,
-        f"{duration(monitor.run.seconds_a_step())} a step{monitor.run.on_cores}",
+        f"{duration(monitor.run.seconds_a_step())} a step{where or monitor.run.on_cores}",
         monitor.run.events.get("mem", {}),
         monitor.run.events.get("store", {}),
         len(few),
