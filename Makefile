@@ -74,7 +74,7 @@ bench-accept: firmware
 	@$(PY) bench/kept.py --accept
 
 bench-quality: firmware
-	@for name in gradients memory quantize convert store cycles main_job; do \
+	@for name in gradients memory quantize convert rates store cycles main_job; do \
 		echo "== bench/$$name.py"; $(PY) bench/$$name.py || exit 1; done
 
 clean:

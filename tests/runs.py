@@ -18,9 +18,9 @@ from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.image import Image, parse_image
 from sparsetune.plan import UpdatePlan, default_plan, leave_in_flash
 from sparsetune.push import push_file, push_rom
-from sparsetune.rate import suggest_rate
 from sparsetune.tflite import read_tflite
 from sparsetune.transfer import BOARD_TRAINED, pull_checkpoint
+from sparsetune.trial import choose_rate
 from sparsetune.twin import STORE_BYTES, Twin
 from sparsetune_device.telemetry import parse
 
@@ -74,7 +74,8 @@ def kws_task(shared: Path, steps: int = 200, seed: int = 1) -> Task:
     the samples to adapt with decide, the held-out ones have no say."""
     model, sets = shared / shared_tasks.KWS_MODEL, shared_tasks.kws_task(shared)
     graph = read_tflite(model)
-    rate = suggest_rate(graph, default_plan(graph, 6), model.read_bytes(), sets["x_train"])
+    train = Dataset(sets["x_train"], sets["y_train"])
+    rate = choose_rate(graph, default_plan(graph, 6), model.read_bytes(), train)
     options = {"steps": steps, "rate": rate, "seed": seed, "policy": "cyclic"}
     return make_task(model, sets, lambda g: default_plan(g, 6), **options)
 
