@@ -364,6 +364,7 @@ def test_plan_shows_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     machine = Machine(graph, plan)
     use = predict(machine.image, 1000, PICO)
     assert re.search(rf"RAM +{use.used:,} of 163,840 bytes: arena {use.arena:,}", out)
+    assert f"; beside it MicroPython's own {PICO.ram_bytes - PICO.heap_bytes:,}\n" in out
     peak = find_peak(machine.program, graph)
     assert f"{peak.bytes:,} bytes alive at {peak.where}" in out
     for tenant in peak.tenants:

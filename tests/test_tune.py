@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from runs import DIGITS
 from sparsetune import cli
 from sparsetune.board import Board
+from sparsetune.boardspec import load_spec
 from sparsetune.errors import SparsetuneError
 from sparsetune.tune import OnBoard, OnTwin
 
@@ -93,6 +95,11 @@ def test_evaluate_takes_the_room_that_there_is(
 ) -> None:
     """20 KB left: 60 samples of 256 bytes go in parts; no part is refused."""
     assert tune(tmp_path, "--port", emulated_pico.port) == 0
+    out = capsys.readouterr().out
+    told = re.search(r"board: ([\d,]+) .* MicroPython's own ([\d,]+) \(not", out)
+    peak, own = (int(text.replace(",", "")) for text in told.groups()) if told else (0, 0)
+    spec = load_spec("pico")
+    assert 0 < own == spec.ram_bytes - spec.heap_bytes < peak
     x = np.zeros((60, 16, 16, 1), np.int8)
     np.savez(tmp_path / "s.npz", x_test=x, y_test=np.zeros(60, np.uint8), x_train=x)
     with Board.connect(emulated_pico.port) as board:

@@ -367,7 +367,9 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_budget(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ram", type=_size, help="bytes of board RAM to use, e.g. 120K")
+    parser.add_argument(
+        "--ram", type=_size, help="bytes of board RAM to use beside MicroPython's own, e.g. 120K"
+    )
     parser.add_argument("--loss", choices=LOSSES, help="what is learnt (by the model's end)")
     parser.add_argument("--last", type=_count, help="train the last N layers that have weights")
     parser.add_argument("--ratio", type=float, help="share of input channels a step trains (0.5)")

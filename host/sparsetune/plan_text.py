@@ -106,7 +106,8 @@ def describe_memory(
         f"tables {flash.tables:,}",
         f"RAM   {use.used:>9,} of {limit:,} bytes: arena {use.arena:,}, trained weights "
         f"{state.weights:,} and biases {state.biases:,}, other state {state.rest:,}, samples "
-        f"{use.data:,}, device package {use.package:,}",
+        f"{use.data:,}, device package {use.package:,}; beside it MicroPython's own "
+        f"{spec.ram_bytes - spec.heap_bytes:,}",
     ]
     if layout.cold_bytes:
         lines.append(

@@ -14,7 +14,7 @@ from sparsetune_device.telemetry import parse
 
 from .board import Board
 from .board_files import BOARD_DATA, BOARD_TRAINED
-from .boardspec import load_spec
+from .boardspec import BoardSpec, load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model
 from .data import Dataset, doubts, fit_dataset, load_npz, sample_file
 from .errors import SparsetuneError, warn
@@ -151,7 +151,7 @@ class Result:
     log: Path
     plot: Path | None
 
-    def lines(self, ram_bytes: int) -> list[str]:
+    def lines(self, spec: BoardSpec) -> list[str]:
         ends = max(1, min(ENDS, len(self.losses) // 2))
         first, last = np.mean(self.losses[:ends]), np.mean(self.losses[-ends:])
         lines = [
@@ -161,8 +161,12 @@ class Result:
             f"time: {self.step_time}",
         ]
         if self.memory:
-            peak = ram_bytes - self.memory["free"]
-            lines.append(f"peak memory on the board: {peak:,} of {ram_bytes:,} bytes of RAM")
+            peak = spec.ram_bytes - self.memory["free"]
+            own = spec.ram_bytes - spec.heap_bytes
+            lines.append(
+                f"peak memory on the board: {peak:,} of {spec.ram_bytes:,} bytes of RAM, with "
+                f"MicroPython's own {own:,} (not counted by --ram and `plan`)"
+            )
         if self.store:
             lines.append(
                 f"store in flash: {self.store['columns']:,} columns written; "
@@ -190,7 +194,7 @@ def tune(args: argparse.Namespace) -> None:
     else:
         with Board.connect(args.port) as board:
             result = run(args, asked, OnBoard(board, args.policy), board.port)
-    for line in result.lines(spec.ram_bytes):
+    for line in result.lines(spec):
         print(line)
     if isinstance(result.differing, SparsetuneError):
         raise SparsetuneError(
