@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs import DIGITS
+from small_models import Net
 from sparsetune import cli
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
@@ -112,6 +113,27 @@ def test_evaluate_takes_the_room_that_there_is(
     finally:
         with Board.connect(emulated_pico.port) as board:
             board.remove_file("/filler")
+
+
+def test_evaluate_and_tune_tell_one_squared_error(
+    emulated_pico, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of targets that the output cannot reach, one in four."""
+    net = Net((1, 6), seed=1)
+    net.dense(2, scale=0.01)
+    model, samples, port = tmp_path / "m.tflite", tmp_path / "s.npz", emulated_pico.port
+    model.write_bytes(net.to_bytes())
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(-128, 128, (60, 6)).astype(np.int8), rng.normal(0, 1.1, (60, 2))
+    np.savez(samples, x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    rest = ("--loss", "mse", "--plain", "--steps", 40, "--log", tmp_path / "l.jsonl")
+    args = ("tune", model, samples, "--port", port, "-o", tmp_path / "o.tflite", *rest)
+    assert cli.main([str(arg) for arg in args]) == 0
+    tuned = re.search(r"mean squared error on 20 .* before, (\S+) after", capsys.readouterr().out)
+    args = ("evaluate", tmp_path / "o.img", samples, "--port", port)
+    assert cli.main([str(arg) for arg in args]) == 0
+    told = re.search(r"mean loss (\S+) \(mse\) over 20 samples", capsys.readouterr().out)
+    assert tuned and told and float(told[1]) == pytest.approx(float(tuned[1]), abs=6e-4)
 
 
 def test_an_image_beside_each_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -630,7 +630,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
     ),
     "build": (
         "compile model and plan into an image for the board",
-        "build model.tflite --plan plan.json -o model.img",
+        "build model.tflite --plan plan.json --data samples.npz -o model.img",
         _build_arguments,
         _model_command("build"),
     ),
