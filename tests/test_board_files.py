@@ -126,3 +126,20 @@ def test_nothing_is_replaced_without_room(board: Board, tmp_path: Path) -> None:
     with Board.connect(board.port) as again:
         assert again.read_file(BOARD_DATA) == task.samples
         assert again.read_file("/rom/model.img") == task.image.data
+
+
+def test_evaluate_asks_for_training_before_it_sends(board: Board, tmp_path: Path) -> None:
+    task, other = runs.digits_task(steps=5), tmp_path / "other.img"
+    runs.push(board, task)
+    board.close()
+    other.write_bytes(_other_image().data)
+    data = tmp_path / "s.npz"
+    np.savez(data, x_train=task.train.x, y_train=task.train.y)
+    command = ("evaluate", other, data, "--port", board.port)
+    early = run(*command)
+    assert "nothing yet: train first, or say --untrained" in early.stderr and not early.stdout
+    with Board.connect(board.port) as again:
+        runs.board_train(again, task)
+    wrong = run(*command)
+    assert "another image" in wrong.stderr and "--untrained" in wrong.stderr and not wrong.stdout
+    assert run(*command, "--untrained").returncode == 0

@@ -276,3 +276,13 @@ def test_emulated_flash(emulated_pico, spec: BoardSpec) -> None:
     with Board.connect(port) as board:
         assert board.read_file("/kept.txt") == b"kept"
         board.remove_file("/kept.txt")
+
+
+def test_emulated_flash_without_a_drive(no_hardware: None, emulated_pico, spec: BoardSpec) -> None:
+    """The error says how to go on, and that works."""
+    port = str(emulated_pico.port_link)
+    job = Job(spec.firmware_file, spec, port=port)
+    with pytest.raises(SparsetuneError, match="repeat the command with --drive .*/RPI-RP2"):
+        flash(job, lambda text: None)
+    info = flash(replace(job, drive=emulated_pico.bootsel), lambda text: None)
+    assert info is not None and info.has_kernels

@@ -94,6 +94,21 @@ def look(board: Board, paths: Iterable[str]) -> Files:
     return Files(free, there, found)
 
 
+def check_trained(board: Board, image: Image) -> None:
+    """Raises SparsetuneError where the board has learnt nothing for `image`."""
+    kept = look(board, ()).kept.get(BOARD_TRAINED)
+    if kept is None:
+        raise SparsetuneError(
+            "the board has learnt nothing yet: train first, or say --untrained for the model as it "
+            "came"
+        )
+    if kept.image != image.crc:
+        raise SparsetuneError(
+            "what the board has learnt belongs to another image: name that one, train with this "
+            "one first, or say --untrained for the model as it came"
+        )
+
+
 def make_room(board: Board, files: Mapping[str, int], image: Image | None = None) -> None:
     """Raises SparsetuneError where the board has no room for `files` (sizes by path), which take
     the place of their namesakes, and for checkpoints of `image`, which comes with them. Where that

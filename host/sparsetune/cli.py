@@ -30,6 +30,7 @@ from sparsetune.board_files import (
     BOARD_TEST,
     BOARD_TRAINED,
     CHECKPOINTS,
+    check_trained,
     make_room,
 )
 from sparsetune.boardspec import load_spec
@@ -254,6 +255,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
     checkpoint = None if args.untrained else BOARD_TRAINED
     correct, loss = 0, 0.0
     with Board.connect(args.port) as board:
+        if checkpoint:
+            check_trained(board, image)
         push_image(board, image.data)
         # In parts: the samples of training fill the file system.
         board.remove_file(BOARD_TEST)

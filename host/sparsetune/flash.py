@@ -234,8 +234,9 @@ def _no_drive(spec: BoardSpec) -> str:
             " and name the folder with --drive"
         )
     return (
-        f"no {spec.drive_label} drive appeared: hold BOOTSEL while plugging the board in, or"
-        " name the drive's folder with --drive"
+        f"no {spec.drive_label} drive appeared, and the board waits in its boot loader: repeat the"
+        " command with --drive and the drive's folder (of an emulated Pico"
+        f" build/emulator/{spec.drive_label}); unplugging the board starts what it ran before"
     )
 
 
