@@ -389,7 +389,7 @@ def test_evaluate_on_the_emulated_board(emulated_pico, tmp_path: Path) -> None:
     assert "training samples: the .npz has no x_test" in result.stdout
     with Board.connect(str(port)) as board:
         board.exec("import os\nfor f in os.listdir('/sparsetune'):\n os.remove('/sparsetune/' + f)")
-    assert_error(run("evaluate", image, samples, "--port", port), "learnt nothing yet: train first, or say --untrained")
+    assert_error(run("evaluate", image, samples, "--port", port), "or say --untrained")
     assert_error(run("pull", "--port", port), "the board holds no checkpoint: train first")
 
 
