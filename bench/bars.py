@@ -42,9 +42,7 @@ def bars(parts: Parts) -> Iterator[Bar]:
     yield Bar("four-layer CNN, whole step, ms", _step_ms(steps.get("cnn4")), 250)
     yield Bar("ResNet-8, between kernels, % of a step", _between(steps.get("resnet8")), 3)
     yield Bar("MobileNetV2 at 100 KB, step / forward", _ratio(steps.get("mbv2")), 1.5)
-    # In proportion to the channels an eighth of them would take 0.125.
-    yield Bar("MobileNetV2, channels' part, 1/8 of them / all", _eighth(parts.get("ratios")), 0.125,
-              beside="beyond a step of biases alone")  # fmt: skip
+    yield _in_proportion(parts.get("ratios"))
     host = parts.get("host", {}).get("mbv2")
     yield Bar("twin forward MobileNetV2 / LiteRT", _quotient(host, "twin", "litert", "forward"), 3)
     yield Bar("twin step MobileNetV2, faster than PyTorch",
@@ -97,14 +95,19 @@ def _ratio(step: Any) -> float | None:
     return _kernels(step) / step["inference"]["cycles"] if step else None
 
 
-def _eighth(ratios: Any) -> float | None:
+def _in_proportion(ratios: Any) -> Bar:
+    """The worst share of the channels: what it costs of what all cost, over the share."""
+    what = "MobileNetV2, channels' part / their share, worst"
     if not ratios:
-        return None
-    none, few, all_of_them = (
-        sum(ratios["steps"][share][part]["cycles"] for part in ("forward", "backward", "weights"))
-        for share in ("0.0", "0.125", "1.0")
-    )
-    return float((few - none) / (all_of_them - none))
+        return Bar(what, None, 1)
+    cycles = {
+        float(share): sum(step[part]["cycles"] for part in ("forward", "backward", "weights"))
+        for share, step in ratios["steps"].items()
+    }
+    none, whole = cycles.pop(0.0), cycles.pop(1.0)
+    over = {share: (few - none) / (whole - none) / share for share, few in cycles.items()}
+    beside = ", ".join(f"{share:g}: {times:.2f}" for share, times in sorted(over.items()))
+    return Bar(what, max(over.values()), 1, beside=f"beyond a step of biases alone; {beside}")
 
 
 def _quotient(host: Any, over: str, under: str, what: str) -> float | None:

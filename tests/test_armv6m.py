@@ -486,5 +486,4 @@ def test_few_channels_and_sums_take_their_fast_ways(core: BareCore) -> None:
     fast = ("st_add_errors", "st_add_one_word", "st_add_two_words", "st_step_rows", "st_sum_rows")
     for name in (*fast, "st_terms"):
         assert spent.get(name, 0) > 100, name
-    for name in ("correlate", "st_gather"):
-        assert spent.get(name, 0) == 0, name
+    assert "st_gather" in counting.symbols and spent.get("st_gather", 0) == 0

@@ -319,8 +319,7 @@ DIVISIONS = {
     "update_channel",  # once a tap and output channel
     "correlate",  # once a tap
     "update_words",  # once a tap
-    "st_words_begin",  # once a tap
-    "fill_words",  # once some 64 positions or more of a tap
+    "st_words_make",  # once a tap
     "shape_ok",  # once a call
     "st_group_inputs",  # where there are groups
     "st_group_outputs",  # where there are groups

@@ -31,7 +31,7 @@ image = struct.pack("<6I", 0x4d495453, k.abi(), 64, 0, 64, 0) + bytes(40)
 state = bytearray(64)
 def ask(how):
     begin = time.ticks_us()
-    k.run(image, state, state, state, b"", 0, 0, how)
+    k.run(image, state, bytearray(), bytearray(), b"", 0, 0, how)
     return time.ticks_diff(time.ticks_us(), begin)
 print(max(ask(0) for _ in range(10)), ask(2), max(ask(2) for _ in range(10)))
 """

@@ -14,7 +14,7 @@ typedef struct {
     const uint32_t *x;
     int32_t skipped, zero;
     int32_t *sums;
-    int32_t to_total, add, out_channels;
+    int32_t to_total, out_channels;
     const uint32_t *end;
     int32_t step;
 } st_words_loop_t;
@@ -31,7 +31,6 @@ ST_ONCE void st_add_words(const st_add_words_t *job) {
         .zero = job->zero + 128,
         .sums = job->sums,
         .to_total = (job->room - values_of(job)) * (int32_t)sizeof(int32_t),
-        .add = job->add,
         .out_channels = job->out_channels,
         .end = job->x + job->positions * job->words,
         .step = job->dy_step * (int32_t)sizeof(int16_t),
@@ -65,10 +64,9 @@ static int32_t total_of(const st_add_words_t *job, const int16_t *dy) {
 void st_add_words(const st_add_words_t *job) {
     int32_t *sums = job->sums;
     for (int32_t k = 0; k < job->out_channels; k++, sums += job->room + 1) {
-        const int32_t total = job->add ? sums[job->room] : 0;
         for (int32_t i = 0; i < values_of(job); i++)
-            sums[i] = (job->add ? sums[i] : 0) + sum_of(job, job->dy + k, i);
-        sums[job->room] = total + total_of(job, job->dy + k);
+            sums[i] = sum_of(job, job->dy + k, i);
+        sums[job->room] = total_of(job, job->dy + k);
     }
 }
 

@@ -11,14 +11,14 @@
 // dy: errors of one position behind the other, dy_step apart, of the first output channel. x: one
 // or two words a position, of values plus 128.
 // sums: of an output channel four or seven, of its errors times (value - zero); the sum of its
-// errors stands at `room`, and the next channel's sums behind it. add: they are added to what is
-// there.
+// errors stands at `room`, in the place of a seventh one if that is 6, and the next channel's sums
+// behind it.
 typedef struct {
     const int16_t *dy;
     const uint32_t *x;
     int32_t *sums;
     int32_t dy_step, positions, words, out_channels;
-    int32_t zero, room, add;
+    int32_t zero, room;
 } st_add_words_t;
 
 void st_add_words(const st_add_words_t *job);

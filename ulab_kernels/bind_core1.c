@@ -193,6 +193,7 @@ int st_core1_start(void) {
     MP_STATE_THREAD(stack_limit) -= ITS_STACK; // before the second core uses it
     is_silent = !start();
     if (is_silent) {
+        (void)switch_off(time_us_32() + PATIENCE); // it may have started, only too late
         MP_STATE_THREAD(stack_limit) += ITS_STACK;
         return 0;
     }

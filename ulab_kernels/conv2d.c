@@ -395,7 +395,7 @@ static ST_ONCE void update_words(const st_kernel_tap_t *t, const int16_t *dy, in
     const int32_t step = st_words_step(u), room = u->row_words / step;
     st_weight_rows_t rows = rows_of(t, step);
     st_words_t words;
-    st_words_begin(&words, t, dy);
+    st_words_make(&words, t, dy);
     for (st_range_t some = u->made; some.begin < u->made.end; some.begin = some.end) {
         some.end = st_min(some.begin + room, u->made.end);
         st_words_sums(&words, some, row);

@@ -3,25 +3,18 @@
 #include "arch.h"
 #include "fixedpoint.h"
 
-#define FEWEST 3 // channels
+#define FEWEST 3          // channels
+#define FEWEST_OUTPUTS 16 // words take as long to make as some five outputs to be summed
+
+static int32_t words_of(const st_update_t *u) {
+    return u->n_channels <= ST_WORD_VALUES ? 1 : 2;
+}
 
 int st_goes_by_words(const st_conv_geometry_t *g, const st_update_t *u) {
     const int some = u->n_channels >= FEWEST && u->n_channels <= ST_WORDS_VALUES;
-    return some && g->groups == 1 && g->out_h * g->out_w > 1 && u->row_words >= st_words_step(u);
-}
-
-static int32_t words_of(const st_words_t *w) {
-    return w->tap->u->n_channels <= ST_WORD_VALUES ? 1 : 2;
-}
-
-void st_words_begin(st_words_t *w, const st_kernel_tap_t *tap, const int16_t *dy) {
-    const st_conv_geometry_t *g = tap->g;
-    const int32_t ky = tap->number / g->kernel_w, kx = tap->number - ky * g->kernel_w;
-    w->tap = tap; // no initialiser: it would clear the words, too
-    w->dy = dy;
-    w->top = ky * g->dilation_h - g->pad_h;
-    w->left = kx * g->dilation_w - g->pad_w;
-    w->from = w->to = 0;
+    const int32_t positions = g->out_h * g->out_w;
+    return some && g->groups == 1 && positions > 1 && positions <= ST_WORDS >> (words_of(u) - 1) &&
+           u->made.end - u->made.begin >= FEWEST_OUTPUTS && u->row_words >= st_words_step(u);
 }
 
 // The least byte is that of the first value; those behind the last one are the lower ones of
@@ -33,54 +26,48 @@ static inline uint32_t word_of(const int8_t *values, int32_t n, uint32_t none) {
     return word ^ 0x80808080u;
 }
 
-// Of `count` positions of a row of dy, from ox on; beside the input stands x_zero.
-static __attribute__((noinline)) void fill_row(st_words_t *w, int32_t oy, int32_t ox,
-                                               int32_t count) {
+// Of a row of dy; beside the input stands x_zero. Returns what is behind them.
+static __attribute__((noinline)) uint32_t *fill_row(const st_words_t *w, int32_t oy, uint32_t *to) {
     const st_conv_geometry_t *g = w->tap->g;
     const st_update_t *u = w->tap->u;
     const uint32_t none = (uint8_t)g->x_zero * 0x01010101u;
     const int32_t stride = g->stride_w, step = stride * u->kept_step;
     const int32_t y = w->top + oy * g->stride_h, n = u->n_channels;
     const int32_t width = y >= 0 && y < g->in_h ? g->in_w : 0, second = n - ST_WORD_VALUES;
-    uint32_t *to = w->x + (w->to - w->from) * words_of(w);
-    int32_t x = w->left + ox * stride;
-    const int8_t *values = u->kept + (y * g->in_w + x) * u->kept_step;
-    for (w->to += count; count > 0; count--, x += stride, values += step) {
+    const int8_t *values = u->kept + (y * g->in_w + w->left) * u->kept_step;
+    for (int32_t ox = 0, x = w->left; ox < g->out_w; ox++, x += stride, values += step) {
         const int32_t inside = x >= 0 && x < width;
         *to++ = word_of(values, inside ? st_min(n, ST_WORD_VALUES) : 0, none);
         if (second > 0)
             *to++ = word_of(values + ST_WORD_VALUES, inside ? second : 0, none) & 0xffffffu;
     }
+    return to;
 }
 
-static void fill_words(st_words_t *w) {
-    const st_conv_geometry_t *g = w->tap->g;
-    const int32_t end = st_min(w->to + ST_WORDS / words_of(w), g->out_h * g->out_w);
-    int32_t oy = w->to / g->out_w, ox = w->to - oy * g->out_w;
-    for (w->from = w->to; w->to < end; oy++, ox = 0)
-        fill_row(w, oy, ox, st_min(g->out_w - ox, end - w->to));
+void st_words_make(st_words_t *w, const st_kernel_tap_t *tap, const int16_t *dy) {
+    const st_conv_geometry_t *g = tap->g;
+    const int32_t ky = tap->number / g->kernel_w, kx = tap->number - ky * g->kernel_w;
+    uint32_t *to = w->x;
+    w->tap = tap; // no initialiser: it would clear the words, too
+    w->dy = dy;
+    w->top = ky * g->dilation_h - g->pad_h;
+    w->left = kx * g->dilation_w - g->pad_w;
+    for (int32_t oy = 0; oy < g->out_h; oy++)
+        to = fill_row(w, oy, to);
 }
 
-ST_ONCE void st_words_sums(st_words_t *w, st_range_t channels, int32_t *sums) {
+void st_words_sums(const st_words_t *w, st_range_t channels, int32_t *sums) {
     const st_conv_geometry_t *g = w->tap->g;
-    const int32_t all = g->out_h * g->out_w;
-    if (w->to - w->from < all)
-        w->to = 0;
-    do {
-        if (w->to < all)
-            fill_words(w);
-        const st_add_words_t job = {
-            .dy = w->dy + w->from * g->out_c + channels.begin,
-            .x = w->x,
-            .sums = sums,
-            .dy_step = g->out_c,
-            .positions = w->to - w->from,
-            .words = words_of(w),
-            .out_channels = channels.end - channels.begin,
-            .zero = g->x_zero,
-            .room = st_sums_room(w->tap->u),
-            .add = w->from > 0,
-        };
-        st_add_words(&job);
-    } while (w->to < all);
+    const st_add_words_t job = {
+        .dy = w->dy + channels.begin,
+        .x = w->x,
+        .sums = sums,
+        .dy_step = g->out_c,
+        .positions = g->out_h * g->out_w,
+        .words = words_of(w->tap->u),
+        .out_channels = channels.end - channels.begin,
+        .zero = g->x_zero,
+        .room = st_sums_room(w->tap->u),
+    };
+    st_add_words(&job);
 }

@@ -6,21 +6,21 @@
 
 #include "conv2d_tap.h"
 
-#define ST_WORDS 128 // of values at once
+#define ST_WORDS 128 // of values
 
-// Values of a tap at the positions [from, to) of dy, as words.
+// Values of a tap at all positions of dy, as words.
 typedef struct {
     const st_kernel_tap_t *tap;
     const int16_t *dy;
     int32_t top, left; // of where the tap lies for the first position
-    int32_t from, to;
     uint32_t x[ST_WORDS];
 } st_words_t;
 
-// Whether this is the way for the layer, and u->row_words has room for it.
+// Whether this is the way for the layer: where its words have room, and enough output channels
+// learn, of a part too, to be worth making them; and u->row_words has room for its sums.
 int st_goes_by_words(const st_conv_geometry_t *g, const st_update_t *u);
 
-void st_words_begin(st_words_t *w, const st_kernel_tap_t *tap, const int16_t *dy);
+void st_words_make(st_words_t *w, const st_kernel_tap_t *tap, const int16_t *dy);
 
 // From the sums of an output channel to those of the next one.
 static inline int32_t st_words_step(const st_update_t *u) {
@@ -28,8 +28,7 @@ static inline int32_t st_words_step(const st_update_t *u) {
 }
 
 // sums[k * step + i] = sum over all positions of dy of output channel channels.begin + k times
-// (kept
-// - x_zero) of chosen channel i; sums[k * step + step - 1] = that of dy.
-void st_words_sums(st_words_t *w, st_range_t channels, int32_t *sums);
+// (kept - x_zero) of chosen channel i; sums[k * step + step - 1] = that of dy.
+void st_words_sums(const st_words_t *w, st_range_t channels, int32_t *sums);
 
 #endif

@@ -65,9 +65,22 @@ static int is_skipped(const st_machine_t *m, const st_op_head_t *op) {
     return (op->flags & (not_now | FLAG_IN_STRIP)) != 0;
 }
 
+static int share_memory(const st_buffer_t *a, const st_buffer_t *b) {
+    const uintptr_t x = (uintptr_t)a->data, y = (uintptr_t)b->data;
+    return a->size && b->size && x < y + b->size && y < x + a->size;
+}
+
+// An operator trusts that what it writes is none of what it has checked.
+static int is_shared(const st_machine_t *m, int buffer) {
+    for (int i = 0; i < ST_BUFFERS; i++)
+        if (i != buffer && share_memory(&m->buffer[i], &m->buffer[buffer]))
+            return 1;
+    return 0;
+}
+
 static st_status_t check_buffers(const st_machine_t *m) {
     for (int i = 0; i < ST_BUFFERS; i++)
-        if (m->buffer[i].size && (uintptr_t)m->buffer[i].data & 3)
+        if ((m->buffer[i].size && (uintptr_t)m->buffer[i].data & 3) || is_shared(m, i))
             return ST_BAD_BUFFER;
     if (m->buffer[ST_IN_STATE].size < sizeof(st_control_t))
         return ST_BAD_BUFFER;
@@ -125,7 +138,7 @@ const char *st_status_text(st_status_t status) {
     case ST_OK:
         return "ok";
     case ST_BAD_BUFFER:
-        return "buffer too small or not 4-byte aligned";
+        return "buffer too small, not 4-byte aligned, or over another one";
     case ST_BAD_IMAGE:
         return "not an image of this version";
     case ST_BAD_REF:
