@@ -161,7 +161,7 @@ image = struct.pack("<6I", 0x4d495453, k.abi(), 64, 0, 64, 0) + bytes(40)
 state = bytearray(64)
 def run(how, mark=machine.mem32, port={port}):
     mark[port] = 0
-    k.run(image, state, state, state, b"", 0, 0, how)
+    k.run(image, state, bytearray(), bytearray(), b"", 0, 0, how)
     mark[port] = 1
 for how in (0, 2, 0, 2):
     run(how)
