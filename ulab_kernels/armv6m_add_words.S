@@ -26,6 +26,21 @@
     subs    \sum, \sum, \scratch
 .endm
 
+// r0 to r3: those of r8 to r11 without what is above them, and without r4.
+.macro part_four scratch
+    mov     r0, r8
+    mov     r1, r9
+    mov     r2, r10
+    mov     r3, r11
+    part    r0, r1, \scratch
+    part    r1, r2, \scratch
+    part    r2, r3, \scratch
+    subs    r0, r0, r4
+    subs    r1, r1, r4
+    subs    r2, r2, r4
+    subs    r3, r3, r4
+.endm
+
 // Where on the stack.
 .equ DY, 0
 .equ WORDS, 4
@@ -132,17 +147,7 @@ ST_FUNCTION(st_add_one_word)
     mov     r7, r12
     ldr     r4, [sp, #ZERO]
     muls    r4, r7, r4
-    mov     r0, r8
-    mov     r1, r9
-    mov     r2, r10
-    mov     r3, r11
-    part    r0, r1, r6
-    part    r1, r2, r6
-    part    r2, r3, r6
-    subs    r0, r0, r4
-    subs    r1, r1, r4
-    subs    r2, r2, r4
-    subs    r3, r3, r4
+    part_four r6
     ldr     r4, [sp, #SUMS]
     stmia   r4!, {r0-r3}
     store_total
@@ -194,17 +199,7 @@ ST_FUNCTION(st_add_two_words)
     subs    r6, r6, r4
     mov     r12, r0
     mov     lr, r1
-    mov     r0, r8
-    mov     r1, r9
-    mov     r2, r10
-    mov     r3, r11
-    part    r0, r1, r5
-    part    r1, r2, r5
-    part    r2, r3, r5
-    subs    r0, r0, r4
-    subs    r1, r1, r4
-    subs    r2, r2, r4
-    subs    r3, r3, r4
+    part_four r5
     ldr     r4, [sp, #SUMS]
     stmia   r4!, {r0-r3}
     mov     r0, r12
