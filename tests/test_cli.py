@@ -315,20 +315,25 @@ def test_emulated_monitor(emulated_pico, tmp_path: Path) -> None:
         assert board.exec("print('alive')") == "alive"
 
 
-def test_a_run_that_is_joined_on_the_emulated_pico(emulated_pico, tmp_path: Path) -> None:
-    """Each step in the log has the number and the loss that it has on the twin."""
+def begin_at_prompt(port: str, task, until: int, **options) -> None:
+    """A run that no command of ours has started: typed in, and left alone after step `until`."""
     import serial
 
-    task = digits_task(steps=150)
-    port, log = str(emulated_pico.port_link), tmp_path / "log.jsonl"
     with Board.connect(port) as board:
         push(board, task)
-    options = "".join(f", {name}={value!r}" for name, value in task.options.items())
-    code = "import sparsetune_device.main as m\r"
-    code += f"m.train({cli.BOARD_IMAGE!r}, {cli.BOARD_DATA!r}{options})"
+    given = "".join(f", {name}={value!r}" for name, value in (task.options | options).items())
+    code = "from sparsetune_device.main import train\r"
+    code += f"train({cli.BOARD_IMAGE!r}, {cli.BOARD_DATA!r}{given})\r"
     with serial.Serial(port, timeout=20) as raw:
-        raw.write(code.encode() + b"\r")
-        raw.read_until(b"#at|step=24|")
+        raw.write(code.encode())
+        raw.read_until(f"#at|step={until}|".encode())
+
+
+def test_a_run_that_is_joined_on_the_emulated_pico(emulated_pico, tmp_path: Path) -> None:
+    """Each step in the log has the number and the loss that it has on the twin."""
+    task = digits_task(steps=150)
+    port, log = str(emulated_pico.port_link), tmp_path / "log.jsonl"
+    begin_at_prompt(port, task, until=24)
     result = run("monitor", "--port", port, "--plain", "--log", log)
     assert "step 150/150" in result.stdout, result.stderr
     steps = [record for line in log.open() if (record := json.loads(line))["kind"] == "step"]
@@ -408,17 +413,9 @@ def test_what_is_not_asked_for_is_left_to_the_board(emulated_pico, tmp_path: Pat
 
 def test_a_run_that_a_command_ends_is_told(emulated_pico, tmp_path: Path) -> None:
     """Its host was killed and it trained on: at which step it ended, and how it goes on."""
-    import serial
-
     task = digits_task(steps=300)
     port, here = str(emulated_pico.port_link), tmp_path / "t.ckpt"
-    with Board.connect(port) as board:
-        push(board, task)
-    options = "".join(f", {name}={value!r}" for name, value in task.options.items())
-    code = f"train({cli.BOARD_IMAGE!r}, {cli.BOARD_DATA!r}, save_to={cli.BOARD_TRAINED!r}{options})"
-    with serial.Serial(port, timeout=20) as raw:
-        raw.write(b"from sparsetune_device.main import train\r" + code.encode() + b"\r")
-        raw.read_until(b"#at|step=16|")
+    begin_at_prompt(port, task, until=16, save_to=cli.BOARD_TRAINED)
     time.sleep(1)
     pulled = run("pull", "-o", here, "--port", port)
     assert pulled.returncode == 0, pulled.stderr

@@ -20,6 +20,15 @@
     add     \sum, r1
 .endm
 
+// The error times the values of a word.
+.macro four_values at
+    ldr     r1, [r3, #\at]
+    upper   24, r11
+    upper   16, r10
+    upper   8, r9
+    lowest  r8
+.endm
+
 // What is above a byte in its sum is the next one's.
 .macro part sum, next, scratch
     lsls    \scratch, \next, #8
@@ -113,11 +122,7 @@
     .endif
     cmp     r0, #0
     beq     9f
-    ldr     r1, [r3, #\at]
-    upper   24, r11
-    upper   16, r10
-    upper   8, r9
-    lowest  r8
+    four_values \at
     add     r12, r0
 9:
 .endm
@@ -158,11 +163,7 @@ ST_FUNCTION(st_add_one_word)
     adds    r4, r4, r5
     cmp     r0, #0
     beq     9f
-    ldr     r1, [r3, #\at]
-    upper   24, r11
-    upper   16, r10
-    upper   8, r9
-    lowest  r8
+    four_values \at
     ldr     r1, [r3, #\at + 4]
     upper   16, r6
     upper   8, lr
