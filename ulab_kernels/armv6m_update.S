@@ -1,4 +1,4 @@
-// The loops of update.c for Cortex-M0+: 44 cycles for two weights that stay, 24 more for one that moves, 60 a row;
+// The loops of update.c for Cortex-M0+: 46 cycles for two weights that stay, 25 more for one that moves, some 60 a row;
 // 26 to add eight errors to the sums that biases need.
 #include "arch.h"
 #if ST_ARMV6M
