@@ -1,6 +1,7 @@
 """Training steps with both cores of an RP2040, projected from emulated halves, no bus contention.
 
     python bench/cores.py [--model resnet8] [--operators] [--whole]
+    python bench/cores.py --model mine.tflite
 
 The emulator has one core. The kernels run there, without MicroPython, and do both parts of each
 operator one after the other (ulab_kernels/cores.h); of two parts the longer one is counted, and
@@ -20,7 +21,7 @@ from statistics import median
 
 from emulated import FIRMWARE, HERTZ, flash_with
 from machine import Machine
-from networks import NAMES, Network, networks
+from networks import Network, add_model_option, networks, plan_of, tell_errors
 from sparsetune.board import Board
 from sparsetune.program import Flag
 from sparsetune.push import push_file
@@ -28,7 +29,7 @@ from sparsetune.romfs import build_romfs
 from sparsetune_tools.bare import BareCore, BareMachine, build
 from sparsetune_tools.emulated_pico import MARK_PORT, EmulatedPico
 from sparsetune_tools.shell import BUILD
-from steps import DATA, plan_of, samples_of
+from steps import DATA, samples_of
 from whole_program import machine_of
 
 MODELS = ("cnn4", "kws", "resnet8", "mbv2")
@@ -200,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=NAMES, action="append")
+    add_model_option(parser)
     parser.add_argument("--operators", action="store_true", help="by kind of operator, too")
     parser.add_argument("--whole", action="store_true", help="whole steps, on an emulated Pico")
     options = parser.parse_args()
@@ -218,4 +219,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tell_errors(main)

@@ -16,7 +16,7 @@ import numpy as np
 from emulated import HERTZ, ROOT, measure
 from gradient_cases import train_all
 from machine import Machine
-from networks import REPORTED, Network, network, networks
+from networks import REPORTED, Network, network, networks, plan_of
 from small_models import RELU, Array, Net, wide_front
 from sparsetune.compile import build_program
 from sparsetune.cycles import (
@@ -34,7 +34,7 @@ from sparsetune.graph import input_channels
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
 from sparsetune.program import Buffer, Code, Flag, Op
 from sparsetune.tflite import parse_tflite
-from steps import measure_between, measure_steps, plan_of
+from steps import measure_between, measure_steps
 from whole_program import case_of, choose, settle
 
 SOURCE = "emulated Pico, flash cache not modelled"

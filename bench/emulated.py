@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
+from sparsetune.errors import SparsetuneError
 from sparsetune.romfs import build_romfs
 from sparsetune_tools.emulated_pico import MARK_PORT, EmulatedPico, Mark
 
@@ -92,7 +93,13 @@ class Case:
 
 
 def measure(cases: Sequence[Case], firmware: Path = FIRMWARE) -> list[list[Spent]]:
-    """What each span of each case took, without what starting and marking it takes."""
+    """What each span of each case took, without what starting and marking it takes. Raises
+    SparsetuneError where one has no room."""
+    for case in cases:
+        if not case.fits:
+            need = len(case.arena) + len(case.state)
+            raise SparsetuneError(f"the program needs {need:,} bytes of RAM, {RAM:,} are there: "
+                                  "measure a smaller model")
     found: list[list[Spent]] = []
     for batch in _batches(cases, PICO.romfs_bytes - 8192):
         found += _measure_batch(batch, firmware)
@@ -127,7 +134,11 @@ def _measure_batch(cases: Sequence[Case], firmware: Path) -> list[list[Spent]]:
 
 
 def flash_with(folder: Path, romfs: bytes) -> Path:
-    """A flash file whose ROMFS holds an image, and nothing else yet."""
+    """A flash file whose ROMFS holds an image, and nothing else yet. Raises SparsetuneError where
+    that has no room."""
+    if len(romfs) > PICO.romfs_bytes:
+        raise SparsetuneError(f"the program needs {len(romfs):,} bytes of flash, "
+                              f"{PICO.romfs_bytes:,} are there: measure a smaller model")
     path = folder / "flash.bin"
     blank = b"\xff" * PICO.flash_bytes
     at = PICO.firmware_bytes

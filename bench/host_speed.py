@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from emulated import ROOT
 from machine import litert_tensors
-from networks import NAMES, REPORTED, Network, networks
+from networks import NAMES, REPORTED, Network, networks, plan_of
 from sparsetune.compile import build_program, source_of
 from sparsetune.image import lay_out
 from sparsetune.litert import _runtime
@@ -38,7 +38,6 @@ from sparsetune.plan import UpdatePlan
 from sparsetune_device.channels import make_policy
 from sparsetune_device.engine import Engine
 from sparsetune_device.image import Image
-from steps import plan_of
 from whole_program import LABEL, RATE, SEED
 
 SECONDS = 1.5

@@ -21,9 +21,9 @@ from typing import Any
 
 from emulated import ROOT
 from layers import DW, DX, FORWARD, TRAINED, measured, wanted
-from networks import Network, networks
+from networks import Network, networks, plan_of
 from ratios import with_share
-from steps import measure_steps, plan_of
+from steps import measure_steps
 
 PATH = ROOT / "bench" / "results" / "kept_cycles.json"
 NAMES = ("cnn4", "digits", "blocks", "kws", "resnet8", "mbv2")

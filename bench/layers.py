@@ -15,7 +15,6 @@ its map, whose multiply-accumulates are told. --all: operators without weights, 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +23,8 @@ from statistics import median
 from emulated import FIRMWARE, NOTHING, Case, Spent, measure
 from four_layer_cnn import train_in_full
 from machine import Machine
-from networks import NAMES, REPORTED, Network, networks, own_model
+from networks import REPORTED, Network, add_model_option, networks, tell_errors
 from one_operator import Replay, geometry_of
-from sparsetune.errors import SparsetuneError
 from sparsetune.geometry import Geometry, conv_geometry
 from sparsetune.graph import TRAINABLE, Graph, Operator
 from sparsetune.plan import UpdatePlan
@@ -246,8 +244,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=own_model, action="append", metavar="NAME_OR_TFLITE",
-                        help=f"{', '.join(NAMES)}, or a file of yours (on random samples)")
+    add_model_option(parser)
     parser.add_argument("--forward", action="store_true", help="only the forward pass")
     parser.add_argument("--backward", action="store_true", help="only the gradients")
     parser.add_argument("--all", action="store_true", help="operators without weights, too")
@@ -268,7 +265,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SparsetuneError as error:  # of a model that cannot be trained
-        sys.exit(f"error: {error}")
+    tell_errors(main)

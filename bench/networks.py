@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import emulated  # noqa: F401 - the path to tests
 import numpy as np
-from four_layer_cnn import four_layer_cnn
+from emulated import PICO  # and the path to tests
+from four_layer_cnn import four_layer_cnn, train_in_full
 from runs import DIGITS
 from schemes import MBV2_99, published
 from shared_tasks import CIFAR_MODEL, KWS_MODEL, shared_folder
 from small_models import RELU, Array, Net
+from sparsetune.commands import SAMPLES_ASSUMED
 from sparsetune.errors import SparsetuneError
 from sparsetune.graph import Graph
 from sparsetune.head import HeadRequest, with_new_head
-from sparsetune.plan import UpdatePlan, default_plan
+from sparsetune.plan import UpdatePlan, default_plan, plan_within
+from sparsetune.room import Room
 from sparsetune.tflite import parse_tflite, read_tflite
+from sparsetune.ways_out import Wanted, does_not_fit
 
 VWW_MODEL = "models/mlcommons/vww_96_int8.tflite"
 MBV2_MODEL = "models/tiny_training/mobilenet_v2_w0.35_128_int8.tflite"
@@ -64,6 +69,25 @@ def networks(names: tuple[str, ...] = REPORTED) -> Iterator[Network]:
             print(f"SKIP: {TITLES[name]}: there is no ../shared")
 
 
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """--model, which may be given more than once."""
+    parser.add_argument(
+        "--model",
+        type=own_model,
+        action="append",
+        metavar="NAME_OR_TFLITE",
+        help=f"{', '.join(NAMES)}, or a file of yours (on random samples)",
+    )
+
+
+def tell_errors(main: Callable[[], None]) -> None:
+    """Runs a bench. What is wrong with a model is one line."""
+    try:
+        main()
+    except SparsetuneError as error:
+        sys.exit(f"error: {error}")
+
+
 def own_model(text: str) -> str:
     """For argparse: one of NAMES, or the path of a .tflite that can be read."""
     if text not in NAMES:
@@ -79,7 +103,7 @@ def network(name: str) -> Network | None:
     """One of NAMES, or a .tflite, which gets random samples; None where ../shared is needed and is
     not there."""
     if name not in NAMES:
-        return _of_file(Path(name), Path(name).stem)
+        return _of_file(Path(name), Path(name).name)
     if name in ("cnn4", "blocks"):
         net = four_layer_cnn() if name == "cnn4" else blocks()
         return Network(name, net.to_bytes(), np.concatenate([net.sample() for _ in range(4)]))
@@ -137,3 +161,20 @@ PLANS: dict[str, Callable[[Graph], UpdatePlan]] = {
     "vww": lambda graph: default_plan(graph, 6),
     "mbv2": _scheme,
 }
+
+
+def plan_of(network: Network) -> UpdatePlan:
+    """What a step of this network trains here: PLANS, or all of it; of a file what fits a Pico."""
+    if network.name not in NAMES:
+        return plan_that_fits(network.graph)
+    return PLANS.get(network.name, train_in_full)(network.graph)
+
+
+def plan_that_fits(graph: Graph) -> UpdatePlan:
+    """What `tune` trains where no channels take turns. Raises SparsetuneError where none fits."""
+    room = Room(PICO, PICO.heap_bytes, SAMPLES_ASSUMED)
+    plan = plan_within(graph, partial(room.takes, graph))
+    layout = room.compile(graph, plan)
+    if not room.holds(layout):
+        raise does_not_fit(Wanted(graph, plan, room), layout)
+    return replace(plan, scratch=layout.program.has_scratch)

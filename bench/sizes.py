@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emulated import FIRMWARE, ROOT
-from networks import Network, networks
+from networks import Network, networks, plan_of
 from sparsetune.compile import build_program, source_of
 from sparsetune.image import lay_out, parse_image
-from steps import plan_of
 
 MAP = FIRMWARE.parent / "cmake" / "firmware.elf.map"
 NATMODS = ROOT / "build" / "natmod"

@@ -1,12 +1,14 @@
 """Whole training steps and forward passes on the emulated Pico, in ms at 125 MHz.
 
     python bench/steps.py [--model resnet8] [--python] [--operators]
+    python bench/steps.py --model mine.tflite
 
 The kernels of a step are run operator by operator from the state that the twin has after a few
 steps, so that their cycles repeat: forward, backward (loss, input gradients, masks), and what the
 weights take (what is kept for them, and the updates). With --python a training run is made as well,
 and what passes between the kernels is shown: samples from flash, choice of channels, telemetry,
-garbage collection. With --operators each operator of a step is listed, with its share of it.
+garbage collection. With --operators each operator of a step is listed, with its share of it. A file
+of yours trains what `tune` would choose, on random samples.
 """
 
 from __future__ import annotations
@@ -19,9 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from emulated import FIRMWARE, NOTHING, Spent, flash_with, measure
-from four_layer_cnn import train_in_full
 from machine import Machine
-from networks import NAMES, PLANS, REPORTED, Network, networks
+from networks import REPORTED, Network, add_model_option, networks, plan_of, tell_errors
 from sparsetune.board import Board
 from sparsetune.data import Dataset, sample_file
 from sparsetune.plan import UpdatePlan
@@ -145,8 +146,10 @@ def samples_of(network: Network, machine: Machine, count: int = STEPS) -> bytes:
     """As many as the run has steps, if there is room: an epoch's end is rare in a real run."""
     most = min(count, MOST_SAMPLES // network.x[0].size)
     x = np.resize(network.x, (most, *network.x.shape[1:]))
-    labels = np.arange(len(x)) % machine.image.task.outputs
-    return sample_file(Dataset(x, labels), machine.image.task)
+    task = machine.image.task
+    zeros = np.zeros((most, task.outputs))
+    targets = np.arange(most) % task.outputs if task.has_classes else zeros
+    return sample_file(Dataset(x, targets), task)
 
 
 def _mean_gap(marks: list[Mark]) -> Spent:
@@ -155,11 +158,6 @@ def _mean_gap(marks: list[Mark]) -> Spent:
     gaps = [(b.cycles - a.cycles, b.instructions - a.instructions)
             for a, b in zip(ends, begins, strict=True)]  # fmt: skip
     return Spent(*(round(sum(column) / len(gaps)) for column in zip(*gaps, strict=True)))
-
-
-def plan_of(network: Network) -> UpdatePlan:
-    """What a step of this network trains here: all of the four-layer CNN."""
-    return PLANS.get(network.name, train_in_full)(network.graph)
 
 
 def table(steps: dict[str, Step]) -> Iterator[str]:
@@ -176,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=NAMES, action="append")
+    add_model_option(parser)
     parser.add_argument("--python", action="store_true")
     parser.add_argument("--operators", action="store_true")
     options = parser.parse_args()
@@ -199,4 +197,4 @@ def whole_step(network: Network, python: bool = True) -> Step:
 
 
 if __name__ == "__main__":
-    main()
+    tell_errors(main)

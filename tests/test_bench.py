@@ -7,26 +7,34 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 import bars
+import cores
+import emulated
+import networks
 import numpy as np
 import pytest
 import ratios
 import sizes
 import sparsetune_kernels as kernels
+import steps
 from conftest import FIRMWARE
 from four_layer_cnn import four_layer_cnn, train_in_full
 from host_speed import Speed, with_earlier_torch
 from layers import kind_of, macs_of
 from machine import Machine
-from networks import blocks, network, own_model
+from networks import blocks, network, own_model, plan_of
 from one_operator import Replay
 from runs import DIGITS
+from sparsetune.errors import SparsetuneError
 from sparsetune.program import Buffer, Code, Slot
 from sparsetune.tflite import parse_tflite
 from whole_program import settle
+
+Capture = pytest.CaptureFixture[str]
 
 
 def test_the_four_layer_cnn_is_the_issue_s() -> None:
@@ -73,12 +81,45 @@ def test_a_model_of_ones_own_is_measured_as_one_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "mine.tflite"
     path.write_bytes(DIGITS.read_bytes())
     mine, ours = network(own_model(str(path))), network(own_model("digits"))
-    assert mine and ours and (mine.title, mine.model) == ("mine", ours.model)
+    assert mine and ours and (mine.title, mine.model) == ("mine.tflite", ours.model)
     assert np.array_equal(mine.x, ours.x)
     path.write_bytes(b"no model")
     for other in (path, tmp_path / "none.tflite"):
         with pytest.raises(argparse.ArgumentTypeError, match="or name one of cnn4, digits"):
             own_model(str(other))
+
+
+@pytest.mark.skipif(not FIRMWARE.exists(), reason="no firmware: run make firmware")
+@pytest.mark.parametrize("bench", [steps, cores])
+def test_steps_of_a_model_of_ones_own(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """A file trains what `tune` would choose, whatever it is called: for the digits that is what
+    the benches train anyway, so that the figures are the same."""
+    path = tmp_path / "kws.tflite"
+    path.write_bytes(DIGITS.read_bytes())
+    monkeypatch.setattr(sys, "argv", ["bench", "--model", "digits", "--model", str(path)])
+    bench.main()
+    ours, mine = (line.split() for line in capsys.readouterr().out.splitlines()[1:3])
+    assert (ours[0], mine[0]) == ("digits", "kws.tflite")
+    assert ours[1:] == mine[1:] and float(mine[1]) > 1
+
+
+def test_a_model_that_a_pico_cannot_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    with pytest.raises(SparsetuneError, match="of flash, 786,432 are there: measure a smaller"):
+        emulated.flash_with(tmp_path, bytes(emulated.PICO.romfs_bytes + 1))
+    case = emulated.Case(b"", bytes(emulated.RAM), b"1", ())
+    with pytest.raises(SparsetuneError, match="of RAM, .* are there: measure a smaller"):
+        emulated.measure([case])
+    path = tmp_path / "mine.tflite"
+    path.write_bytes(DIGITS.read_bytes())
+    mine = network(str(path))
+    assert mine
+    monkeypatch.setattr(networks, "PICO", replace(networks.PICO, heap_bytes=20_000))
+    with pytest.raises(SystemExit, match="error: training needs .*, 20,000 are there"):
+        networks.tell_errors(lambda: print(plan_of(mine)))
 
 
 def test_a_line_is_found() -> None:

@@ -43,8 +43,7 @@ from test_two_memories import TwoMemories
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
 
-from networks import network  # noqa: E402
-from steps import plan_of  # noqa: E402
+from networks import network, plan_of  # noqa: E402
 
 PICO = load_spec("pico")
 
