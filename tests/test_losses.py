@@ -16,7 +16,7 @@ from shared_tasks import shared_folder
 from small_models import RELU, Array, Net
 from sparsetune.cli import evaluate_on_board
 from sparsetune.compile import compile_image
-from sparsetune.data import Dataset, doubts, fit_dataset, sample_file
+from sparsetune.data import Dataset, doubts, fit_dataset, leaks, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.export import export_tflite, parse_checkpoint
 from sparsetune.graph import Graph
@@ -285,6 +285,24 @@ def test_targets_that_will_hardly_be_meant(task: Task, y: Any, doubt: str) -> No
     data = Dataset(np.zeros((20 if y is None else len(y), 2, 2, 1), np.int8), y)
     lines = doubts(data, task)
     assert (len(lines), doubt in " ".join(lines)) == (bool(doubt), True), lines
+
+
+@pytest.mark.parametrize("shared", [0, 1, 7, 20])
+def test_held_out_samples_that_are_trained_on(shared: int) -> None:
+    """As the model sees them: pixels of uint8 and the int8 they become are the same sample."""
+    x = np.random.default_rng(1).integers(0, 256, (40, 4, 4, 1), np.uint8)
+    takes = Input((1, 4, 4, 1), 1.0, -128)
+    train = fit_dataset(Dataset(x[:20], np.arange(20) % 10), takes, TEN)
+    held_out = (x[20 - shared : 40 - shared] ^ 0x80).view(np.int8)
+    lines = leaks(train, Dataset(held_out, np.arange(20) % 10))
+    assert lines == [] if not shared else f"{shared} of 20 held-out samples are" in lines[0]
+
+
+def test_samples_of_few_bytes_are_alike_by_chance() -> None:
+    one = Dataset(np.zeros((9, 7), np.int8), np.arange(9))
+    assert leaks(one, one) == []
+    one = Dataset(np.zeros((9, 8), np.int8), np.arange(9))
+    assert len(leaks(one, one)) == 1
 
 
 def test_targets_that_cannot_be_learnt() -> None:

@@ -16,12 +16,13 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.tune import OnBoard, OnTwin
 
 
-def tune(folder: Path, *where: object) -> int:
-    """Twenty samples to train on, twenty held out, a few steps."""
+def tune(folder: Path, *where: object, shared: int = 0) -> int:
+    """Twenty samples to train on, twenty held out, of which so many are both; a few steps."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(-128, 128, (40, 16, 16, 1), np.int8), np.arange(40) % 10
     path = folder / "s.npz"
-    np.savez(path, x_train=x[:20], y_train=y[:20], x_test=x[20:], y_test=y[20:])
+    held = slice(20 - shared, 40 - shared)
+    np.savez(path, x_train=x[:20], y_train=y[:20], x_test=x[held], y_test=y[held])
     rest = ("--steps", 4, "-o", folder / "o.tflite", "--log", folder / "log.jsonl", "--plain")
     return cli.main([str(arg) for arg in ("tune", DIGITS, path, *where, *rest)])
 
@@ -55,6 +56,18 @@ def test_a_full_file_system_keeps_nothing_from_being_told(
     finally:
         with Board.connect(emulated_pico.port) as board:
             board.remove_file("/filler")
+
+
+def test_the_same_samples_to_train_and_to_test_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A warning; all is done nevertheless. Other samples: none."""
+    assert tune(tmp_path, "--twin", "--rate", "0.01", shared=5) == 0
+    out = capsys.readouterr().out
+    assert "warning: 5 of 20 held-out samples are training samples too: what is told" in out
+    assert "accuracy on 20 held-out samples" in out
+    assert tune(tmp_path, "--twin", "--rate", "0.01") == 0
+    assert "training samples too" not in capsys.readouterr().out
 
 
 def test_a_check_that_fails_leaves_the_result(
@@ -110,6 +123,7 @@ def test_evaluate_takes_the_room_that_there_is(
         assert cli.main([*map(str, args), "--port", emulated_pico.port]) == 0
         out = capsys.readouterr().out
         assert "over 60 samples" in out and out.count("test.dat") > 1
+        assert "60 of 60 held-out samples are training samples too" in out
     finally:
         with Board.connect(emulated_pico.port) as board:
             board.remove_file("/filler")

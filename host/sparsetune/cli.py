@@ -17,6 +17,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -34,8 +35,8 @@ from sparsetune.board_files import (
     make_room,
 )
 from sparsetune.boardspec import load_spec
-from sparsetune.data import Dataset, fit_dataset, load_npz, sample_file
-from sparsetune.errors import SparsetuneError
+from sparsetune.data import Dataset, fit_dataset, leaks, load_npz, sample_file
+from sparsetune.errors import SparsetuneError, warn
 from sparsetune.files import check_outputs, read_file, write_whole
 from sparsetune.flash import Job, flash
 from sparsetune.image import Image, parse_image
@@ -252,6 +253,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     image = parse_image(read_file(args.image), str(args.image))
     train, test = load_npz(args.samples)
     data = fit_dataset(train if test is None else test, image.input, image.task)
+    if test is not None and not args.untrained:
+        with suppress(SparsetuneError):  # of training samples nothing else is asked here
+            warn(leaks(Dataset(image.input.stored(train.x), None), data))
     checkpoint = None if args.untrained else BOARD_TRAINED
     correct, loss = 0, 0.0
     with Board.connect(args.port) as board:

@@ -16,7 +16,7 @@ from .board import Board
 from .board_files import BOARD_DATA, BOARD_TRAINED
 from .boardspec import BoardSpec, load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model
-from .data import Dataset, doubts, fit_dataset, load_npz, sample_file
+from .data import Dataset, doubts, fit_dataset, leaks, load_npz, sample_file
 from .errors import SparsetuneError, warn
 from .files import check_outputs, read_file, write_whole
 from .graph import Graph
@@ -220,7 +220,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     graph = read_model(args)
     train, test = _datasets(args.samples, graph, args.seed or 0)
     task = task_of(graph)
-    warn(doubts(train, task))
+    warn([*doubts(train, task), *leaks(train, test)])
     spec = load_spec(args.board)
     chosen = choose_plan(graph, args, spec, train)
     image = parse_image(chosen.layout.image)
