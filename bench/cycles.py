@@ -1,16 +1,17 @@
 """Cycles of every kernel on the emulated Pico, for `sparsetune plan`. Run: python bench/cycles.py
 
 Small models and real networks run on the board operator by operator; for each kind of operator the
-cycles are fitted as [mac, loop, element] * what sparsetune/cycles.py counts. It prints what belongs
-into boards/pico.toml, and how far single measurements are from that. Flash caches are not emulated:
-a real board is slower.
+cycles are fitted as [mac, loop, element] * what sparsetune/cycles.py counts, and what starting one
+takes. It prints what belongs into boards/pico.toml, and how far single measurements are from that.
+Flash caches are not emulated: a real board is slower.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from emulated import HERTZ, ROOT, measure
@@ -38,7 +39,8 @@ from steps import measure_between, measure_steps
 from whole_program import case_of, choose, settle
 
 SOURCE = "emulated Pico, flash cache not modelled"
-LARGE = 10_000  # cycles
+ENOUGH = 8  # operators of a kind, to tell what starting one takes; of fewer
+LARGE = 10_000  # those of so many cycles count, where it is little
 UNMEASURED = Cost(0.0, 0.0, 100.0)  # of operators that no model here has
 
 
@@ -149,7 +151,7 @@ def models() -> Iterator[tuple[Machine, Array]]:
         graph = replace(parse_tflite(net.to_bytes()), loss=loss)
         yield Machine(graph, UpdatePlan(train_all(graph).layers)), net.sample()
     yield in_flash()
-    for real in networks():
+    for real in networks(("digits", *REPORTED)):
         yield Machine(real.graph, plan_of(real)), real.x[:1]
 
 
@@ -211,10 +213,11 @@ def fit(rows: list[Measured]) -> Cost:
     takes long counts for more; no cost is negative."""
     cycles = np.array([row.cycles for row in rows])
     scale = 1 / np.sqrt(cycles)
-    work = np.array([[row.work.macs, row.work.loops, row.work.elements] for row in rows])
-    best, best_error = np.zeros(3), np.inf
-    for columns in ([0, 1, 2], [0, 1], [0, 2], [1, 2], [0], [1], [2]):
-        costs = np.zeros(3)
+    counted = 4 if len(rows) >= ENOUGH else 3
+    work = np.array([[*astuple(row.work), 1.0] for row in rows])
+    best, best_error = np.zeros(4), np.inf
+    for columns in subsets(counted):
+        costs = np.zeros(4)
         a = work[:, columns] * scale[:, None]
         if np.linalg.matrix_rank(a) == len(columns):
             costs[columns] = np.linalg.lstsq(a, cycles * scale, rcond=None)[0]
@@ -224,15 +227,24 @@ def fit(rows: list[Measured]) -> Cost:
     return Cost(*best.tolist())
 
 
+def subsets(count: int) -> Iterator[list[int]]:
+    """Of the numbers below count, the largest first."""
+    for size in range(count, 0, -1):
+        yield from map(list, combinations(range(count), size))
+
+
 def show(code: str, cost: Cost, rows: list[Measured]) -> None:
     worst = max((abs(cost.of(row.work) / row.cycles - 1) for row in rows), default=0)
-    values = f"{code} = [{cost.mac:.1f}, {cost.loop:.1f}, {cost.element:.1f}]"
+    figures = [*astuple(cost)[:3], *([cost.start] if cost.start else [])]
+    values = f"{code} = [{', '.join(f'{figure:.1f}' for figure in figures)}]"
     said = f"{len(rows)} measured, at most {100 * worst:.0f} % off" if rows else "guessed"
     print(f"{values:<52} # {said}")
 
 
 def large_enough(rows: list[Measured]) -> list[Measured]:
-    """Without those where starting the operator counts."""
+    """Where it is not known what starting an operator takes: without those where that counts."""
+    if len(rows) >= ENOUGH:
+        return rows
     large = [row for row in rows if row.cycles >= LARGE]
     return large or [max(rows, key=lambda row: row.cycles)]
 

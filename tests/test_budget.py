@@ -282,28 +282,41 @@ def test_board_without_measured_cycles_has_no_times() -> None:
 
 
 def test_estimated_time_against_the_emulated_pico(emulated_pico) -> None:
-    """A step of the demo's model. When kernels change: bench/cycles.py prints new costs."""
+    """Steps of the demo's model, two collections of garbage among them. When kernels change:
+    bench/cycles.py prints new costs."""
     from sparsetune.board import Board
 
-    task = runs.digits_task(steps=12)
+    task = runs.digits_task(steps=17)
+    task.options["policy"] = "cyclic"  # what a user gets who names none; `random` takes 3 ms more
     machine = Machine(task.graph, default_plan(task.graph, 6))
     assert PICO.clock
     estimated = 1000 * step_time(machine.program, task.graph, PICO.clock).total
     with Board.connect(emulated_pico.port) as board:
         lines, _ = runs.board_train(board, task)
     steps = [float(line.split(",ms:")[1]) for line in lines if line.startswith("loss:")]
-    print(f"a step takes {np.median(steps):.1f} ms (emulated), estimated {estimated:.1f} ms")
-    assert estimated == pytest.approx(float(np.median(steps)), rel=0.25)
+    mean = float(np.mean(steps[1:]))
+    print(f"a step takes {mean:.1f} ms (emulated), estimated {estimated:.1f} ms")
+    assert estimated == pytest.approx(mean, rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["cnn4", "kws", "resnet8", "vww", "mbv2"])
+def measured_step(name: str) -> dict[str, int]:
+    """Cycles by part of a step, as they were kept last."""
+    results = ROOT / "bench" / "results"
+    parts = ("forward", "backward", "weights")
+    if name == "digits":  # no figures are told of it
+        kept = json.loads((results / "kept_cycles.json").read_text())["cycles"][name]
+        return {part: kept[f"step, {part}"][0] for part in parts}
+    kept = json.loads((results / "steps.json").read_text())[name]
+    return {part: kept[part]["cycles"] for part in parts}
+
+
+@pytest.mark.parametrize("name", ["cnn4", "digits", "kws", "resnet8", "vww", "mbv2"])
 def test_estimates_against_whole_steps_that_were_measured(name: str) -> None:
     """The figures that `make bench` kept: kernels of a step, and its forward pass."""
     real = network(name)
     if real is None:
         pytest.skip("SKIP: no ../shared here")
-    kept = json.loads((ROOT / "bench" / "results" / "steps.json").read_text())[name]
-    measured = {part: kept[part]["cycles"] for part in ("forward", "backward", "weights")}
+    measured = measured_step(name)
     assert PICO.clock
     each = step_time(Machine(real.graph, plan_of(real)).program, real.graph, PICO.clock).kernels
     estimated = PICO.clock.hertz * each.total
