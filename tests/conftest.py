@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sparsetune_kernels as kernels
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -54,6 +55,16 @@ def stand_in() -> Iterator[Callable[..., str]]:
     for process in processes:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(params=["simd", "portable"])
+def each_version(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The test runs twice: on the twin's fast kernels, and on the portable ones."""
+    was_fast = kernels.set_simd(None)
+    if kernels.set_simd(request.param == "simd") != (request.param == "simd"):
+        pytest.skip("SKIP: the processor has no AVX2")
+    yield
+    kernels.set_simd(was_fast)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ from sparsetune.twin import Twin
 from test_guards import bring, in_columns
 from uint8_models import to_uint8
 
+pytestmark = pytest.mark.usefixtures("each_version")
+
 
 def a_net(seed: int) -> Net:
     net = Net((1, 7, 6, 3), zero=9, seed=seed, unevenness=1.0)

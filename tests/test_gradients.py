@@ -35,6 +35,8 @@ from sparsetune.operators import KINDS
 from sparsetune.plan import LayerPlan, UpdatePlan
 from sparsetune.tflite import parse_tflite
 
+pytestmark = pytest.mark.usefixtures("each_version")
+
 COSINE = 0.99  # the bar of the issue
 LENGTH = 0.05  # how far a gradient's length may be off, relative: some sums nearly cancel
 LOSS = 1e-3  # relative where the loss is above 1

@@ -20,6 +20,8 @@ from sparsetune.strips import FUSABLE
 from sparsetune.tflite import parse_tflite
 from uint8_models import to_uint8
 
+pytestmark = pytest.mark.usefixtures("each_version")
+
 SHIFTS = range(16)
 
 

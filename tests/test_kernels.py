@@ -16,6 +16,8 @@ from small_models import RELU, Array, Net
 from sparsetune.errors import SparsetuneError
 from sparsetune.litert import predict
 
+pytestmark = pytest.mark.usefixtures("each_version")
+
 
 def inputs_of(net: Net, count: int = 3) -> Array:
     """Random inputs and the two extremes."""

@@ -12,6 +12,8 @@ from sparsetune.tflite import parse_tflite
 from test_gradients import assert_close
 from test_kernels import assert_bit_exact, draws
 
+pytestmark = pytest.mark.usefixtures("each_version")
+
 
 @pytest.mark.parametrize("kind", ["ADD", "SUB", "MUL"])
 @pytest.mark.parametrize("other", ["tensor", "constant"])

@@ -300,6 +300,7 @@ class SparseRun:
         self.number += 1
 
 
+@pytest.mark.usefixtures("each_version")
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_only_chosen_channels_change(policy: str, residual: bool) -> None:
@@ -348,6 +349,7 @@ def test_random_subsets_differ_between_rounds_and_seeds() -> None:
     assert orders[0] != orders[1] and len(set(orders[0])) > 3
 
 
+@pytest.mark.usefixtures("each_version")
 @pytest.mark.parametrize("bias", [False, True])
 def test_frozen_parameters_never_change(bias: bool) -> None:
     """Frozen weights are in the image, which is only read; frozen biases too."""
@@ -361,6 +363,7 @@ def test_frozen_parameters_never_change(bias: bool) -> None:
     assert {layer.operator for layer in run.machine.image.layers} == set(run.CHOSEN)
 
 
+@pytest.mark.usefixtures("each_version")
 def test_a_learning_rate_of_zero_changes_nothing() -> None:
     run = SparseRun(residual=True)
     before = run.weights()
@@ -369,6 +372,7 @@ def test_a_learning_rate_of_zero_changes_nothing() -> None:
     assert all((w == before[op]).all() for op, w in run.weights().items())
 
 
+@pytest.mark.usefixtures("each_version")
 @pytest.mark.parametrize("learning_rate", [1e3, 1e9])
 def test_absurd_learning_rates_saturate(learning_rate: float) -> None:
     """Every weight stays within [-127, 127], and forward still runs."""

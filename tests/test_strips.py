@@ -19,6 +19,8 @@ from sparsetune.program import Code, Program
 from sparsetune.strips import chains, fuse
 from sparsetune.tflite import parse_tflite
 
+pytestmark = pytest.mark.usefixtures("each_version")
+
 PLAIN = UpdatePlan((), strips=False, scratch=False)
 
 
