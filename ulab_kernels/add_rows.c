@@ -16,13 +16,17 @@ static void add_some(const st_terms_t *t, int32_t from) {
 
 #if ST_ARMV6M
 
+#define ADD 1u       // to what is in row
+#define FOUR_MORE 4u // elements behind the blocks
+
 // armv6m_add_rows.S: 8 * blocks elements of row are the sums of the terms and `start`, or that is
-// added to them. words: rows begin at multiples of 4, and start has the sum of all factors times
-// -128. The list of terms ends with a row that is no address.
+// added to them. words: rows begin at multiples of 4, start has the sum of all factors times -128,
+// and there may be four elements more. The list of terms ends with a row that is no address.
 typedef struct {
     const st_term_t *terms;
     int32_t *row;
-    int32_t blocks, start, add;
+    int32_t blocks, start;
+    uint32_t flags;
 } st_add_rows_t;
 
 void st_add_rows_words(const st_add_rows_t *job);
@@ -32,16 +36,15 @@ void st_add_rows_bytes(const st_add_rows_t *job);
 
 static int32_t add_blocks(st_terms_t *t) {
     const int32_t blocks = t->n >> 3, total = t->total - t->added, bytes = t->not_words & 3;
-    const int32_t start = -total * (t->zero + (bytes ? 0 : 128));
-    const st_add_rows_t job = {t->terms, t->row, blocks, start, t->is_begun};
-    if (!blocks)
-        return 0;
+    const int32_t start = -total * (t->zero + (bytes ? 0 : 128)), in_blocks = blocks * 8;
+    const uint32_t more = bytes ? 0 : (uint32_t)t->n & FOUR_MORE;
+    const st_add_rows_t job = {t->terms, t->row, blocks, start, more | (t->is_begun ? ADD : 0)};
     t->terms[t->count].row = NO_ROW;
-    if (bytes)
+    if (bytes && blocks)
         st_add_rows_bytes(&job);
-    else
+    else if (in_blocks + more)
         st_add_rows_words(&job);
-    return blocks * 8;
+    return in_blocks + (int32_t)more;
 }
 
 // armv6m_add_rows.S: gathers n factors; where the next one goes. total: that of the terms.
@@ -74,10 +77,14 @@ static st_term_t *gather(const st_factors_t *f, st_term_t *to, int32_t *total) {
 
 #endif
 
-void st_terms_add(st_terms_t *t) {
+static void add_all(st_terms_t *t) {
     const int32_t done = add_blocks(t);
     if (done < t->n)
         add_some(t, done);
+}
+
+void st_terms_add(st_terms_t *t) {
+    add_all(t);
     t->added = t->total;
     t->count = 0;
     t->is_begun = 1;
@@ -107,4 +114,16 @@ void st_terms_gather(st_terms_t *t, st_factors_t *f) {
         gather_and_add(t, f);
     if (f->n > 0)
         gather_some(t, f);
+}
+
+void st_terms_sum(st_terms_t *t, const st_factors_t *f, st_neighbours_t to) {
+    st_factors_t one = *f;
+    for (int32_t *row = t->row, *end = row + to.count * to.step; row < end; row += to.step) {
+        t->row = row;
+        t->total = t->count = 0;
+        gather_some(t, &one);
+        add_all(t);
+        row[to.step - 1] = t->total;
+        one.dy++;
+    }
 }

@@ -50,4 +50,13 @@ void st_terms_gather(st_terms_t *t, st_factors_t *f);
 // row[i] is complete for what was gathered so far.
 void st_terms_add(st_terms_t *t);
 
+// Sums of `count` neighbours, the factors of each of which lie one element behind those of the one
+// before: n sums each, `step` elements apart, the last of which is that of its factors.
+typedef struct {
+    int32_t count, step;
+} st_neighbours_t;
+
+// f: of the first one, 1 to ST_TERMS; t is begun.
+void st_terms_sum(st_terms_t *t, const st_factors_t *f, st_neighbours_t to);
+
 #endif

@@ -343,19 +343,18 @@ static void update_weights(const st_kernel_tap_t *t, st_weight_rows_t *rows, st_
     st_update_rows(rows, channels.end - channels.begin);
 }
 
-// One output channel.
-static void update_channel(const st_kernel_tap_t *t, st_weight_rows_t *rows, int32_t oc,
-                           int32_t *row) {
+// The sums of one output channel; its bias learns. Returns whether there is an error at all.
+static int sum_channel(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
     const int32_t group = t->g->groups == 1 ? 0 : oc / st_group_outputs(t->g);
     const st_factors_t *first = &t->first;
     st_factors_t run = {first->dy + oc, first->scale, first->row + group * t->u->kept_step,
                         first->dy_step, first->step,  first->n};
     if (t->one_position && !*run.dy)
-        return;
+        return 0;
     const int32_t total = correlate(t, &run, row);
     if (t->sums_biases)
         st_update_bias(t->u, oc, total);
-    update_weights(t, rows, (st_range_t){oc, oc + 1}, row);
+    return 1;
 }
 
 // The biases of output channels whose sums of dy nobody knows.
@@ -381,12 +380,56 @@ static ST_ONCE int32_t update_few(const st_kernel_tap_t *t, const int16_t *dy, i
     return tile.oc;
 }
 
-// Not inlined: its terms are not to lie on the stack beside those of the others.
-static __attribute__((noinline)) void update_rest(const st_kernel_tap_t *t, int32_t oc,
-                                                  int32_t *row) {
+// Whether there are terms, and all of an output channel have room.
+static int are_few_terms(const st_kernel_tap_t *t) {
+    const int32_t n = t->first.n;
+    return t->runs == 1 && n > 0 && n <= ST_TERMS && t->g->groups == 1 && t->u->n_channels >= FEW;
+}
+
+// The same for some whose terms are few.
+static void sum_few_terms(const st_kernel_tap_t *t, st_range_t some, int32_t *sums, int32_t step) {
+    const st_neighbours_t neighbours = {some.end - some.begin, step};
+    st_factors_t run = t->first;
+    st_terms_t terms;
+    run.dy += some.begin;
+    st_terms_begin(&terms, sums, t->u->kept_step, t->g->x_zero);
+    st_terms_sum(&terms, &run, neighbours);
+    for (int32_t i = some.begin; t->sums_biases && i < some.end; i++, sums += step)
+        st_update_bias(t->u, i, sums[step - 1]);
+}
+
+// For some, `step` elements apart.
+static void sum_channels(const st_kernel_tap_t *t, st_range_t some, int32_t *sums, int32_t step) {
+    if (are_few_terms(t))
+        sum_few_terms(t, some, sums, step);
+    else
+        for (int32_t i = some.begin; i < some.end; i++, sums += step)
+            sum_channel(t, i, sums);
+}
+
+// One output channel after the other.
+static void update_each(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
     st_weight_rows_t rows = rows_of(t, 0);
     for (; oc < t->u->made.end; oc++)
-        update_channel(t, &rows, oc, row);
+        if (sum_channel(t, oc, row))
+            update_weights(t, &rows, (st_range_t){oc, oc + 1}, row);
+}
+
+// As many output channels at once as row has room for. Not inlined: its terms are not to lie on the
+// stack beside those of the others.
+static __attribute__((noinline)) void update_rest(const st_kernel_tap_t *t, int32_t oc,
+                                                  int32_t *row) {
+    const int32_t step = st_words_step(t->u), room = t->u->row_words / step;
+    st_weight_rows_t rows = rows_of(t, step);
+    if (t->one_position || room < 2) {
+        update_each(t, oc, row);
+        return;
+    }
+    for (st_range_t some = {oc, 0}; some.begin < t->u->made.end; some.begin = some.end) {
+        some.end = st_min(some.begin + room, t->u->made.end);
+        sum_channels(t, some, row, step);
+        update_weights(t, &rows, some, row);
+    }
 }
 
 // By words of values. The sums of dy come with the first tap.

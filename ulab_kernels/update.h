@@ -17,7 +17,7 @@ typedef struct {
 
 typedef struct {
     const int8_t *kept;       // activations of the chosen channels, those of a position and group
-    int32_t kept_step;        // so many apart: n_channels, or a multiple of 8 with zeros behind
+    int32_t kept_step;        // so many apart: n_channels, or a multiple of 4 with zeros behind
     const uint16_t *channels; // the chosen input channels, ascending, n_channels of them
     int32_t n_channels;       // 0: only the bias is updated
     int8_t *weights;          // NULL where columns are given

@@ -28,7 +28,9 @@ CORES = 2  # each wants windows and sums of its own (ulab_kernels/cores.h)
 ROW_OF_ERROR = 4  # in st_error_out_t
 BLOCK = 8  # channels that ulab_kernels/add_rows.c adds at once; fewer go by rows of errors,
 FEWEST_BY_WORDS = 3  # or, from so many on, by words of values
-FEW_AT_ONCE = 64  # output channels of those
+FEW_AT_ONCE = 64  # output channels of those, and of others
+ROWS_AT_ONCE = 8
+WORD = 4  # channels: of more than a block those kept are padded to whole words
 # For fewer outputs of a channel its weights are not worth packing: of 1x1 filters, and of others,
 # which lie half outside so small a map.
 FEWEST_POSITIONS = (2, 4)
@@ -276,16 +278,18 @@ def want_two_rows(row: Word) -> None:
 
 
 def sums_of(name: str, layer: Layer, chosen: int) -> Buffer:
-    """Scratch for the sums of an output channel's tap, for each core if there is room; of few
-    channels, for as many output channels as are worth it (ulab_kernels/conv2d_few.h), and for the
-    sum of their errors, too, which comes with some of them (ulab_kernels/conv2d_words.h)."""
+    """Scratch for the sums of an output channel's tap, of more output channels and for each core if
+    there is room; of few channels for as many as are worth it (ulab_kernels/conv2d_few.h), and for
+    the sum of their errors, too, which comes with some of them (ulab_kernels/conv2d_words.h)."""
     g, words = layer.geometry, layer.kept_step + layer.kept_step % 2
-    least = wanted = 1
-    if chosen < BLOCK and g.groups == 1 and g.out_positions > 1:
-        words += chosen >= FEWEST_BY_WORDS
-        least, wanted = min(BLOCK, g.out_c), min(FEW_AT_ONCE, g.out_c)
-    row = 4 * words
-    return Buffer(name, least * row, wanted=CORES * wanted * row)
+    with_total = words + (chosen >= FEWEST_BY_WORDS)
+    if g.out_positions == 1:
+        return Buffer(name, 4 * words, wanted=4 * CORES * words)
+    if chosen >= BLOCK or g.groups > 1:
+        rows = min(ROWS_AT_ONCE, g.out_c)
+        return Buffer(name, 4 * words, wanted=4 * CORES * rows * with_total)
+    least, wanted = (4 * min(rows, g.out_c) * with_total for rows in (BLOCK, FEW_AT_ONCE))
+    return Buffer(name, least, wanted=CORES * wanted)
 
 
 def packed_rows(graph: Graph, op: Operator) -> bytes:
@@ -409,7 +413,7 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
         return
     positions = layer.geometry.in_positions * layer.geometry.groups
     if chosen >= BLOCK and op.kind != "DEPTHWISE_CONV_2D":
-        layer.kept_step = -(-chosen // BLOCK) * BLOCK
+        layer.kept_step = -(-chosen // WORD) * WORD
     layer.kept = Buffer(f"kept{op.index}", positions * layer.kept_step)
     layer.channels = Slot(2 * chosen, 2, np.arange(chosen, dtype="<u2").tobytes())
     words = (x, layer.channels, layer.kept, positions, chosen, channels, layer.kept_step)
