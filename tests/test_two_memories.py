@@ -11,8 +11,9 @@ from machine import Machine
 from sparsetune.arena import lifetimes, lower_bound
 from sparsetune.boardspec import BOARDS, load_spec
 from sparsetune.cli import main
-from sparsetune.compile import source_of
-from sparsetune.image import Layout, lay_out
+from sparsetune.compile import compile_image, source_of
+from sparsetune.image import Layout, lay_out, parse_image
+from sparsetune.memory import predict
 from sparsetune.numerics import rate
 from sparsetune.plan import UpdatePlan, default_plan
 from sparsetune.tflite import parse_tflite
@@ -63,7 +64,9 @@ def test_a_board_description_is_all_it_takes(tmp_path: Path, capsys: Any) -> Non
     model.write_bytes(net.to_bytes())
     x = np.concatenate([net.sample() for _ in range(12)])
     np.savez(tmp_path / "d.npz", x=x, y=np.arange(12) % 4)
-    package = load_spec("pico").package_bytes
+    graph = parse_tflite(net.to_bytes())
+    image = parse_image(compile_image(graph, default_plan(graph, 4)).image)
+    package = predict(image, 12, load_spec("pico")).package
     plan = ["plan", str(model), "--last", "4", "--ram", f"{package + 4700}"]
     assert main([*plan, "--board", "pico"]) == 1
     assert "needs" in capsys.readouterr().err

@@ -20,6 +20,7 @@ class _Walk:
         self.windows = (self.count + layer.chosen - 1) // layer.chosen
         self.order = bytearray(2 * self.count)
         self.view = memoryview(self.order)  # whose slices are no copies
+        self.round = -1  # that the order was shuffled for
         self.natural()
 
     def natural(self):
@@ -67,15 +68,14 @@ class Random(Static):
     def __init__(self, layers, seed):
         super().__init__(layers, seed)
         self.seed = seed
-        self.round = [-1] * len(self.walks)
 
     def choose(self, step, state):
-        for i, walk in enumerate(self.walks):
-            number, window = divmod(step, walk.windows)
-            if number != self.round[i]:
-                self.round[i] = number
+        for walk in self.walks:
+            number = step // walk.windows  # divmod would leave an object to collect
+            if number != walk.round:
+                walk.round = number
                 walk.shuffle(kernels.random(self.seed + walk.layer.operator, number))
-            walk.write(window, state)
+            walk.write(step % walk.windows, state)
 
 
 POLICIES = {"static": Static, "cyclic": Cyclic, "random": Random}

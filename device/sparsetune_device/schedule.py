@@ -43,16 +43,22 @@ def rate_text(rate):
 
 def scaled(rate, factor):
     """rate * factor / 32768, 0 <= factor <= 32768."""
-    mantissa, exponent = rate[0] * factor, rate[1] - 15
+    mantissa, exponent = _times(rate[0], factor), rate[1] - 7
+    if mantissa < 1 << 16:
+        mantissa, exponent = rate[0] * factor, rate[1] - 15
     if mantissa == 0:
         return 0, 0
-    if mantissa >= 1 << 24:  # most of the way at once: this runs in every step
-        mantissa, exponent = mantissa >> 8, exponent + 8
     while mantissa >= 1 << 16:
         mantissa, exponent = mantissa >> 1, exponent + 1
     while mantissa < 1 << 15:
         mantissa, exponent = mantissa << 1, exponent - 1
     return mantissa, exponent
+
+
+def _times(a, b):
+    """a * b // 256 of numbers of 16 bits. In two parts: integers beyond a machine word are objects
+    on the board, and this runs in every step."""
+    return (a >> 8) * b + ((a & 255) * b >> 8)
 
 
 def _constant(done, total):

@@ -13,8 +13,8 @@ from .graph import Graph, Operator
 from .program import Buffer, Code, Const, Flag, Op, Program
 
 # Share of the gradients behind a ReLU that are not zero: KWS 0.37 to 0.45, ResNet-8 0.28 to 0.33,
-# MobileNetV2 0.29 to 0.58, VWW (sure of its sample) 0.03 to 0.14; of the four networks the mean. The
-# small digits have 0.39 to 0.63.
+# MobileNetV2 0.29 to 0.58, VWW (sure of its sample) 0.03 to 0.14; of the four networks the mean. Of
+# the small digits it is 0.39 to 0.63.
 BEHIND_RELU = 0.31
 # Those that do less where a gradient is zero; it is their second operand.
 COLUMNS = (

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparsetune_device.main import COLLECT_EVERY
+
 from .boardspec import BoardSpec
 from .image import ABSENT, Image, LayerRecord
+
+# Bytes of MicroPython's objects, 32 bits a word, and of what is left to collect after COLLECT_EVERY
+# steps; counted on runs of the emulated Pico, which tests/test_training.py holds against them.
+LAYER = 304  # of each trained layer
+CHOICE = 448  # of one that trains some of its channels: its policy's objects, and what they leave
+IN_FLASH = 600  # where layers stay in flash: columns.py
+TAKING_TURNS = 1850  # where their channels take turns: store.py
+EPOCH = 288  # left by telling that an epoch is over
 
 
 @dataclass(frozen=True)
 class RamUse:
     """Bytes of the MicroPython heap. data: labels and the order of an epoch; package: the Python
-    objects of the device package itself (measured, from the board description)."""
+    objects of the device package itself (measured; what does not hang on the plan is from the board
+    description)."""
 
     arena: int
     state: int
@@ -34,11 +45,22 @@ def predict(image: Image, samples: int, spec: BoardSpec) -> RamUse:
     orders = sum(_order_bytes(layer) for layer in image.layers)
     labels = image.task.target_bytes if image.task.has_classes else 0
     data = (2 + labels) * samples + orders  # two bytes of order for each sample, and its label
-    return RamUse(image.arena_bytes, image.state_bytes, data, spec.package_bytes, spec.heap_bytes)
+    package = spec.package_bytes + _objects(image.layers, samples)
+    return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes)
+
+
+def _objects(layers: tuple[LayerRecord, ...], samples: int) -> int:
+    """Bytes of the Python objects that these layers take, and of those that few samples leave."""
+    in_flash = [layer for layer in layers if layer.table_at != ABSENT]
+    choices = sum(layer.channels_at != ABSENT for layer in layers)
+    turns = any(layer.count > layer.slots for layer in in_flash)
+    epochs = (COLLECT_EVERY - 1) // max(1, samples)
+    fixed = IN_FLASH * bool(in_flash) + TAKING_TURNS * turns
+    return LAYER * len(layers) + CHOICE * choices + fixed + EPOCH * epochs
 
 
 def _order_bytes(layer: LayerRecord) -> int:
     """Bytes of the policy's order of channels, and of what columns.py knows of a layer."""
     order = 2 * layer.count if layer.channels_at != ABSENT else 0
-    known = 2 * (layer.in_channels + layer.slots) if layer.table_at != ABSENT else 0
+    known = 2 * (2 * layer.in_channels + layer.slots) if layer.table_at != ABSENT else 0
     return order + known

@@ -103,10 +103,11 @@ def ways_out(wanted: Wanted) -> list[WayOut]:
 def _fewer_samples(wanted: Wanted) -> Iterator[WayOut]:
     """Each sample takes a few bytes, for its label and its place in the order."""
     image = parse_image(compile_image(wanted.graph, wanted.plan).image)
-    fixed, one = (predict(image, samples, wanted.room.spec).used for samples in (0, 1))
-    samples = (wanted.room.ram - fixed) // (one - fixed)
+    many = wanted.room.samples
+    used, more = (predict(image, n, wanted.room.spec).used for n in (many, many + 1))
+    samples = many - -(-(used - wanted.room.ram) // (more - used))
     if samples >= FEWEST_SAMPLES:
-        ram = fixed + samples * (one - fixed)
+        ram = used - (many - samples) * (more - used)
         yield _way(wanted, f"at most {samples:,} samples", wanted.plan, ram)
 
 
