@@ -7,6 +7,7 @@
 #include "py/obj.h"
 #include "py/runtime.h"
 #endif
+#include "interrupt.h"
 #include "methods.h"
 
 typedef void (*st_method_t)(const st_arg_t *arg, st_result_t *result);
@@ -44,15 +45,54 @@ static void check_stack(void) {
 
 #endif
 
+#ifdef ST_INTERRUPTS
+
+#include "shared/tinyusb/mp_usbd.h"
+
+// USB is not asked within one of its own callbacks, nor by what may not wait for it: there nothing
+// is pending.
+static bool may_ask_usb(void) {
+    return MP_STATE_VM(sched_state) == MP_SCHED_PENDING && mp_thread_is_main_thread();
+}
+
+// What came over USB is looked at when MicroPython's loop has time for it, which is now.
+static void ask_usb(void) {
+    nlr_buf_t nlr;
+    if (nlr_push(&nlr) == 0) { // an exception would leave the second core running
+        mp_usbd_task();
+        nlr_pop();
+    }
+}
+
+int st_is_interrupted(void) {
+    if (may_ask_usb())
+        ask_usb();
+    return MP_STATE_THREAD(mp_pending_exception) != MP_OBJ_NULL;
+}
+
+static void raise_interrupt(void) {
+    mp_handle_pending(true);
+}
+
+#else
+
+static void raise_interrupt(void) {
+}
+
+#endif
+
 static mp_obj_t call(st_method_t method, const char *signature, const mp_obj_t *args) {
     st_arg_t arg[ST_MAX_ARGS];
     st_result_t result;
     check_stack();
     result.value = 0;
     result.error_length = 0;
+    result.is_interrupted = 0;
     for (int i = 0; signature[i]; i++)
         convert(signature[i], args[i], &arg[i]);
     method(arg, &result);
+    if (result.is_interrupted)
+        raise_interrupt();
     if (result.error_length) // as a str object: the text lies on this stack
         mp_raise_type_arg(&mp_type_ValueError, mp_obj_new_str(result.error, result.error_length));
     return mp_obj_new_int(result.value);

@@ -34,6 +34,7 @@ void st_method_run(const st_arg_t *arg, st_result_t *result) {
     result->value = machine.cores == ST_BOTH_CORES ? 2 : 1;
     if (status == ST_OK)
         return;
+    result->is_interrupted = status == ST_INTERRUPTED;
     const char *end = result->error + ST_ERROR_TEXT - 1;
     char *to = append(result->error, end, "operator ");
     to = append_number(to, end, at < 0 ? 0 : at);

@@ -18,6 +18,7 @@ typedef struct {
     int32_t value;
     char error[ST_ERROR_TEXT];
     size_t error_length; // 0: no error
+    int is_interrupted;  // the error is that the user broke it off
 } st_result_t;
 
 #define ST_METHOD(name, qstr, signature)                                                           \

@@ -14,7 +14,7 @@ set_source_files_properties(${SPARSETUNE_SOURCES} PROPERTIES COMPILE_OPTIONS "-O
 # The innermost loops lie in RAM, where no cache misses: the Pico SDK copies this section there.
 if(DEFINED PICO_SDK_PATH)
     set_property(SOURCE ${SPARSETUNE_SOURCES} APPEND PROPERTY COMPILE_DEFINITIONS
-        "ST_RAM_SECTION=\".time_critical.sparsetune\"")
+        "ST_RAM_SECTION=\".time_critical.sparsetune\"" "ST_INTERRUPTS")
 endif()
 if(PICO_RP2040)
     set_property(SOURCE ${SPARSETUNE_SOURCES} APPEND PROPERTY COMPILE_DEFINITIONS "ST_CORE_1")

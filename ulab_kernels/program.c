@@ -1,5 +1,6 @@
 #include "program.h"
 
+#include "interrupt.h"
 #include "operators.h"
 
 // The image header's words that the machine needs; the rest is for Python.
@@ -107,9 +108,16 @@ const st_op_head_t *st_operator_at(st_context_t *c, int32_t index) {
     return op;
 }
 
+// Until the loss a run only reads what is learnt: broken off there, it is as if it had not begun.
+static int ends_here(const st_op_head_t *op) {
+    return op->opcode < OP_LOSS && st_is_interrupted();
+}
+
 static void run_all(st_context_t *c, int32_t end, int32_t *at) {
     for (; *at < end; ++*at) {
         const st_op_head_t *op = st_operator_at(c, *at);
+        if (c->status == ST_OK && ends_here(op))
+            c->status = ST_INTERRUPTED;
         if (c->status == ST_OK && !is_skipped(c->machine, op))
             run_one(c, op, *at);
         if (st_cores_lost_one())
@@ -149,6 +157,8 @@ const char *st_status_text(st_status_t status) {
         return "label is not a class of the model";
     case ST_LOST_CORE:
         return "the second core stopped: train with --cores 1";
+    case ST_INTERRUPTED:
+        return "interrupted";
     }
     return "unknown status";
 }

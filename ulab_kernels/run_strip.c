@@ -12,6 +12,7 @@
 #include "fast.h"
 #include "fixedpoint.h"
 #include "fully_connected.h"
+#include "interrupt.h"
 #include "lookup.h"
 #include "max_pool.h"
 
@@ -191,6 +192,9 @@ void st_run_strip(st_context_t *c, const st_op_strip_t *op, int32_t index) {
     if (c->status)
         return;
     const int32_t rows = stages[op->stages - 1].op.g->out_h;
-    for (int32_t row = 0; row < rows; row++)
+    for (int32_t row = 0; row < rows && c->status == ST_OK; row++) {
         make_last_row(stages, op->stages);
+        if (st_is_interrupted())
+            c->status = ST_INTERRUPTED;
+    }
 }

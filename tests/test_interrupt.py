@@ -1,0 +1,150 @@
+"""Ctrl-C while a step runs: it is heard until the loss, and all that was learnt is as it was."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+from conftest import FIRMWARE
+from gradient_cases import CASES, draw, train_all
+from machine import Machine
+from small_models import RELU, Array, Net, wide_front
+from sparsetune.board import Board
+from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
+from sparsetune.program import Code, Flag
+from sparsetune.push import push_rom
+from sparsetune.tflite import parse_tflite
+from sparsetune.transfer import pull_checkpoint
+from sparsetune_device.engine import LOSS
+from sparsetune_tools.emulated_pico import EmulatedPico
+
+STEP = """
+import time
+from sparsetune_device.engine import Engine
+from sparsetune_device.image import open_image
+engine = Engine(open_image("/rom/model.img"))
+def step():
+    begin = time.ticks_us()
+    print("go")
+    try:
+        told = engine.step(1, (40000, -24), 7)
+    except KeyboardInterrupt:
+        told = "interrupted"
+    return told, time.ticks_diff(time.ticks_us(), begin) // 1000
+before = bytes(engine.state[32:])
+print("#", *step(), before == engine.state[32:], engine.is_broken)
+engine.sample[:] = bytes(len(engine.sample))
+print("#", *step(), before == engine.state[32:], engine.is_broken)
+"""
+TRAIN = """
+from sparsetune_device.main import train
+train("/rom/model.img", "/sparsetune/train.dat", save_to={path!r}, **{options!r})
+"""
+
+
+def small() -> list[tuple[Net, UpdatePlan]]:
+    """Strips, and layers whose channels learn in flash."""
+    front, flash = wide_front(), Net((1, 8, 8, 8), seed=7)
+    flash.conv(16, 3)
+    flash.flatten()
+    flash.dense(10)
+    flash.softmax()
+    layers = [LayerPlan(op.index, 4, True, 4) for op in parse_tflite(flash.to_bytes()).trainable]
+    graph = parse_tflite(front.to_bytes())
+    return [(front, default_plan(graph, 2)), (flash, UpdatePlan(tuple(layers)))]
+
+
+def machines() -> Iterator[tuple[Machine, Array, int | Array]]:
+    """Each with a sample and its target: every kind of operator."""
+    for case in CASES:
+        drawn = draw(case, 1)
+        yield Machine(drawn.graph, train_all(drawn.graph)), drawn.x, drawn.target
+    for net, plan in small():
+        yield Machine(net.to_bytes(), plan), net.sample(), 1
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def board(request: pytest.FixtureRequest) -> Iterator[Board]:
+    """With one core and with both."""
+    if not FIRMWARE.exists():
+        pytest.skip("no firmware is built: run make firmware")
+    with EmulatedPico(FIRMWARE, cores=request.param) as pico, Board.connect(pico.port) as board:
+        yield board
+
+
+def test_until_the_loss_nothing_learnt_is_written() -> None:
+    """There a run may be broken off: the kernels tell by the operators' codes."""
+    for machine, x, target in machines():
+        assert machine.program.layers
+        codes = [op.code for op in machine.ops if not op.flags & Flag.INFERENCE_ONLY]
+        is_behind = [code >= Code.LOSS for code in codes]
+        assert is_behind == sorted(is_behind) and any(is_behind)
+        for i, op in machine.walk(x, target):
+            if op.code >= Code.LOSS:
+                break
+            if i == 0:
+                before = bytes(machine.state)
+        assert machine.state == before
+
+
+def wide() -> Net:
+    """Most of whose step is its forward pass: 500 ms of a Pico."""
+    relu = {"activation": RELU, "zero": -128}
+    net = Net((1, 16, 16, 32), seed=1)
+    for _ in range(8):
+        net.conv(32, 3, **relu)
+    net.mean((1, 2), keep=False)
+    net.dense(10)
+    net.softmax()
+    return net
+
+
+def interrupted(board: Board, code: str, when: str) -> list[str]:
+    """The lines that code prints when Ctrl-C is pressed after a line that begins like that."""
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        if line.startswith(when) and sum(x.startswith(when) for x in lines) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        board.stream(code, on_line)
+    return lines
+
+
+def test_a_step_ends_where_it_is(board: Board) -> None:
+    """Long before it would be done; the next one is as if there had been none."""
+    net = wide()
+    machine = Machine(net.to_bytes(), default_plan(parse_tflite(net.to_bytes()), 1))
+    push_rom(board, {"model.img": machine.image.data})
+    lines = interrupted(board, STEP, "go")
+    first, second = (line.split() for line in lines if line.startswith("#"))
+    print(f"Ctrl-C after {first[2]} ms of {second[3]} (emulated)")
+    assert first[1:2] + first[3:] == ["interrupted", "True", "False"]
+    assert int(first[2]) < 0.5 * int(second[3])
+    machine.control(1, (40000, -24), 7)
+    machine.run(0, len(machine.ops))
+    assert " ".join(second[1:3]) == str(struct.unpack_from("<2i", machine.state, LOSS))
+
+
+def test_a_run_that_was_broken_off_within_a_step(board: Board, tmp_path: Path) -> None:
+    """Its checkpoint has the steps that were done; it goes on to where an unbroken one ends."""
+    net, model = wide(), tmp_path / "wide.tflite"
+    model.write_bytes(net.to_bytes())
+    x = np.concatenate([net.sample() for _ in range(4)])
+    sets = {"x_train": x, "y_train": np.arange(4), "x_test": x, "y_test": np.arange(4)}
+    options = {"steps": 3, "rate": "0.01", "seed": 1}
+    task = runs.make_task(model, sets, lambda graph: default_plan(graph, 2), **options)
+    runs.push(board, task)
+    lines = interrupted(board, TRAIN.format(path=runs.CKPT, options=options), "loss")
+    assert len(runs.losses(lines)) == 1
+    assert [fields["step"] for fields in runs.events(lines, "saved")] == [1]
+    board.stream(TRAIN.format(path=runs.CKPT, options={**options, "resume": True}), lines.append)
+    straight, unbroken = runs.twin_train(task)
+    assert runs.losses(lines) == runs.losses(straight)
+    assert pull_checkpoint(board) == unbroken
