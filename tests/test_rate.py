@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from runs import DIGITS
-from sparsetune import cli
+from small_models import Net
+from sparsetune import cli, trial
 from sparsetune.compile import compile_image
 from sparsetune.data import Dataset, sample_file
 from sparsetune.digits import changed_sets
+from sparsetune.front import without_front
 from sparsetune.plan import default_plan
 from sparsetune.task import task_of
 from sparsetune.tflite import parse_tflite
@@ -73,6 +76,52 @@ def accuracy(model: bytes, train: Dataset, test: Dataset, rate: str) -> float:
     event = parse(lines[-1])
     assert event
     return float(event[1]["correct"] / event[1]["total"])
+
+
+def skipped() -> Net:
+    """Two layers, two with a way around them, two more."""
+    net = Net((1, 8, 8, 3), seed=4)
+    net.conv(8, 3, stride=2)
+    start = net.conv(8, 1)
+    net.depthwise(1, 3)
+    net.conv(8, 1)
+    net.add(start)
+    net.conv(12, 1)
+    net.flatten()
+    net.dense(4)
+    net.softmax()
+    return net
+
+
+@pytest.mark.parametrize(("last", "left"), [(1, 2), (2, 4), (3, 7), (5, 8), (6, 9)])
+def test_runs_without_the_frozen_front_end_the_same(
+    last: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """left: operators; within what has a way around it there is no place to cut."""
+    net = skipped()
+    graph, rng = parse_tflite(net.to_bytes()), np.random.default_rng(1)
+    plan = default_plan(graph, last)
+    data = Dataset(rng.integers(-128, 128, (24, 8, 8, 3), np.int8), np.arange(24) % 4)
+    short = trial._trial(graph, plan, data)
+    monkeypatch.setattr(trial, "without_front", lambda graph, plan, data: (graph, data))
+    whole = trial._trial(graph, plan, data)
+    assert len(without_front(graph, plan, data)[0].operators) == left
+    assert [t.loss_without() for t in (short, whole)] == [whole.loss_without()] * 2
+    losses = [t.loss_after("0.01") for t in (short, whole)]
+    assert losses[0] == losses[1] != whole.loss_without()
+    assert (len(short.image) < len(whole.image)) == (left < len(graph.operators))
+
+
+def test_an_autoencoder_is_not_cut() -> None:
+    """Its target is the sample."""
+    net = Net((1, 6), seed=1)
+    net.dense(3)
+    net.dense(6)
+    graph, data = parse_tflite(net.to_bytes()), Dataset(np.zeros((9, 6), np.int8), None)
+    assert graph.loss_name == "autoencoder"
+    assert without_front(graph, default_plan(graph, 1), data) == (graph, data)
+    numbers = replace(graph, loss="mse")
+    assert len(without_front(numbers, default_plan(graph, 1), data)[0].operators) == 1
 
 
 @pytest.mark.parametrize("first", ["3", "0.00002"])

@@ -18,6 +18,7 @@ from sparsetune_device.telemetry import parse
 from .compile import compile_image
 from .cores import core_count
 from .data import Dataset, sample_file
+from .front import without_front
 from .geometry import macs
 from .graph import Array, Graph
 from .plan import UpdatePlan
@@ -72,7 +73,8 @@ def search(loss: Callable[[int], float], useless: float) -> int:
 
 @dataclass(frozen=True)
 class Trial:
-    """Runs of `steps` steps on the samples without each of the parts."""
+    """Runs of `steps` steps on the samples without each of the parts. image, data: of the model
+    without its frozen front."""
 
     image: bytes
     task: Task
@@ -117,6 +119,7 @@ def _trial(graph: Graph, plan: UpdatePlan, data: Dataset) -> Trial:
     some = data.part(np.random.default_rng(0).permutation(len(data))[:SAMPLES])
     parts = np.array_split(np.arange(len(some)), min(FOLDS, len(some)))
     in_ram = tuple(replace(layer, slots=0, reach=0) for layer in plan.layers)
-    image = compile_image(graph, replace(plan, layers=in_ram)).image
     steps = min(STEPS, max(200, len(data)), WORK // max(1, sum(macs(graph))))
-    return Trial(image, task_of(graph), some, parts, max(32, steps))
+    rest, some = without_front(graph, plan, some)
+    image = compile_image(rest, replace(plan, layers=in_ram)).image
+    return Trial(image, task_of(rest), some, parts, max(32, steps))
