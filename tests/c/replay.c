@@ -3,8 +3,10 @@
 //
 //   replay FILE           runs all steps; prints each loss, then a checksum of the state
 //   replay FILE CORES     the same, its work split as cores.h has it
-//   replay FILE SEED N    damages the image in N different ways and runs the first step on each;
-//                         prints how often each status came
+//   replay FILE CORES SEED N
+//                         damages the image in N different ways and runs the first step on each;
+//                         prints each status that came: how often, and a hash of for which damage
+//                         and at which operator
 //
 // FILE: int32 words: sizes of image, state, arena, sample; where the sample goes in the arena;
 // steps; operators. Then image, state, and for each step: label, rate mantissa, rate exponent,
@@ -62,14 +64,14 @@ static void prepare_step(const recording_t *r, int32_t step, uint8_t *state, uin
 
 static st_cores_t cores = ST_ONE_CORE;
 
-static st_status_t run(const recording_t *r, uint8_t *image, uint8_t *state, uint8_t *arena) {
+static st_status_t run(const recording_t *r, uint8_t *image, uint8_t *state, uint8_t *arena,
+                       int32_t *at) {
     st_machine_t machine = {.buffer = {{image, (size_t)r->size.image},
                                        {state, (size_t)r->size.state},
                                        {arena, (size_t)r->size.arena}},
                             .training = 1,
                             .cores = cores};
-    int32_t at;
-    return st_program_run(&machine, 0, r->size.ops, &at);
+    return st_program_run(&machine, 0, r->size.ops, at);
 }
 
 static void replay(const recording_t *r) {
@@ -78,7 +80,8 @@ static void replay(const recording_t *r) {
     for (int32_t step = 0; step < r->size.steps; step++) {
         memset(arena, 0, (size_t)r->size.arena); // the target of a loss that has one
         prepare_step(r, step, state, arena);
-        if (run(r, image, state, arena) != ST_OK)
+        int32_t at;
+        if (run(r, image, state, arena, &at) != ST_OK)
             exit(6);
         printf("%d\n", (int)((const st_control_t *)(const void *)state)->loss_q16);
     }
@@ -91,9 +94,16 @@ static void replay(const recording_t *r) {
     free(arena);
 }
 
+static uint32_t near_end(const sizes_t *size, uint32_t word, uint32_t random) {
+    const uint32_t space = word >> 29 > 2 ? 2 : word >> 29;
+    const int32_t sizes[] = {size->image, size->state, size->arena};
+    const uint32_t from_end = random % (1u << random % 9) * 4, all = (uint32_t)sizes[space];
+    return space << 29 | (from_end < all ? all - from_end : 0);
+}
+
 // Damage: somewhere in the operators and the small tables that they point to, a word becomes
-// another reference, an extreme, a neighbour, or loses a bit.
-static uint32_t damaged(uint32_t word, uint32_t random) {
+// another reference, one near its buffer's end, an extreme, a neighbour, or loses a bit.
+static uint32_t damaged(const sizes_t *size, uint32_t word, uint32_t random) {
     static const uint32_t extremes[] = {0,           1,           0xffffffffu, 0x7fffffffu,
                                         0x80000000u, 0x40000000u, 0xc0000000u, 255,
                                         65535,       4096,        0x80000001u, 0x7ffffffeu};
@@ -107,6 +117,8 @@ static uint32_t damaged(uint32_t word, uint32_t random) {
     case 3:
         return random;
     case 4:
+        return near_end(size, word, random >> 3);
+    case 5:
         return word * 2;
     default:
         return word ^ (1u << (random >> 3 & 31));
@@ -139,6 +151,7 @@ static void let_meet(const recording_t *r, uint32_t *image, uint32_t random) {
 
 static void fuzz(const recording_t *r, uint32_t seed, uint32_t count) {
     int statuses[ST_BAD_LABEL + 1] = {0};
+    uint32_t where[ST_BAD_LABEL + 1] = {0};
     for (uint32_t i = 0; i < count; i++) {
         uint8_t *image = copy_of(r->image, r->size.image);
         uint8_t *state = copy_of(r->state, r->size.state);
@@ -148,7 +161,7 @@ static void fuzz(const recording_t *r, uint32_t seed, uint32_t count) {
         const uint32_t hits = 1 + st_random(seed, i) % 3;
         for (uint32_t hit = 0; hit < hits; hit++) {
             uint32_t *word = (uint32_t *)(void *)image + victim(r, st_random(seed + i, 2 * hit));
-            *word = damaged(*word, st_random(seed + i, 2 * hit + 1));
+            *word = damaged(&r->size, *word, st_random(seed + i, 2 * hit + 1));
         }
         if (i % 4 == 1) {
             memcpy(image, r->image, (size_t)r->size.image); // nothing else is wrong
@@ -156,25 +169,28 @@ static void fuzz(const recording_t *r, uint32_t seed, uint32_t count) {
         }
         if (i % 4 == 0) // what a program on the board may have written
             state[32 + st_random(seed, ~i) % (uint32_t)(r->size.state - 32)] ^= 0xff;
-        statuses[run(r, image, state, arena)]++;
+        int32_t at;
+        const st_status_t status = run(r, image, state, arena, &at);
+        statuses[status]++;
+        where[status] = st_mix32(where[status] ^ st_mix32(i) ^ (uint32_t)at);
         free(image);
         free(state);
         free(arena);
     }
     for (int i = 0; i <= ST_BAD_LABEL; i++)
-        printf("%s: %d\n", st_status_text((st_status_t)i), statuses[i]);
+        printf("%s: %d %08x\n", st_status_text((st_status_t)i), statuses[i], (unsigned)where[i]);
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2 || argc > 4)
+    if (argc < 2 || argc == 4 || argc > 5)
         return 2;
-    if (argc == 3)
+    if (argc > 2)
         cores = (st_cores_t)strtoul(argv[2], NULL, 10);
     const recording_t r = read_recording(argv[1]);
-    if (argc < 4)
+    if (argc < 5)
         replay(&r);
     else
-        fuzz(&r, (uint32_t)strtoul(argv[2], NULL, 10), (uint32_t)strtoul(argv[3], NULL, 10));
+        fuzz(&r, (uint32_t)strtoul(argv[3], NULL, 10), (uint32_t)strtoul(argv[4], NULL, 10));
     free(r.image);
     free(r.state);
     free(r.steps);

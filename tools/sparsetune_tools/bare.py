@@ -140,18 +140,20 @@ class BareCore:
 
 
 class BareMachine:
-    """An image with its buffers on such a core. writable: state, arena, cold."""
+    """An image with its buffers on such a core. writable: state, arena, cold. gap: bytes between
+    them, a multiple of 4."""
 
     IMAGE = 0x10000000
 
-    def __init__(self, core: BareCore, image: bytes, writable: Sequence[bytes]) -> None:
+    def __init__(self, core: BareCore, image: bytes, writable: Sequence[bytes],
+                 gap: int = 4) -> None:
         self.core = core
         self.sizes = [len(image), *map(len, writable), 0]
         self.places = [self.IMAGE, *[0] * len(writable), 0]
         at = core.data + 64
         for i, data in enumerate(writable, 1):
             self.places[i] = at
-            at += -(-len(data) // 4) * 4 + 4
+            at += -(-len(data) // 4) * 4 + gap
         if at > DATA_END or self.IMAGE + len(image) > CODE:
             raise RuntimeError(f"the program does not fit an RP2040's memory: {self.sizes}")
         core.write(self.IMAGE, image)
