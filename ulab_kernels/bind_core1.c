@@ -15,10 +15,10 @@
 #define RESPONSES 8   // as many as the mailbox between the cores holds
 // Bytes of stack that a part of an operator takes at most (tests/test_both_cores.py counts), and
 // that interrupts take on top of it.
-#define PART_STACK 1792
+#define PART_STACK 2112
 #define RUN_STACK 2944 // of operators that are not split, from st_core1_start on
 #define INTERRUPTS 640
-#define ITS_STACK 2048
+#define ITS_STACK 2304
 
 extern uint8_t __StackBottom[];
 

@@ -386,8 +386,10 @@ static int are_few_terms(const st_kernel_tap_t *t) {
     return t->runs == 1 && n > 0 && n <= ST_TERMS && t->g->groups == 1 && t->u->n_channels >= FEW;
 }
 
-// The same for some whose terms are few.
-static void sum_few_terms(const st_kernel_tap_t *t, st_range_t some, int32_t *sums, int32_t step) {
+// The same for some whose terms are few. Not inlined: its terms are not to lie on the stack beside
+// those of correlate.
+static ST_ONCE void sum_few_terms(const st_kernel_tap_t *t, st_range_t some, int32_t *sums,
+                                  int32_t step) {
     const st_neighbours_t neighbours = {some.end - some.begin, step};
     st_factors_t run = t->first;
     st_terms_t terms;
