@@ -334,9 +334,10 @@ DIVISIONS = {
     "update_channels",  # once a call, as the next two
     "st_tile_depthwise",
     "even_parts",
-    "update_channel",  # once a tap and output channel
+    "sum_channel",  # once a tap and output channel, where there are groups
     "correlate",  # once a tap
-    "update_words",  # once a tap
+    "update_rest",  # once a tap, as the next one
+    "update_words",
     "st_words_make",  # once a tap
     "shape_ok",  # once a call
     "st_group_inputs",  # where there are groups
