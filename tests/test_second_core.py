@@ -81,18 +81,20 @@ def on_beat(machine):
 beats.active(0)
 print("written", count)
 """
-# From the 600th beat on the second core is switched off, again and again. It has 50 ms for what it
-# is given: `patience` is the address of that time (bind_core1.c).
-SWITCHED_OFF = """
+# From the 600th beat on the second core is switched off, again and again, or what stands at the end
+# of its stack is overwritten. It has 50 ms for what it is given: `patience` is the address of that
+# time (bind_core1.c).
+FAILING = """
 import machine
 machine.mem32[{patience}] = 50_000
-def on_beat(_, mem=machine.mem32, off=0x40012004, core_1=1 << 16):
+def on_beat(_, mem=machine.mem32, at={at}, value={value}):
     global count
     count += 1
     if count > 600:
-        mem[off] = core_1
+        mem[at] = value
 {beats}
 """
+SWITCH, SECOND_CORE = 0x40012004, 1 << 16  # FRCE_OFF, to be set
 
 
 def lines_of(board: Board, script: str) -> list[str]:
@@ -158,7 +160,8 @@ def test_flash_written_by_an_interrupt_stops_the_second_core(two_cores: Board) -
     assert int(lines[-1].split()[1]) >= 5
 
 
-def test_a_second_core_that_stops_ends_the_run() -> None:
+@pytest.mark.parametrize("how", ["switched off", "stack overrun"])
+def test_a_second_core_that_stops_ends_the_run(how: str) -> None:
     """With one line; no half of an update is kept. The board goes on from the checkpoint, alone."""
     if not FIRMWARE.exists():
         pytest.skip("no firmware is built: run make firmware")
@@ -166,8 +169,9 @@ def test_a_second_core_that_stops_ends_the_run() -> None:
     wanted, checkpoint = runs.twin_train(task)
     with EmulatedPico(FIRMWARE, cores=2) as pico, Board.connect(pico.port) as board:
         runs.push(board, task)
-        patience = symbols(FIRMWARE.with_suffix(".elf"))["patience"]
-        before = SWITCHED_OFF.format(patience=patience, beats=BEATS)
+        known = symbols(FIRMWARE.with_suffix(".elf"))
+        at, value = (known["__StackBottom"], 0) if "stack" in how else (SWITCH, SECOND_CORE)
+        before = FAILING.format(patience=known["patience"], at=at, value=value, beats=BEATS)
         lines: list[str] = []
         train = TRAIN.format(save_to=runs.CKPT, options={**task.options, "save_every": 2})
         with pytest.raises(SparsetuneError, match="the second core stopped: train with --cores 1"):

@@ -56,7 +56,7 @@ typedef struct {
     int32_t count, step;
 } st_neighbours_t;
 
-// f: of the first one, 1 to ST_TERMS; t is begun.
+// f: of the first one, 1 to ST_TERMS. t: as st_terms_begin leaves it.
 void st_terms_sum(st_terms_t *t, const st_factors_t *f, st_neighbours_t to);
 
 #endif

@@ -36,9 +36,9 @@
     str     r1, [sp, #16]
     ldr     r2, [sp, #28]
     cmp     r1, r2
-    beq     6f
+    beq     7f
     b       1b
-6:
+7:
 .endm
 
 .macro end

@@ -15,10 +15,11 @@
 #define RESPONSES 8   // as many as the mailbox between the cores holds
 // Bytes of stack that a part of an operator takes at most (tests/test_both_cores.py counts), and
 // that interrupts take on top of it.
-#define PART_STACK 2112
+#define PART_STACK 1792
 #define RUN_STACK 2944 // of operators that are not split, from st_core1_start on
 #define INTERRUPTS 640
-#define ITS_STACK 2304
+#define ITS_STACK 2048
+#define STACK_MARK 0x5ca1ab1eu // at the end of its stack: behind it lies the heap
 
 extern uint8_t __StackBottom[];
 
@@ -58,6 +59,10 @@ static void work_for_ever(void) {
 }
 
 /// On the first core ///
+
+static volatile uint32_t *end_of_its_stack(void) {
+    return (volatile uint32_t *)(uintptr_t)__StackBottom;
+}
 
 static void give(st_part_work_t *work, const void *job, st_part_t part) {
     mailbox.job = job;
@@ -178,6 +183,7 @@ static bool launch(uint32_t until) {
 static bool start(void) {
     const uint32_t until = time_us_32() + PATIENCE, interrupts = save_and_disable_interrupts();
     mailbox.work = NULL;
+    *end_of_its_stack() = STACK_MARK;
     bool runs = reset(until) && launch(until);
     if (runs) {
         give(be_stoppable, NULL, (st_part_t){0, 0, 1});
@@ -208,9 +214,10 @@ int st_core1_give(st_part_work_t *work, const void *job, st_part_t part) {
     return takes_it;
 }
 
-// Switched off, it writes no more to memory that others use from now on.
+// Switched off, it writes no more to memory that others use from now on. So is one whose stack was
+// too small, before it writes more than it has.
 void st_core1_wait(void) {
-    if (is_done_within(patience))
+    if (is_done_within(patience) && *end_of_its_stack() == STACK_MARK)
         return;
     is_lost = is_silent = true;
     (void)switch_off(time_us_32() + PATIENCE);

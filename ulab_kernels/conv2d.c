@@ -4,8 +4,6 @@
 #include "conv2d_words.h"
 #include "dot.h"
 
-#define FEW 4 // channels: fewer are not worth gathering their terms
-
 // What one window meets: the taps inside the input, channels from `channel` on.
 typedef struct {
     st_taps_t y, x;
@@ -290,7 +288,7 @@ static int32_t correlate_one(const st_kernel_tap_t *t, const st_factors_t *run, 
 static int32_t correlate(const st_kernel_tap_t *t, st_factors_t *run, int32_t *row) {
     if (t->one_position)
         return correlate_one(t, run, row);
-    if (t->u->n_channels < FEW)
+    if (t->u->n_channels < ST_BY_LISTS)
         return correlate_few(t, run, row);
     st_terms_t terms;
     st_terms_begin(&terms, row, t->u->kept_step, t->g->x_zero);
@@ -380,16 +378,17 @@ static ST_ONCE int32_t update_few(const st_kernel_tap_t *t, const int16_t *dy, i
     return tile.oc;
 }
 
-// Whether there are terms, and all of an output channel have room.
-static int are_few_terms(const st_kernel_tap_t *t) {
+// Whether an output channel has terms, and all have room in the list.
+static int are_listed_at_once(const st_kernel_tap_t *t) {
     const int32_t n = t->first.n;
-    return t->runs == 1 && n > 0 && n <= ST_TERMS && t->g->groups == 1 && t->u->n_channels >= FEW;
+    return t->runs == 1 && n > 0 && n <= ST_TERMS && t->g->groups == 1 &&
+           t->u->n_channels >= ST_BY_LISTS;
 }
 
-// The same for some whose terms are few. Not inlined: its terms are not to lie on the stack beside
-// those of correlate.
-static ST_ONCE void sum_few_terms(const st_kernel_tap_t *t, st_range_t some, int32_t *sums,
-                                  int32_t step) {
+// The same for output channels whose errors all have room in the list. Not inlined: it is not to
+// lie on the stack beside that of correlate.
+static ST_ONCE void sum_listed(const st_kernel_tap_t *t, st_range_t some, int32_t *sums,
+                               int32_t step) {
     const st_neighbours_t neighbours = {some.end - some.begin, step};
     st_factors_t run = t->first;
     st_terms_t terms;
@@ -400,10 +399,10 @@ static ST_ONCE void sum_few_terms(const st_kernel_tap_t *t, st_range_t some, int
         st_update_bias(t->u, i, sums[step - 1]);
 }
 
-// For some, `step` elements apart.
+// Their sums are `step` elements apart.
 static void sum_channels(const st_kernel_tap_t *t, st_range_t some, int32_t *sums, int32_t step) {
-    if (are_few_terms(t))
-        sum_few_terms(t, some, sums, step);
+    if (are_listed_at_once(t))
+        sum_listed(t, some, sums, step);
     else
         for (int32_t i = some.begin; i < some.end; i++, sums += step)
             sum_channel(t, i, sums);
@@ -417,11 +416,9 @@ static void update_each(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
             update_weights(t, &rows, (st_range_t){oc, oc + 1}, row);
 }
 
-// As many output channels at once as row has room for. Not inlined: its terms are not to lie on the
-// stack beside those of the others.
-static __attribute__((noinline)) void update_rest(const st_kernel_tap_t *t, int32_t oc,
-                                                  int32_t *row) {
-    const int32_t step = st_words_step(t->u), room = t->u->row_words / step;
+// As many output channels at once as row has room for.
+static ST_ONCE void update_rest(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
+    const int32_t step = st_sums_step(t->u), room = t->u->row_words / step;
     st_weight_rows_t rows = rows_of(t, step);
     if (t->one_position || room < 2) {
         update_each(t, oc, row);
@@ -437,7 +434,7 @@ static __attribute__((noinline)) void update_rest(const st_kernel_tap_t *t, int3
 // By words of values. The sums of dy come with the first tap.
 static ST_ONCE void update_words(const st_kernel_tap_t *t, const int16_t *dy, int32_t *row) {
     const st_update_t *u = t->u;
-    const int32_t step = st_words_step(u), room = u->row_words / step;
+    const int32_t step = st_sums_step(u), room = u->row_words / step;
     st_weight_rows_t rows = rows_of(t, step);
     st_words_t words;
     st_words_make(&words, t, dy);

@@ -6,8 +6,6 @@
 
 #include "conv2d_tap.h"
 
-#define ST_FEW 7 // channels: with more, to skip errors that are zero is worth a look at each
-
 // Output channels [oc, oc + count); count is a multiple of ST_ERROR_BLOCK.
 typedef struct {
     int32_t oc, count;

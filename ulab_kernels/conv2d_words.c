@@ -3,18 +3,15 @@
 #include "arch.h"
 #include "fixedpoint.h"
 
-#define FEWEST 3          // channels
-#define FEWEST_OUTPUTS 16 // words take as long to make as some five outputs to be summed
-
 static int32_t words_of(const st_update_t *u) {
     return u->n_channels <= ST_WORD_VALUES ? 1 : 2;
 }
 
 int st_goes_by_words(const st_conv_geometry_t *g, const st_update_t *u) {
-    const int some = u->n_channels >= FEWEST && u->n_channels <= ST_WORDS_VALUES;
+    const int some = u->n_channels >= ST_BY_WORDS && u->n_channels <= ST_WORDS_VALUES;
     const int32_t positions = g->out_h * g->out_w;
     return some && g->groups == 1 && positions > 1 && positions <= ST_WORDS >> (words_of(u) - 1) &&
-           u->made.end - u->made.begin >= FEWEST_OUTPUTS && u->row_words >= st_words_step(u);
+           g->out_c >= ST_WORDS_OUTPUTS && u->row_words >= st_sums_step(u);
 }
 
 // The least byte is that of the first value; those behind the last one are the lower ones of

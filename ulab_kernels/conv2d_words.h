@@ -16,16 +16,10 @@ typedef struct {
     uint32_t x[ST_WORDS];
 } st_words_t;
 
-// Whether this is the way for the layer: where its words have room, and enough output channels
-// learn, of a part too, to be worth making them; and u->row_words has room for its sums.
+// Whether this is the way for the layer: where its words have room, and u->row_words for its sums.
 int st_goes_by_words(const st_conv_geometry_t *g, const st_update_t *u);
 
 void st_words_make(st_words_t *w, const st_kernel_tap_t *tap, const int16_t *dy);
-
-// From the sums of an output channel to those of the next one.
-static inline int32_t st_words_step(const st_update_t *u) {
-    return st_sums_room(u) + 1;
-}
 
 // sums[k * step + i] = sum over all positions of dy of output channel channels.begin + k times
 // (kept - x_zero) of chosen channel i; sums[k * step + step - 1] = that of dy.

@@ -8,7 +8,7 @@
 #include "fast.h"
 #include "max_pool.h"
 
-#define SMALL_ROW 128 // elements: the stack has room for a second one
+#define SMALL_ROW 64 // elements: the stack has room for a second one
 
 void st_place_rows(st_context_t *c, const st_op_head_t *head, st_ref_t row, st_gradient_t *job) {
     job->two_rows = head->flags & FLAG_TWO_ROWS;

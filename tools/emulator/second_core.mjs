@@ -10,6 +10,7 @@ const OWN = (at) => at >= 0x60 && at < 0x100; // of each core: divider, interpol
 const PSM = 0x40010;
 const [FLASH, FLASH_END] = [0x10000000, 0x20000000];
 const FORCED_OFF = 1 << 16; // PSM: the second core
+const STACKS = 0x20040000; // the small banks, of both cores' stacks; MicroPython's heap lies below
 const MAILBOX_IRQ = [15, 16];
 const COMMANDS = [0, 0, 1]; // then vector table, stack, entry: any words
 
@@ -133,8 +134,15 @@ export class SecondCore {
       const { core } = this.cpu;
       const done = core.burst && !core.interruptsUpdated ? core.burst(left, true) : 0;
       left -= done || core.executeInstruction();
+      if (core.SP >>> 0 < STACKS) this.overruns(core.SP >>> 0);
     }
     this.owed = this.isBusy ? -left : 0;
+  }
+
+  /** Nothing stops it on the chip. */
+  overruns(at) {
+    this.chip.hooks.fault(`the second core's stack has come to 0x${at.toString(16)}`);
+    this.switchOff();
   }
 
   /** SEV: an event for both cores. */
