@@ -201,8 +201,8 @@ def kept_parts() -> dict[str, Any]:
 
 def markdown(parts: dict[str, Any]) -> Iterator[str]:
     yield "# Speed and sizes: the last run of `make bench`, or of its parts\n"
-    yield "The board's figures are emulated: 125 MHz, flash cache misses not modelled. Each part names"
-    yield "the commit that it was run at.\n"
+    yield "The board's figures are emulated: 125 MHz, flash cache misses not modelled. Each part"
+    yield "names the commit that it was run at.\n"
     yield "```\n" + "\n".join(bars.table(parts)) + "\n```"
     for name, part in parts.items():
         yield f"\n## {TITLES[name]}\n"
