@@ -202,8 +202,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model_option(parser)
-    parser.add_argument("--operators", action="store_true", help="by kind of operator, too")
-    parser.add_argument("--whole", action="store_true", help="whole steps, on an emulated Pico")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--operators", action="store_true", help="by kind of operator, too")
+    which.add_argument("--whole", action="store_true", help="whole steps, on an emulated Pico")
     options = parser.parse_args()
     if options.whole:
         print(f"{'ms of a whole step':<28}{'one core':>10}{'both':>10}{'gain':>8}")

@@ -79,10 +79,9 @@ class Step:
         return self.kernels.cycles / self.inference.cycles
 
     @property
-    def share_between(self) -> float:
-        """Of a whole step."""
-        between = self.between.cycles if self.between else 0
-        return between / (between + self.kernels.cycles)
+    def whole(self) -> Spent | None:
+        """Kernels and what passes between them; None where that was not measured."""
+        return self.between and self.kernels + self.between
 
 
 def group_of(op: Op, position: int, forward: int) -> str:
@@ -164,10 +163,14 @@ def table(steps: dict[str, Step]) -> Iterator[str]:
     yield (f"{'ms emulated':<24}{'inference':>10}{'forward':>10}{'backward':>10}{'weights':>10}"
            f"{'between':>10}{'step':>10}{'between':>9}{'kernels/inference':>19}")  # fmt: skip
     for title, step in steps.items():
-        parts = (step.inference, step.forward, step.backward, step.weights)
-        between = step.between or NOTHING
-        columns = "".join(f"{part.ms:>10.1f}" for part in (*parts, between, step.kernels + between))
-        yield f"{title:<24}{columns}{step.share_between:>9.1%}{step.ratio:>19.2f}"
+        parts = (step.inference, step.forward, step.backward, step.weights, step.between)
+        columns = "".join(
+            f"{part.ms:>10.1f}" if part else f"{'-':>10}" for part in (*parts, step.whole)
+        )
+        share = (
+            f"{step.between.cycles / step.whole.cycles:.1%}" if step.between and step.whole else "-"
+        )
+        yield f"{title:<24}{columns}{share:>9}{step.ratio:>19.2f}"
 
 
 def main() -> None:
@@ -175,8 +178,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model_option(parser)
-    parser.add_argument("--python", action="store_true")
-    parser.add_argument("--operators", action="store_true")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--python", action="store_true", help="what passes between kernels, too")
+    which.add_argument("--operators", action="store_true", help="by kind of operator")
     options = parser.parse_args()
     if options.operators:
         for network in networks(options.model or REPORTED):

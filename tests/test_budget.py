@@ -15,7 +15,7 @@ import pytest
 import runs
 from gradient_cases import CASES, train_all
 from machine import Machine
-from shared_tasks import shared_folder
+from shared_tasks import KWS_MODEL, shared_folder
 from small_models import RELU, Net, wide_front
 from sparsetune import cli
 from sparsetune.boardspec import load_spec
@@ -475,3 +475,18 @@ def test_a_plan_remembers_the_rate_that_was_measured(
     measured = re.search(r"learning rate ([\d.]+) \(measured\)", capsys.readouterr().out)
     assert not cli.main(["build", str(model), "--plan", str(plan), "-o", str(tmp_path / "m.img")])
     assert measured and f"learning rate {measured[1]}" in capsys.readouterr().out
+
+
+def test_the_ways_out_that_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("SKIP: there is no ../shared")
+    shown = (Path(__file__).parent.parent / "README.md").read_text()
+    ways = re.findall(r"^  --last.* bytes, trains .*$", shown, flags=re.MULTILINE)
+    needed = re.findall(r"training needs ([\d,]+) bytes", shown)
+    model = str(folder / KWS_MODEL)
+    assert cli.main(["plan", model, "--board", "pico", "--ram", "60K", "--last", "6"]) == 1
+    told = capsys.readouterr().err
+    assert len(ways) == 3 and len(needed) == 1
+    for text in (*ways, f"training needs {needed[0]} bytes"):
+        assert text in told

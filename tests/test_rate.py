@@ -124,6 +124,38 @@ def test_an_autoencoder_is_not_cut() -> None:
     assert len(without_front(numbers, default_plan(graph, 1), data)[0].operators) == 1
 
 
+@pytest.mark.parametrize("counts", [[1, 1, 2], [3, 2, 0, 1], [9, 1, 1], [2, 2, 2, 2], [40, 60, 2]])
+def test_no_class_is_left_out_whole(counts: list[int]) -> None:
+    y = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+    parts = trial.parts_of(Dataset(np.zeros((len(y), 1), np.int8), y), True)
+    left_out = np.concatenate(parts)
+    assert len(set(left_out)) == len(left_out) >= 2
+    for part in parts:
+        rest = np.delete(y, part)
+        assert len(part) and set(y[part]) <= set(rest)
+        assert set(rest) == set(y)
+
+
+def test_samples_of_a_class_each_are_judged_by_themselves() -> None:
+    (part,) = trial.parts_of(Dataset(np.zeros((5, 1), np.int8), np.arange(5)), True)
+    assert not len(part)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_few_samples_give_a_rate_that_learns(seed: int) -> None:
+    """Of half of the digits one, of the others two: parts by chance left out whole classes."""
+    model, train, test = digits()
+    order = np.random.default_rng(seed).permutation(len(train))
+    y = np.asarray(train.y)[order]
+    few = [order[y == digit][: 1 + digit % 2] for digit in range(10)]
+    some = train.part(np.concatenate(few))
+    graph = parse_tflite(model)
+    rate = try_rates(graph, default_plan(graph, 6), some, "0.003")
+    before, after = (accuracy(model, some, test, r) for r in ("0", rate))
+    print(f"{rate}: {before:.1%} to {after:.1%}")
+    assert after > before + 0.1
+
+
 @pytest.mark.parametrize("first", ["3", "0.00002"])
 def test_from_a_rate_that_is_far_off(first: str) -> None:
     """A rule may be wrong by a factor of a hundred, in both directions. Twice the same."""

@@ -83,7 +83,8 @@ class Trial:
     steps: int
 
     def loss_after(self, rate: str) -> float:
-        """Mean loss on the part left out, after training on the others."""
+        """Mean loss on the part left out, or all where that is none, after training on the
+        others."""
         with ThreadPoolExecutor(min(core_count(), len(self.parts))) as threads:
             losses = threads.map(lambda i: self._run(i, rate), range(len(self.parts)))
             return float(np.mean(list(losses)))
@@ -94,7 +95,8 @@ class Trial:
         with Twin(self.image, sample_file(self.data.part(others), self.task)) as twin:
             how = {"steps": self.steps, "seed": number + 1, "save_every": 0}
             twin.train(lambda line: None, rate=rate, **how)
-            return self._loss(twin, self.data.part(left_out), True)
+            judged = self.data.part(left_out) if len(left_out) else self.data
+            return self._loss(twin, judged, True)
 
     def loss_without(self) -> float:
         """The loss of the untrained model, or that of knowing the classes' frequencies alone,
@@ -115,9 +117,25 @@ class Trial:
         return float(event[1]["loss"]) / 65536
 
 
+def parts_of(data: Dataset, has_classes: bool) -> list[Array]:
+    """Indices of the samples to be left out of each run. No class is left out whole: nobody can
+    tell what was not shown, and of few samples that would be so by chance. Then classes of one
+    sample have no say; where there are no others, all are judged by what they were trained on (a
+    part of none)."""
+    parts = np.array_split(np.arange(len(data)), min(FOLDS, len(data)))
+    if not has_classes:
+        return parts
+    of, counts = np.unique(np.asarray(data.y), return_inverse=True, return_counts=True)[1:]
+    if all((np.bincount(of[part], minlength=len(counts)) < counts).all() for part in parts):
+        return parts
+    known = np.flatnonzero(counts[of] > 1)
+    known = known[np.argsort(of[known], kind="stable")]
+    return [known[i::FOLDS] for i in range(min(FOLDS, max(1, len(known))))]
+
+
 def _trial(graph: Graph, plan: UpdatePlan, data: Dataset) -> Trial:
     some = data.part(np.random.default_rng(0).permutation(len(data))[:SAMPLES])
-    parts = np.array_split(np.arange(len(some)), min(FOLDS, len(some)))
+    parts = parts_of(some, task_of(graph).has_classes)
     in_ram = tuple(replace(layer, slots=0, reach=0) for layer in plan.layers)
     steps = min(STEPS, max(200, len(data)), WORK // max(1, sum(macs(graph))))
     rest, some = without_front(graph, plan, some)
