@@ -25,7 +25,7 @@ from sparsetune.tflite import parse_tflite
 from sparsetune.twin import Twin
 from sparsetune_device.columns import Records
 from sparsetune_device.store import PAGE, SECTOR, Store
-from sparsetune_device.telemetry import parse
+from sparsetune_device.telemetry import HEX_BYTES, parse
 from test_columns import a_net, plan_of
 
 RUN = {"schedule": "constant", "hold": 2}
@@ -104,6 +104,7 @@ def test_evaluation_resuming_and_export_find_the_columns() -> None:
     assert trained[0] == trained[1]
     raw = split(checkpoint)
     assert raw.columns and raw.has_store
+    assert max(map(len, raw.columns.values())) > HEX_BYTES  # some were told in pieces
     without = checkpoint.replace(b"#column", b"#nothing")
     with pytest.raises(SparsetuneError, match="damaged"):
         parse_checkpoint(without, image)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from sparsetune.board import Board
-from sparsetune_device.telemetry import event_line, parse, step_line
+from sparsetune_device.telemetry import event_line, hex_events, parse, step_line
 
 DEVICE = Path(__file__).parent.parent / "device"
 
@@ -54,6 +54,16 @@ def test_events_come_back() -> None:
     fields = {"what": "10% of 5, or: \u00fc\u4e2d", "n": 200, "m": -1, "no": "", "digits": "007"}
     assert parse(event_line("error", **fields)) == ("error", fields)
     assert parse(event_line("done")) == ("done", {})
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 1000])
+def test_bytes_come_back_in_short_lines(size: int) -> None:
+    data = bytes(i * 7 & 255 for i in range(size))
+    lines = list(hex_events("output", memoryview(data), n=3))
+    events = [event for line in lines if (event := parse(line))]
+    assert all(kind == "output" and fields["n"] == 3 for kind, fields in events)
+    assert b"".join(bytes.fromhex(fields["hex"][1:]) for _, fields in events) == data
+    assert len(events) == len(lines) and max(map(len, lines)) <= 150
 
 
 def test_event_refuses_floats() -> None:
@@ -126,3 +136,48 @@ def test_emulated_board_prints_the_same_bytes(emulated_pico) -> None:
         exec(script, {})
     with Board.connect(str(emulated_pico.port_link)) as board:
         assert board.exec(script) == out.getvalue().rstrip("\n")
+
+
+# The outputs of 1,000 classes, where the heap has no 2 KB in one piece.
+CROWDED = """
+import gc
+from sparsetune_device.main import measure_samples
+
+class Engine:
+    sample = target = image = None
+    output = memoryview(bytes(range(250)) * 4)
+    def infer(self):
+        pass
+    def measure(self, label):
+        return 0, 0
+
+class Samples:
+    def load(self, *to):
+        return 0
+
+class Image:
+    loss = "softmax"
+
+Engine.image = Image
+held = []
+try:
+    while True:
+        held.append(bytearray(1536))
+except MemoryError:
+    for i in range(0, len(held), 3):
+        held[i] = None
+gc.collect()
+print(gc.mem_free())
+measure_samples(Engine(), Samples(), range(3), True, print)
+"""
+
+
+def test_long_outputs_are_told_on_a_heap_in_pieces(emulated_pico) -> None:
+    """As a plan that fills the RAM leaves it."""
+    lines: list[str] = []
+    with Board.connect(str(emulated_pico.port_link)) as board:
+        board.stream(CROWDED, lines.append)
+    assert int(lines[0]) > 20000  # but in pieces
+    events = [event for line in lines[1:] if (event := parse(line))]
+    told = b"".join(bytes.fromhex(fields["hex"][1:]) for _, fields in events)
+    assert told == bytes(range(250)) * 4 * 3

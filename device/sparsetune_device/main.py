@@ -14,7 +14,7 @@ from .data import Order, Samples
 from .engine import HAS_HEAP, Engine, collect
 from .image import open_image
 from .schedule import Schedule, parse_rate, rate_text
-from .telemetry import event_line, parse, step_line
+from .telemetry import event_line, hex_events, parse, step_line
 from .teller import Teller, open_teller
 
 WINDOW = 64  # steps over which the running accuracy is taken
@@ -227,8 +227,8 @@ def tell_columns(image, checkpoint, flash=None, out=print):
         for channel in range(layer.layer.in_channels):
             column = layer.in_store(channel)
             if column is not None:
-                hex = "x" + bytes(column).hex()
-                out(event_line("column", op=layer.layer.operator, channel=channel, hex=hex))
+                for line in hex_events("column", column, op=layer.layer.operator, channel=channel):
+                    out(line)
 
 
 def open_columns(engine, flash, settings, reads_only=False):
@@ -274,7 +274,8 @@ def measure_samples(engine, samples, numbers, outputs, out):
         label = samples.load(i, engine.sample, engine.target)
         if outputs:
             engine.infer()
-            out(event_line("output", n=i, hex="x" + bytes(engine.output).hex()))
+            for line in hex_events("output", engine.output, n=i):
+                out(line)
             samples.load(i, engine.sample, engine.target)  # inference may have written over it
         sample_loss, answer = engine.measure(label)
         correct += is_right(engine.image, label, answer)

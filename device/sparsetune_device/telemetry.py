@@ -16,6 +16,8 @@ LOSS_CAP = 99999999  # 9999.9999, in units of 1/10000
 ACC_CAP = 10000  # 1.0000
 MS_CAP = 99999999  # 9999999.9, in units of 1/10 ms
 
+HEX_BYTES = 64  # that one event tells as hexadecimal; of more bytes several events tell
+
 _FORBIDDEN = " ,:;|=#%\t\r\n"
 _HEX = "0123456789ABCDEF"
 
@@ -88,6 +90,14 @@ def event_line(kind, **fields):
     for name in sorted(fields):
         parts.append(name + "=" + _value_text(fields[name]))
     return "|".join(parts)
+
+
+def hex_events(kind, data, **fields):
+    """Yield the events, formatted, that tell `data` (bytes or a memoryview of them) in field `hex`:
+    `x`, then its next HEX_BYTES bytes as hexadecimal. Beside a plan that fills the heap there is no
+    piece of it for a long line."""
+    for at in range(0, len(data), HEX_BYTES):
+        yield event_line(kind, hex="x" + bytes(data[at : at + HEX_BYTES]).hex(), **fields)
 
 
 def _value_text(value):

@@ -19,7 +19,7 @@ Columns = dict[tuple[int, int], bytes]
 @dataclass(frozen=True)
 class Parts:
     """Of a checkpoint file. head: the fields of checkpoint.HEADER. text: the run's settings, and in
-    a pulled one a line for each column."""
+    a pulled one lines for each column."""
 
     head: tuple[int, ...]
     state: bytes
@@ -36,12 +36,13 @@ class Parts:
 
     @property
     def columns(self) -> Columns:
-        """(operator, input channel) -> int8 weights of that channel."""
-        return {
-            (int(fields["op"]), int(fields["channel"])): bytes.fromhex(str(fields["hex"])[1:])
-            for kind, fields in self.events
-            if kind == "column"
-        }
+        """(operator, input channel) -> int8 weights of that channel, which are told in pieces."""
+        found: Columns = {}
+        for kind, fields in self.events:
+            if kind == "column":
+                key = int(fields["op"]), int(fields["channel"])
+                found[key] = found.get(key, b"") + bytes.fromhex(str(fields["hex"])[1:])
+        return found
 
 
 def split(data: bytes) -> Parts:
