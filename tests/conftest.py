@@ -57,6 +57,16 @@ def stand_in() -> Iterator[Callable[..., str]]:
         process.wait()
 
 
+@pytest.fixture
+def portable() -> Iterator[None]:
+    """The portable kernels, which use all scratch of the image and can be split; the twin's fast
+    ones have their own."""
+    was_fast = kernels.set_simd(None)
+    kernels.set_simd(False)
+    yield
+    kernels.set_simd(was_fast)
+
+
 @pytest.fixture(params=["simd", "portable"])
 def each_version(request: pytest.FixtureRequest) -> Iterator[None]:
     """The test runs twice: on the twin's fast kernels, and on the portable ones."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 import pytest
-import sparsetune_kernels as kernels
 from gradient_cases import CASES, train_all
 from machine import Machine
 from real_models import NAMES, real_model
@@ -350,15 +348,6 @@ def test_mobilenet_v2_at_the_published_scheme() -> None:
     assert use.used <= use.heap
     assert machine.image.arena_bytes <= 100 * 1024  # the goal; the bar is 128 KB
     assert machine.step(np.zeros(128 * 128 * 3), 1, rate(0.001)) > 0
-
-
-@pytest.fixture
-def portable() -> Iterator[None]:
-    """The kernels that use all scratch of the image; the twin's fast ones have their own."""
-    was_fast = kernels.set_simd(None)
-    kernels.set_simd(False)
-    yield
-    kernels.set_simd(was_fast)
 
 
 def highest_byte(machine: Machine) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sparsetune_kernels as kernels
 from c_tools import KERNELS
 from conftest import FIRMWARE
 from elftools.elf.elffile import ELFFile
@@ -27,21 +26,14 @@ from sparsetune.program import Buffer, Code, Flag, Slot
 from sparsetune.tflite import parse_tflite
 from sparsetune_tools.bare import BareCore, BareMachine, build
 
+pytestmark = pytest.mark.usefixtures("portable")
+
 ONE, IN_TURN, IN_TURN_BACK = 0, 2, 3  # st_cores_t
 RATE = rate(0.05)
 CHANNELS = (1, 2, 3, 6, 7, 12, 13, 24)  # of outputs
 SCRATCH = ("lanes", "row", "urow", "filter")  # what is in there afterwards is nobody's business
 Run = Callable[[int, int, bool, int], object]
 Memory = list[bytearray]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def portable() -> Iterator[None]:
-    """The twin's fast kernels are not split."""
-    was_fast = kernels.set_simd(None)
-    kernels.set_simd(False)
-    yield
-    kernels.set_simd(was_fast)
 
 
 @pytest.fixture(scope="module")

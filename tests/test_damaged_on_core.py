@@ -23,6 +23,8 @@ from sparsetune_tools.bare import DATA, DATA_END, BareCore, BareMachine
 from test_both_cores import IN_TURN, IN_TURN_BACK, ONE, Memory, without_scratch
 from test_sanitizers import few_channels, swept, with_columns, with_strips
 
+pytestmark = pytest.mark.usefixtures("portable")
+
 DAMAGED = 40  # of each model
 SLOW = 0.02  # seconds on the twin: a number so large that the emulated core takes minutes
 CORES = (ONE, IN_TURN, IN_TURN_BACK)
@@ -53,14 +55,6 @@ STATUSES = {
     "unknown operator": 4,
     "label is not a class": 5,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def portable() -> Iterator[None]:
-    was_fast = kernels.set_simd(None)
-    kernels.set_simd(False)
-    yield
-    kernels.set_simd(was_fast)
 
 
 class GuardedCore:
