@@ -341,7 +341,8 @@ static void update_weights(const st_kernel_tap_t *t, st_weight_rows_t *rows, st_
     st_update_rows(rows, channels.end - channels.begin);
 }
 
-// The sums of one output channel; its bias learns. Returns whether there is an error at all.
+// The sums of one output channel; its bias learns. Returns 0, and makes none, where the error of a
+// layer with one position is 0.
 static int sum_channel(const st_kernel_tap_t *t, int32_t oc, int32_t *row) {
     const int32_t group = t->g->groups == 1 ? 0 : oc / st_group_outputs(t->g);
     const st_factors_t *first = &t->first;
@@ -385,8 +386,8 @@ static int are_listed_at_once(const st_kernel_tap_t *t) {
            t->u->n_channels >= ST_BY_LISTS;
 }
 
-// The same for output channels whose errors all have room in the list. Not inlined: it is not to
-// lie on the stack beside that of correlate.
+// The sums of output channels whose errors all have room in the list; their biases learn. Not
+// inlined: the list is not to lie on the stack beside that of correlate.
 static ST_ONCE void sum_listed(const st_kernel_tap_t *t, st_range_t some, int32_t *sums,
                                int32_t step) {
     const st_neighbours_t neighbours = {some.end - some.begin, step};
@@ -399,7 +400,7 @@ static ST_ONCE void sum_listed(const st_kernel_tap_t *t, st_range_t some, int32_
         st_update_bias(t->u, i, sums[step - 1]);
 }
 
-// Their sums are `step` elements apart.
+// The sums of output channels, `step` elements apart; their biases learn.
 static void sum_channels(const st_kernel_tap_t *t, st_range_t some, int32_t *sums, int32_t step) {
     if (are_listed_at_once(t))
         sum_listed(t, some, sums, step);
