@@ -373,6 +373,12 @@ def test_own_policy_on_twin_and_emulated_board(emulated_pico, tmp_path: Path) ->
         result = run("tune", DIGITS, samples, *where, *rest)
         assert result.returncode == 0, result.stderr
         ends.append(out.read_bytes())
+        policy.write_text(POLICY + "        raise ValueError('not today')\n")
+        result = run("tune", DIGITS, samples, *where, *rest)
+        line = len(policy.read_text().splitlines())
+        assert_error(result, "ValueError: not today")
+        assert f"(mine.py, line {line})" in result.stderr
+        policy.write_text(POLICY)
     assert ends[0] == ends[1]
     assert_error(run("tune", DIGITS, samples, "--twin", "--policy", f"{policy}:No"), "no attribute")
 

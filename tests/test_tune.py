@@ -24,7 +24,7 @@ def tune(folder: Path, *where: object, shared: int = 0) -> int:
     held = slice(20 - shared, 40 - shared)
     np.savez(path, x_train=x[:20], y_train=y[:20], x_test=x[held], y_test=y[held])
     rest = ("--steps", 4, "-o", folder / "o.tflite", "--log", folder / "log.jsonl", "--plain")
-    return cli.main([str(arg) for arg in ("tune", DIGITS, path, *where, *rest)])
+    return cli.main([str(arg) for arg in ("tune", DIGITS, path, *rest, *where)])
 
 
 FILL = """
@@ -172,3 +172,29 @@ def test_an_image_beside_each_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert tune(tmp_path, "--twin") == 1
     assert "is there and no image of sparsetune's" in capsys.readouterr().err
     assert (tmp_path / "o.img").read_text() == "a disk of mine"
+
+
+FOREIGN = [
+    ("tune", "--twin", "-o"),
+    ("tune", "--twin", "--plot"),
+    ("head", "--classes", "3", "-o"),
+    ("plan", "-o"),
+    ("plan", "--picture"),
+]
+
+
+@pytest.mark.parametrize("words", FOREIGN, ids=" ".join)
+def test_files_of_another_kind_are_left_alone(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And that is said before anything is trained."""
+    path = tmp_path / ("mine.png" if words[-1] in ("--plot", "--picture") else "mine.txt")
+    path.write_text("a letter of mine")
+    if words[0] == "tune":
+        status = tune(tmp_path, *words[1:], path)
+    else:
+        status = cli.main([words[0], str(DIGITS), *words[1:], str(path)])
+    assert status == 1
+    told = capsys.readouterr()
+    assert "a file of another kind" in told.err and "before, on" not in told.out
+    assert path.read_text() == "a letter of mine"

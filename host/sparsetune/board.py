@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -402,6 +403,15 @@ class PortLost(SparsetuneError):
     """The port has gone away."""
 
 
+def still_learnt(error: PortLost) -> SparsetuneError:
+    """The same for who was training: it goes on without us, or waits for --resume."""
+    return PortLost(
+        str(error).replace("run this again", "plug the board in again"),
+        "sparsetune monitor           watches the run, if the board kept its power",
+        "sparsetune train --resume    goes on from the last checkpoint, if it did not",
+    )
+
+
 class Silence(SparsetuneError):
     """The board has said nothing for too long."""
 
@@ -532,9 +542,17 @@ def _text(line: bytes) -> str:
     return line.decode("utf-8", "replace").rstrip("\r")
 
 
+_OURS = ("<", "/", "sparsetune_")  # files of a traceback that no user has put on the board
+
+
 def _explain(traceback: str) -> str:
-    """Make one line of a traceback from the board."""
-    last = traceback.strip().splitlines()[-1]
+    """Make one line of a traceback from the board. Where a file of the user's own stands in it, its
+    line is told."""
+    *frames, last = traceback.strip().splitlines()
+    for file, number in reversed(re.findall(r'File "([^"]+)", line (\d+)', "\n".join(frames))):
+        if not file.startswith(_OURS):
+            last += f" ({file}, line {number})"
+            break
     for key, advice in _ADVICE:
         if key in last:
             return f"the board stopped with {last}; {advice}"

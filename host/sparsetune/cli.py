@@ -25,7 +25,7 @@ from typing import Any
 
 from sparsetune_device.telemetry import parse
 
-from sparsetune.board import Board
+from sparsetune.board import Board, PortLost, still_learnt
 from sparsetune.board_files import (
     BOARD_DATA,
     BOARD_TEST,
@@ -37,7 +37,7 @@ from sparsetune.board_files import (
 from sparsetune.boardspec import load_spec
 from sparsetune.data import Dataset, fit_dataset, leaks, load_npz, sample_file
 from sparsetune.errors import SparsetuneError, warn
-from sparsetune.files import check_outputs, read_file, write_whole
+from sparsetune.files import check_outputs, read_file, write_output, write_whole
 from sparsetune.flash import Job, flash
 from sparsetune.image import Image, parse_image
 from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
@@ -186,8 +186,11 @@ def run_train(args: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             print("what was learnt is on the board: `train --resume` goes on, `pull` fetches it")
             raise
+        except PortLost as error:
+            raise still_learnt(error) from error
         finally:
-            print(f"log: {log}")
+            if log.is_file():  # not where nothing was heard
+                print(f"log: {log}")
     if args.plot:
         _plot(log, args.plot)
 
@@ -319,7 +322,8 @@ def run_pull(args: argparse.Namespace) -> None:
         ours = args.remote in CHECKPOINTS
         data = pull_checkpoint(board, args.remote) if ours else board.read_file(args.remote)
         local = args.output or Path(args.remote.rsplit("/", 1)[-1])
-        write_whole(local, data)
+        write = write_output if ours else write_whole
+        write(local, data)
         if ours:
             mark_pulled(board, args.remote)
     print(f"{local}: {len(data):,} bytes")

@@ -13,7 +13,7 @@ from .compile import build_program
 from .data import Dataset, fit_dataset, load_npz
 from .errors import SparsetuneError
 from .export import export_tflite, parse_checkpoint
-from .files import check_outputs, read_file, write_whole
+from .files import check_outputs, read_file, write_output
 from .geometry import macs
 from .graph import TRAINABLE, Graph, input_channels
 from .head import HeadRequest, with_new_head
@@ -105,7 +105,7 @@ def plan(args: argparse.Namespace) -> None:
     if args.output:
         measured = chosen.rate if data is not None else ""
         made_for = replace(chosen.plan, model=graph.digest.hex(), rate=measured)
-        write_whole(args.output, save_plan(made_for))
+        write_output(args.output, save_plan(made_for))
         print(f"plan: {args.output}")
 
 
@@ -255,7 +255,7 @@ def head(args: argparse.Namespace) -> None:
     output = args.output or args.model.with_name(args.model.stem + "_head.tflite")
     x = load_npz(args.data)[0].x if args.data else None
     request = HeadRequest(args.classes, args.append, args.seed, x)
-    write_whole(output, with_new_head(read_file(args.model), request))
+    write_output(output, with_new_head(read_file(args.model), request))
     where = "behind the old output" if args.append else "in the place of the last layer"
     print(f"{output}: a new head of {args.classes} classes {where}")
 
@@ -269,7 +269,7 @@ def export(args: argparse.Namespace) -> None:
     trained = read_file(args.trained)
     output = args.output or args.model.with_name(args.model.stem + "_trained.tflite")
     checkpoint = parse_checkpoint(trained, image, str(path))
-    write_whole(output, export_tflite(read_file(args.model), image, checkpoint))
+    write_output(output, export_tflite(read_file(args.model), image, checkpoint))
     print(f"{output}: {checkpoint.steps} steps of training")
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from sparsetune.errors import SparsetuneError
 
+KIND_BYTES = 8  # that tell kinds of files apart
+TFLITE = b"TFL3"
+PNG = b"\x89PNG"
+PICTURES = ("picture", "plot")
 OUTPUTS = ("output", "data_out", "picture", "plot", "log")  # options that name files to write
 
 
@@ -23,6 +27,8 @@ def check_outputs(paths: Mapping[str, Path]) -> None:
             raise SparsetuneError(f"{path} is a folder: name a file to write")
         if any(is_same(path, other) for option, other in paths.items() if option != name):
             raise SparsetuneError(f"{path} would be written over: write to another file")
+        if name in PICTURES:
+            refuse_other(path, PNG)
 
 
 def is_same(a: Path, b: Path) -> bool:
@@ -35,6 +41,28 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise SparsetuneError(f"cannot read {path} ({error.strerror}): name another") from None
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write what the user asked for, but not over a file of another kind: whoever gives the wrong
+    name should lose nothing by it. Raises SparsetuneError."""
+    refuse_other(path, data[:KIND_BYTES])
+    write_whole(path, data)
+
+
+def refuse_other(path: Path, like: bytes) -> None:
+    """Raises SparsetuneError where a file is there that begins otherwise than one of this kind."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        before = file.read(KIND_BYTES)
+    if before and _kind(before) != _kind(like):
+        raise SparsetuneError(f"{path} is there, and a file of another kind: write to another one")
+
+
+def _kind(begin: bytes) -> bytes:
+    """What files of one kind begin with; flatbuffers have theirs behind an offset."""
+    return begin[4:8] if begin[4:8] == TFLITE else begin[:4]
 
 
 def write_whole(path: Path, data: bytes) -> None:

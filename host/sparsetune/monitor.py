@@ -24,7 +24,7 @@ from rich.text import Text
 from sparsetune_device import telemetry
 
 from sparsetune.errors import SparsetuneError
-from sparsetune.files import write_whole
+from sparsetune.files import write_output
 
 _parse: Callable[[str], tuple[str, dict[str, Any]] | None] = telemetry.parse
 
@@ -327,6 +327,8 @@ class Monitor:
             self._live.stop()
             self._live = None
         self._log.close()
+        if self.log_path.is_file() and not self.log_path.stat().st_size:
+            self.log_path.unlink()  # the run has said nothing: there is nothing to read
 
     def feed(self, line: str) -> None:
         """Take one line from the board: telemetry, or whatever else it says."""
@@ -447,5 +449,5 @@ def plot_loss(log: Path, png: Path, title: str = "") -> bool:
     axes.legend()
     image = BytesIO()
     figure.savefig(image, format="png", dpi=120)
-    write_whole(png, image.getvalue())
+    write_output(png, image.getvalue())
     return True

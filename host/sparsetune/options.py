@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,16 +45,32 @@ def policy_file(policy: str | None) -> Path | None:
 @contextlib.contextmanager
 def blaming_policy(policy: str | None) -> Iterator[None]:
     """Names the user's own policy where a step refuses its operands: the image's were checked, so
-    that channels are what may be wrong."""
+    that channels are what may be wrong. And its line, where it raises."""
     try:
         yield
-    except SparsetuneError as error:
-        if ":" not in (policy or "") or "impossible parameters" not in str(error):
+    except Exception as error:
+        blamed = _blamed(policy, error)
+        if blamed is error:
             raise
-        raise SparsetuneError(
-            f"the policy {policy} chose a channel that is not there ({error}): write "
-            "layer.chosen channels below layer.in_channels at layer.channels_at"
-        ) from error
+        raise blamed from error
+
+
+def _blamed(policy: str | None, error: Exception) -> Exception:
+    if ":" not in (policy or ""):
+        return error
+    cause = error.__cause__ or error  # twin.py makes one line of a ValueError
+    module = (policy or "").partition(":")[0].rpartition("/")[2].removesuffix(".py")
+    frames = traceback.extract_tb(cause.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).stem == module]
+    if lines:
+        text = f"{type(cause).__name__}: {cause} ({module}.py, line {lines[-1]})"
+        return SparsetuneError(f"the policy {policy} stopped with {text}")
+    if "impossible parameters" not in str(error):
+        return error
+    return SparsetuneError(
+        f"the policy {policy} chose a channel that is not there ({error}): write "
+        "layer.chosen channels below layer.in_channels at layer.channels_at"
+    )
 
 
 def _policy_name(policy: str) -> str:

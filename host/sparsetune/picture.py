@@ -8,7 +8,7 @@ from typing import Any
 
 from .arena import Lifetime, lifetimes
 from .errors import SparsetuneError
-from .files import write_whole
+from .files import write_output
 from .graph import Graph
 from .image import Layout
 from .peak import Peak, find_peak, identify, strip_length
@@ -41,7 +41,7 @@ def draw(layout: Layout, graph: Graph, path: Path) -> None:
         ) from None
     image = BytesIO()
     figure.savefig(image, format="png", dpi=120)
-    write_whole(path, image.getvalue())
+    write_output(path, image.getvalue())
 
 
 def figure_of(layout: Layout, graph: Graph) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .compare import Judgement, LayerError, judge, layer_errors
 from .data import Dataset
-from .files import read_file, write_whole
+from .files import read_file, write_output
 from .float_samples import few, load_samples, shaped
 from .quantizer import RANGE_SAMPLES, float_model, load_library, quantize_model
 from .stored import Stored
@@ -35,10 +35,10 @@ def quantize(args: argparse.Namespace) -> None:
         print(line)
     parse_tflite(small.data, f"the int8 model of {name}")  # refuses what sparsetune cannot run
     output = args.output or args.model.with_name(args.model.stem + "_int8.tflite")
-    write_whole(output, small.data)
+    write_output(output, small.data)
     print(f"{output}: {len(small.data):,} bytes (float {len(data):,})")
     if args.data_out:
-        write_whole(args.data_out, int8_samples(small, train, test))
+        write_output(args.data_out, int8_samples(small, train, test))
         print(f"{args.data_out}: {len(train)} int8 samples to train on, {len(test)} held out")
 
 

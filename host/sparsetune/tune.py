@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 from sparsetune_device.telemetry import parse
 
-from .board import Board
+from .board import Board, PortLost, still_learnt
 from .board_files import BOARD_DATA, BOARD_TRAINED
 from .boardspec import BoardSpec, load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model
 from .data import Dataset, doubts, fit_dataset, leaks, load_npz, sample_file
 from .errors import SparsetuneError, warn
-from .files import check_outputs, read_file, write_whole
+from .files import check_outputs, read_file, refuse_other, write_output
 from .graph import Graph
 from .head import HeadRequest, with_new_head
 from .image import parse_image, write_image
@@ -212,6 +212,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     kept = output.with_suffix(".img")  # of its own: the one beside the model is `build`'s
     inputs = {"trained": output, "model": args.model, "samples": args.samples}
     check_outputs({"output": kept, **inputs})
+    refuse_other(output, read_file(args.model))  # before hours of training, and not behind them
     if args.classes:
         args.model = _new_head(args, output)
         if not (args.plan or args.last or args.ratio or args.biases):
@@ -242,8 +243,10 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     except KeyboardInterrupt:
         print(_what_is_left(args, kept, output, target.interrupted()))
         raise
+    except PortLost as error:
+        raise still_learnt(error) from error
     trained = export_bytes(args.model, image, checkpoint)
-    write_whole(output, trained)
+    write_output(output, trained)
     target.fetched()
     png = args.plot or monitor.log_path.with_suffix(".png")
     drawn = plot_loss(monitor.log_path, png)
@@ -272,7 +275,7 @@ def _what_is_left(
     if checkpoint is None and args.twin:
         return "nothing was learnt yet"
     if checkpoint is not None:
-        write_whole(output, export_bytes(args.model, parse_image(image.read_bytes()), checkpoint))
+        write_output(output, export_bytes(args.model, parse_image(image.read_bytes()), checkpoint))
         return f"what was learnt until now: {output}"
     return (
         "what was learnt is on the board: `sparsetune train --resume` goes on; `sparsetune pull`, "
@@ -285,7 +288,7 @@ def _new_head(args: argparse.Namespace, output: Path) -> Path:
     train, _ = load_npz(args.samples)
     request = HeadRequest(args.classes, x=train.x)
     path = output.with_name(f"{args.model.stem}_{args.classes}_classes.tflite")
-    write_whole(path, with_new_head(read_file(args.model), request))
+    write_output(path, with_new_head(read_file(args.model), request))
     print(f"new head of {args.classes} classes: {path}")
     return path
 
