@@ -10,7 +10,7 @@ plan with none. The plot goes to bench/results/ratios.svg.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from emulated import ROOT
@@ -36,8 +36,7 @@ class Line:
 
 def with_share(graph: Graph, share: float) -> UpdatePlan:
     """The published scheme, all its trained convolutions with this share of channels."""
-    biases, layers = MBV2_99
-    return published(graph, (biases, dict.fromkeys(layers, share)))
+    return published(graph, replace(MBV2_99, shares=dict.fromkeys(MBV2_99.shares, share)))
 
 
 def measure_shares(mbv2: Network) -> dict[float, Step]:

@@ -388,6 +388,9 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         "--biases", type=_count, metavar="N", help="train the biases of the last N layers too"
     )
     parser.add_argument(
+        "--scheme", metavar="NAME", help="train what others published, e.g. mbv2-99 (MCUNetV3)"
+    )
+    parser.add_argument(
         "--no-store", action="store_true", help="keep no trained channels in flash (stock firmware)"
     )
 

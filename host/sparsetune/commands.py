@@ -31,8 +31,9 @@ from .plan import (
     save_plan,
     with_biases,
 )
-from .plan_text import describe_layers, describe_memory
+from .plan_text import describe_analytic, describe_layers, describe_memory
 from .room import Room
+from .schemes import load_scheme, scheme_plan
 from .task import task_of
 from .tflite import read_tflite
 from .trial import choose_rate
@@ -90,6 +91,7 @@ def plan(args: argparse.Namespace) -> None:
     for line in (
         *describe_layers(graph, chosen.plan, chosen.layout, spec),
         *describe_memory(graph, chosen.layout, use, _limit(args, spec), spec),
+        describe_analytic(graph, chosen.plan),
         *_remarks(graph, chosen),
         _describe_rate(chosen, data),
     ):
@@ -152,7 +154,15 @@ def _asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     if getattr(args, "plan", None):
         if spelt:
             raise SparsetuneError(f"--plan says what trains: leave out --{min(spelt)}, or --plan")
+        if getattr(args, "scheme", None):
+            raise SparsetuneError("--plan says what trains: leave out --scheme, or --plan")
         return load_plan(args.plan)
+    if getattr(args, "scheme", None):
+        if spelt:
+            raise SparsetuneError(
+                f"--scheme says what trains: leave out --{min(spelt)}, or --scheme"
+            )
+        return scheme_plan(graph, load_scheme(args.scheme))
     _check_layers(len(graph.trainable), spelt)
     if spelt.keys() <= {"biases"}:
         return with_biases(graph, UpdatePlan(()), args.biases) if args.biases else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .analytic import analytic_memory
 from .boardspec import BoardSpec
 from .budget import (
     LayerTime,
@@ -118,6 +119,16 @@ def describe_memory(
     each = graph.tensor(graph.input).size + image.task.target_bytes
     lines.append(f"files {room:>9,} bytes for samples: {max(0, room // each):,} of {each:,} bytes")
     return lines + _describe_peak(graph, layout)
+
+
+def describe_analytic(graph: Graph, plan: UpdatePlan) -> str:
+    """For comparison with what others publish."""
+    found = analytic_memory(graph, plan)
+    return (
+        f"analytic memory, as MCUNetV3 counts it: {found.total / 1024:.1f} KB (weights that train "
+        f"{found.weights:,} bytes, biases {found.biases:,}, kept inputs {found.inputs:,}, masks "
+        f"{found.masks:,}, head's input {found.head:,})"
+    )
 
 
 def _describe_peak(graph: Graph, layout: Layout) -> list[str]:

@@ -215,7 +215,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     refuse_other(output, read_file(args.model))  # before hours of training, and not behind them
     if args.classes:
         args.model = _new_head(args, output)
-        if not (args.plan or args.last or args.ratio or args.biases):
+        if not (args.plan or args.scheme or args.last or args.ratio or args.biases):
             args.last = 1  # the old layers' rate would keep the new one from learning
             print("trains the new head alone; --last N trains more layers")
     graph = read_model(args)
