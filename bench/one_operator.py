@@ -132,7 +132,7 @@ def _copied(op: Op) -> tuple[Op, Places]:
 
     def copied(word: Word) -> Word:
         if isinstance(word, LimitOf):
-            return word.buffer.limit
+            return min(word.buffer.limit, word.most)
         if isinstance(word, WordsOf):
             return word.buffer.size // 4 if word.buffer else 0
         if isinstance(word, Buffer | Slot):

@@ -54,7 +54,8 @@ class Backward:
         scratch = Buffer(f"row{tensor}", 4 * row) if row else None
         dy_exponent = dy.exponent if dy else None
         words = (out.data, out.exponent, Slot(2, 2), dy_exponent, scratch)
-        return (*words, LimitOf(out.data), exponent), flags
+        most = (1 << (self.low.plan.error_bits - 1)) - 1
+        return (*words, LimitOf(out.data, most), exponent), flags
 
     def emit(self, code: Code, op: Operator, *words: Word, flags: Flag = Flag.NONE) -> None:
         self.low.program.ops.append(Op(code, words, flags | Flag.TRAINING_ONLY, op.index))

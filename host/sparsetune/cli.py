@@ -391,6 +391,16 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         "--scheme", metavar="NAME", help="train what others published, e.g. mbv2-99 (MCUNetV3)"
     )
     parser.add_argument(
+        "--no-qas",
+        dest="qas",
+        action="store_const",
+        const=False,
+        help="plain gradient descent on the stored integers, to compare with",
+    )
+    parser.add_argument(
+        "--error-bits", type=_count, metavar="N", help="of error tensors, 4 to 16 (16)"
+    )
+    parser.add_argument(
         "--no-store", action="store_true", help="keep no trained channels in flash (stock firmware)"
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from .plan import (
 )
 from .plan_text import describe_analytic, describe_layers, describe_memory
 from .room import Room
+from .rules import with_rules
 from .schemes import load_scheme, scheme_plan
 from .task import task_of
 from .tflite import read_tflite
@@ -128,8 +128,12 @@ def choose_plan(
     SparsetuneError when it does not fit the board, or --ram."""
     store = 0 if getattr(args, "no_store", False) else spec.store_bytes
     room = Room(spec, _limit(args, spec), _count(data), store)
-    chosen = _asked_for(graph, args) or plan_within(graph, partial(room.takes, graph), store)
-    chosen = replace(chosen, loss=graph.loss)
+
+    def fits(plan: UpdatePlan) -> bool:
+        return room.takes(graph, with_rules(plan, args))
+
+    chosen = _asked_for(graph, args) or plan_within(graph, fits, store)
+    chosen = with_rules(replace(chosen, loss=graph.loss), args)
     check_plan(graph, chosen)
     check_store(graph, chosen, store)
     model = read_file(args.model)

@@ -175,7 +175,7 @@ class _Writer:
         if isinstance(word, WordsOf):
             return word.buffer.size // 4 if word.buffer else 0
         if isinstance(word, LimitOf):
-            return _checked_limit(word.buffer)
+            return min(_checked_limit(word.buffer), word.most)
         return word & 0xFFFFFFFF
 
     def _const(self, data: bytes) -> int:

@@ -17,6 +17,7 @@ from .store_room import Kept, fits
 
 _Plan = TypeVar("_Plan")
 WORTH_IT = 1.25  # as many times the channels that have room in RAM
+FEWEST_BITS, MOST_BITS = 4, 16  # of an error's mantissa, with its sign
 LARGE_LAYER = 4096  # weights: smaller ones are worth their place in RAM
 
 
@@ -42,7 +43,10 @@ class UpdatePlan:
     operators row by row where that saves memory (strips.py). loss: one of task.LOSSES, empty for
     what the model suggests. model: sha256 of the .tflite that it was made for, or empty. rate:
     the learning rate that was measured for it, as decimal text, or empty. scratch: give kernels the
-    room in which they pack weights and run several times as fast (lanes.h)."""
+    room in which they pack weights and run several times as fast (lanes.h). qas: steps in real
+    units, which is quantisation-aware scaling (MCUNetV3, 2206.15472, 2.1); without it, plain
+    gradient descent on the stored integers. error_bits: of an error tensor's mantissas, with their
+    sign."""
 
     layers: tuple[LayerPlan, ...]
     residual: bool = False
@@ -51,6 +55,8 @@ class UpdatePlan:
     model: str = ""
     rate: str = ""
     scratch: bool = True
+    qas: bool = True
+    error_bits: int = 16
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)
@@ -95,6 +101,10 @@ def check_plan(graph: Graph, plan: UpdatePlan) -> None:
     """Raises SparsetuneError when the plan does not fit the model."""
     if not plan.layers:
         raise SparsetuneError("the plan trains no layer: add one under `layers`")
+    if not FEWEST_BITS <= plan.error_bits <= MOST_BITS:
+        raise SparsetuneError(
+            f"the plan has errors of {plan.error_bits} bits: choose {FEWEST_BITS} to {MOST_BITS}"
+        )
     if plan.model and plan.model != graph.digest.hex():
         raise SparsetuneError(
             "the plan was made for another model: make one with `sparsetune plan`, or take the "

@@ -97,9 +97,11 @@ class Buffer:
 
 @dataclass(frozen=True)
 class LimitOf:
-    """Stands for a buffer's limit, which is only known when the whole program is."""
+    """Stands for a buffer's limit, which is only known when the whole program is. most: what it may
+    be for other reasons than its consumers'."""
 
     buffer: Buffer
+    most: int = 32767
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .graph import Array, Graph, Operator
+from .graph import Array, Graph, Operator, per_channel_scales
 from .inputs import as_file_takes
 from .litert import activations
 from .plan import UpdatePlan
@@ -17,7 +17,7 @@ from .plan import UpdatePlan
 SAMPLES = 32  # that the activations are measured on
 FOR_LAST = 2.0  # rate * (sum(x^2) + 1) of the layer that makes the class scores
 FOR_OTHERS = 10.0  # rate * sum(x^2) of any other: pooling thins its gradient
-BLIND = "0.0001"  # for other losses, whose gradients grow with the error: no rule held
+BLIND = 0.0001  # for other losses, whose gradients grow with the error: no rule held
 CAUTION = 27  # that a guess is divided by: crawling can be seen and mended, ruin cannot
 TYPICAL = 0.07  # root mean square of an activation over its range, where there are no samples
 
@@ -25,16 +25,23 @@ TYPICAL = 0.07  # root mean square of an activation over its range, where there 
 def suggest_rate(graph: Graph, plan: UpdatePlan, model: bytes, x: Array | None) -> str:
     """A learning rate as decimal text with two digits that count. x: samples, int8 [N, ...]; None:
     a guess, and a careful one. For the softmax loss; others get a small rate."""
-    if graph.loss_name != "softmax":
-        return BLIND
     ops = [graph.operator(layer.operator) for layer in plan.layers]
+    units = [_unit(graph, op, plan) for op in ops]
+    if graph.loss_name != "softmax":
+        return two_digits(BLIND / max(units, default=1.0))
     energies = _measured(graph, ops, model, x) if x is not None else _typical(graph, ops)
     bounds = [
-        FOR_LAST / (energy + 1) if op.outputs[0] in graph.logits_aliases else FOR_OTHERS / energy
-        for op, energy in zip(ops, energies, strict=True)
+        (FOR_LAST / (energy + 1) if op.outputs[0] in graph.logits_aliases else FOR_OTHERS / energy)
+        / unit
+        for op, energy, unit in zip(ops, energies, units, strict=True)
         if energy > 0
     ]
     return two_digits(min(bounds, default=0.01) / (CAUTION if x is None else 1))
+
+
+def _unit(graph: Graph, op: Operator, plan: UpdatePlan) -> float:
+    """What a rate of 1 is in real units: without QAS, the mean square of the weights' scales."""
+    return 1.0 if plan.qas else float((per_channel_scales(graph, op) ** 2).mean())
 
 
 def _measured(graph: Graph, ops: list[Operator], model: bytes, x: Array) -> list[float]:

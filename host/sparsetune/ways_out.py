@@ -16,6 +16,7 @@ from .memory import predict
 from .peak import Tenant, find_peak, short_name
 from .plan import UpdatePlan, default_plan, with_biases
 from .room import Room
+from .rules import with_rules_of
 
 SHOWN = 3
 RATIOS = (1.0, 0.5, 0.25, 0.125)
@@ -134,7 +135,7 @@ def _most_layers(wanted: Wanted, change: str, family: Family) -> Iterator[WayOut
     best: WayOut | None = None
     while low < high:
         last = (low + high + 1) // 2
-        plan = family(last)
+        plan = with_rules_of(family(last), wanted.plan)
         ram = _ram(wanted, plan)
         if ram is not None:
             low, best = last, _way(wanted, change.format(last), plan, ram)

@@ -106,7 +106,7 @@ class Weighted(Kind):
         chosen = layer.plan.channels
         row = sums_of(f"urow{op.index}", layer, chosen) if chosen else None
         ends = (row, op.index, layer.kept_step, WordsOf(row))
-        weight_rate, bias_rate = _rates(back.graph, op, layer)
+        weight_rate, bias_rate = _rates(back.graph, op, layer, back.low.plan)
         bias = layer.bias if layer.plan.bias else None
         if layer.columns:
             back.emit(
@@ -447,12 +447,14 @@ def _requants(graph: Graph, op: Operator) -> Const:
     return Const(np.array(pairs, dtype="<i4").tobytes())
 
 
-def _rates(graph: Graph, op: Operator, layer: Layer) -> tuple[Const, Const]:
-    """Steps for a learning rate of 1, in units of the stored integers: QAS."""
+def _rates(graph: Graph, op: Operator, layer: Layer, plan: UpdatePlan) -> tuple[Const, Const]:
+    """Steps for a learning rate of 1, in units of the stored integers. A gradient with respect to
+    one of these is the real one times its scale; QAS divides by the scale's square."""
     x_scale = graph.tensor(op.inputs[0]).scale
     scales = per_channel_scales(graph, op)
     unit = 256.0 if layer.residual else 1.0
-    return _rate_table(unit * x_scale / scales), _rate_table(1.0 / (x_scale * scales))
+    power = -1 if plan.qas else 1
+    return _rate_table(unit * x_scale * scales**power), _rate_table((x_scale * scales) ** power)
 
 
 def _rate_table(reals: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Const:
