@@ -8,7 +8,7 @@
 #include "cores.h"
 
 #define ST_IMAGE_MAGIC 0x4d495453u // "STIM"
-#define ST_IMAGE_VERSION 5u
+#define ST_IMAGE_VERSION 6u
 
 // A place in one of the buffers: the buffer in the upper three bits, the byte offset below.
 typedef uint32_t st_ref_t;

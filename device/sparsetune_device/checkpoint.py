@@ -42,7 +42,7 @@ def _write(path, image, state, steps, settings):
         file.write(settings)
     if hasattr(os, "sync"):
         os.sync()
-    _rename(part, path)
+    rename(part, path)
 
 
 def _exists(path):
@@ -86,7 +86,7 @@ class Keeper:
     def _set_aside(self):
         path, old = self.path, self.path + OLD
         if _worth(path, path) > _worth(path, old):
-            _rename(path, old)
+            rename(path, old)
 
 
 def is_pulled(path, name):
@@ -131,7 +131,7 @@ def _head(path):
     return struct.unpack(HEADER, header)
 
 
-def _rename(old, new):
+def rename(old, new):
     """Also where renaming over a file is refused (FAT)."""
     try:
         os.rename(old, new)

@@ -51,6 +51,8 @@ class Image:
         self.has_vectors = task[0] in (1, 2)  # targets are vectors, not class numbers
         self.loss = LOSSES[task[0]] if task[0] < len(LOSSES) else ""
         self.target_at, self.target_bytes, self.loss_ops, self.cold_bytes = task[1:]
+        # The operator behind the frozen front, 0 if there is none; what crosses there.
+        self.cut_at, self.cut_ref, self.cut_bytes = struct.unpack_from("<3I", data, 164)
 
     def _read_header(self, words):
         self.ops, self.forward_ops, self.arena_bytes, self.state_bytes = words[1:5]

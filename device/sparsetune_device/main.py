@@ -10,13 +10,14 @@ import sparsetune_kernels as kernels
 from .channels import make_policy
 from .checkpoint import OLD, Keeper, is_pulled, load, settings_of
 from .clock import now_us, since_us
-from .data import Order, Samples
+from .data import Order, Samples, forget
 from .engine import HAS_HEAP, Engine, collect
 from .image import open_image
 from .schedule import Schedule, parse_rate, rate_text
 from .telemetry import event_line, hex_events, parse, step_line
 from .teller import Teller, open_teller
 
+CHECKPOINT_MORE = 1024  # bytes of a checkpoint beside the state, at most
 WINDOW = 64  # steps over which the running accuracy is taken
 COLLECT_EVERY = 8  # steps between garbage collections: each takes 15 ms and more of a Pico
 
@@ -61,26 +62,30 @@ class Memory:
 
 COUNTS_RIGHT = ("softmax", "bce")  # losses for which an answer is right or wrong
 DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
-            "warmup": 0, "hold": 0}
+            "warmup": 0, "hold": 0, "cache": 0, "replay": 0, "keep": 0}
 HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
-          hold=None, save_to=None, save_every=100, resume=False, discard=False, flash=None,
-          cores=2, out=None):
+          hold=None, cache=None, replay=None, keep=None, save_to=None, save_every=100, resume=False,
+          discard=False, flash=None, cores=2, out=None):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
     all that is random (1). policy: see channels.py (cyclic). schedule, warmup: see schedule.py
     (cosine, 0). hold: steps for which the policy's channels stay (1; HOLD where trained channels go
-    to flash). save_to: checkpoint path, written every save_every steps (0: at the end only), at the
-    end and when interrupted, but not after a step that failed halfway. resume: go on from that
-    checkpoint, with its run's settings where none are given; without it, the checkpoint of an
-    earlier run is kept as PATH.old. discard: what earlier runs learnt may go, though nobody has
-    pulled it. flash: where trained channels go that have no room in RAM, see store.py (what the
-    board has); it has room for one run's. cores: 1, or 2 for both of an RP2040's where nobody else
-    uses the second one (engine.py). out: takes the lines (a Teller, which does not wait for a host
-    that has stopped reading).
+    to flash). cache: of how many samples a file keeps what the frozen front makes of them, so that
+    later epochs begin behind it, see cache.py (0; a run without it deletes the file). replay:
+    percent of the steps that take an earlier sample, see replay.py (0). keep: how many of the
+    samples that this run trains on are left for later ones, see reservoir.py (0). save_to:
+    checkpoint path, written every save_every steps (0: at the end only), at the end and when
+    interrupted, but not after a step that failed halfway. resume: go on from that checkpoint, with
+    its run's settings where none are given; without it, the checkpoint of an earlier run is kept as
+    PATH.old. discard: what earlier runs learnt may go, though nobody has pulled it. flash: where
+    trained channels go that have no room in RAM, see store.py (what the board has); it has room for
+    one run's. cores: 1, or 2 for both of an RP2040's where nobody else uses the second one
+    (engine.py). out: takes the lines (a Teller, which does not wait for a host that has stopped
+    reading).
     """
     collect()
     out = out or open_teller()
@@ -90,18 +95,19 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     engine = Engine(open_image(image), cores)
     first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
-             "warmup": warmup, "hold": hold}
+             "warmup": warmup, "hold": hold, "cache": cache, "replay": replay, "keep": keep}
     settings = merge(given, stored)
     steps = settings["steps"]
     if first >= steps:
         raise ValueError("all %d steps are done: ask for more (--steps)" % steps)
+    known = settings.pop("data", 0), settings.pop("since", 0)
     run = Run(engine, Samples(data, engine.image), settings, flash)
-    run.step = first
+    run.add_front(data, settings)
+    run.begin_at(first, *known)
     if run.store and keeper and not (resume or discard):
         refuse_to_lose(run.store, save_to)
-    told = dict(run.settings)
-    told.update(rate=rate_text(run.rates.base), cores=engine.cores())
-    out(event_line("start", image=engine.image.crc, samples=run.samples.count, first=first, **told))
+    run.tell_start(first, out)
+    given = settings = None
     collect()  # what the set-up left behind
     memory.look()
     memory.tell(engine, out)
@@ -110,7 +116,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     finally:
         if isinstance(out, Teller):
             out.last_lines()
-        run.samples.close()
+        run.close()
         if keeper and run.step > first and not engine.is_broken:
             run.save(keeper)
             out(event_line("saved", path=save_to, step=run.step))
@@ -118,6 +124,10 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     memory.tell(engine, out)
     if run.store:
         run.store.tell(out)
+    if run.cache:
+        run.cache.tell(out)
+    if run.settings["keep"]:
+        keep_some(data, run, out)
     out(event_line("done", steps=run.step))
 
 
@@ -128,6 +138,13 @@ def refuse_to_lose(store, path):
         if run is not None and store.has_run(run) and not is_pulled(path, name):
             raise ValueError("an earlier run's channels are in the flash that this one would write "
                              "to: pull %s, then train with discard=1" % name)
+
+
+def keep_some(data, run, out):
+    """Leaves some of what the run trained on for later runs."""
+    from .reservoir import Reservoir  # RAM for its code only where it is needed
+
+    Reservoir(data, run, run.settings["keep"]).keep(out)
 
 
 def merge(given, stored):
@@ -160,12 +177,51 @@ class Run:
         self.settings = {k: v for k, v in settings.items() if isinstance(v, (int, str))}
         self.epoch = -1
         self.step = 0
+        self.own = 0  # steps that took a sample of this run's, not an earlier one
+        self.cache = self.replay = None
+
+    def add_front(self, data, settings):
+        """What makes use of the place where the frozen front ends. data: path of the samples. RAM
+        for code only where it is needed."""
+        engine = self.engine
+        if settings["replay"]:
+            from .replay import Replay, path_of
+
+            self.replay = Replay(path_of(data), engine, settings["replay"], self.seed)
+        if settings["cache"]:
+            from .cache import Cache
+
+            free = 2 * (len(engine.state) + CHECKPOINT_MORE)
+            self.cache = Cache(data, engine, self.samples, settings["cache"], free)
+        else:
+            forget(data)
+
+    def tell_start(self, first, out):
+        engine, told = self.engine, dict(self.settings)
+        told.update(rate=rate_text(self.rates.base), cores=engine.cores())
+        told.update(image=engine.image.crc, samples=self.samples.count, first=first)
+        out(event_line("start", **told))
+
+    def close(self):
+        """Files that are open while it runs."""
+        self.samples.close()
+        if self.cache:
+            self.cache.close()
+        if self.replay:
+            self.replay.samples.close()
+
+    def begin_at(self, step, data=0, since=0):
+        """data: CRC of the samples that the checkpoint has been learning from, since so many."""
+        self.step = step
+        self.own = self.replay.own_before(step) if self.replay else step
+        self.since = since if data == self.samples.crc else self.own
 
     def until(self, steps, memory, keeper, save_every, out):
         start = now_us()
         while self.step < steps:
             if keeper and self.store and self.store.is_crowded():
                 self.save(keeper)
+            own = self.own
             loss, right = self.one_step()
             accuracy = self.accuracy.add(right) if self.counts_right else None
             # From line to line: a step's time includes telling, saving and collecting.
@@ -174,8 +230,8 @@ class Run:
             if self.step % COLLECT_EVERY == 0:
                 out(event_line("at", step=self.step, steps=steps))  # for who begins to listen now
                 memory.look()
-            if self.step % self.samples.count == 0:
-                out(event_line("epoch", n=self.step // self.samples.count))
+            if self.own > own and self.own % self.samples.count == 0:
+                out(event_line("epoch", n=self.own // self.samples.count))
             if keeper and save_every and self.step % save_every == 0:
                 self.save(keeper)
 
@@ -185,7 +241,11 @@ class Run:
         collect()  # a file takes a few KB of buffers: not on top of garbage, and given back
         store = self.store  # by these two the columns in flash are found again
         known = {"store": store.run, "generation": store.generation} if store else {}
+        if self.settings["keep"]:
+            known.update(data=self.samples.crc, since=self.since)
         settings = event_line("run", **self.settings, **known)
+        if self.cache:
+            self.cache.flush()
         keeper.save(self.engine.image, self.engine.state, self.step, settings)
         if store:
             store.checkpointed()
@@ -202,17 +262,31 @@ class Run:
     def one_step(self):
         """Returns (loss in units of 1/65536, 1 if the answer was right else 0)."""
         engine = self.engine
-        epoch, at = divmod(self.step, self.samples.count)
-        if epoch != self.epoch:
-            self.epoch = epoch
-            self.order.shuffle(epoch)
-        label = self.samples.load(self.order.order[at], engine.sample, engine.target)
+        if self.replay and self.replay.is_due(self.step):
+            label = self.replay.load(self.step)
+        else:
+            label = self.load_own()
         self.policy.choose(self.step // self.hold, engine.state)
         self.bring()
         seed = kernels.random(self.seed, self.step)
         loss, answer = engine.step(label, self.rates.rate(self.step), seed)
         self.step += 1
         return loss, is_right(engine.image, label, answer)
+
+
+    def load_own(self):
+        """Brings the next sample of the epoch into the engine; returns its class number."""
+        engine = self.engine
+        epoch, at = divmod(self.own, self.samples.count)
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.order.shuffle(epoch)
+        self.own += 1
+        index = self.order.order[at]
+        if self.cache:
+            return self.cache.load(index)
+        engine.begin = 0
+        return self.samples.load(index, engine.sample, engine.target)
 
 
 def is_right(image, label, answer):

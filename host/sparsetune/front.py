@@ -12,8 +12,9 @@ from sparsetune_device.image import Image
 
 from .compile import active_operators, build_program, source_of
 from .cores import in_parts
+from .cut import Uses
 from .data import Dataset
-from .graph import Array, Graph, Operator
+from .graph import Array, Graph
 from .image import lay_out
 from .plan import UpdatePlan
 
@@ -25,7 +26,7 @@ def without_front(graph: Graph, plan: UpdatePlan, data: Dataset) -> tuple[Graph,
     if not at:
         return graph, data
     front, rest = graph.operators[:at], graph.operators[at:]
-    (cut,) = _crossing(graph, at)
+    (cut,) = _uses(graph).crossing(at)
     before = replace(graph, operators=front, output=cut, exit=-1)
     behind = replace(graph, operators=rest, input=cut, entry=-1, loss=graph.loss_name)
     return behind, Dataset(_outputs(before, data.x), data.y)
@@ -35,21 +36,13 @@ def _place(graph: Graph, plan: UpdatePlan) -> int:
     """How many operators lie in front; 0 where there is no such place."""
     active = active_operators(graph, plan)
     frozen = next(i for i, op in enumerate(graph.operators) if op.index in active)
-    return next((at for at in range(frozen, 0, -1) if _is_narrow(_crossing(graph, at), graph)), 0)
+    return _uses(graph).last_single(frozen)
 
 
-def _is_narrow(crossing: set[int], graph: Graph) -> bool:
-    return len(crossing) == 1 and graph.input not in crossing
-
-
-def _crossing(graph: Graph, at: int) -> set[int]:
-    """Tensors that the first `at` operators, or the sample, hand to the others."""
-    made = _union(graph.operators[:at], "outputs") | {graph.input}
-    return made & (_union(graph.operators[at:], "inputs") | {graph.output})
-
-
-def _union(operators: tuple[Operator, ...], ends: str) -> set[int]:
-    return {tensor for op in operators for tensor in getattr(op, ends)}
+def _uses(graph: Graph) -> Uses[int]:
+    makes = [frozenset(op.outputs) for op in graph.operators]
+    reads = [frozenset(op.inputs) for op in graph.operators]
+    return Uses(makes, reads, graph.input, frozenset({graph.output}))
 
 
 def _outputs(graph: Graph, x: Array) -> Array:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .arena import lifetimes, lower_bound, place_in_two
+from .cut import Cut, cut_of
 from .errors import SparsetuneError
 from .files import write_whole
 from .inputs import Input
@@ -15,7 +16,7 @@ from .program import Buffer, Code, Const, LimitOf, Op, Program, Slot, TrainedLay
 from .task import LOSSES, Task
 
 MAGIC = b"STIM"
-VERSION = 5
+VERSION = 6
 HEADER_WORDS = 48
 DIGEST = slice(80, 112)  # of the header: sha256 of the .tflite
 CONTROL_BYTES = 32  # st_control_t
@@ -50,7 +51,9 @@ class LayerRecord:
 
 @dataclass(frozen=True)
 class Image:
-    """A parsed image. Sizes and offsets in bytes; digest: sha256 of the .tflite it came from."""
+    """A parsed image. Sizes and offsets in bytes; digest: sha256 of the .tflite it came from.
+    cut_at: the operator behind the frozen front, cut_bytes: of the tensor that it hands on; 0 where
+    it has no such place."""
 
     data: bytes
     forward_ops: int
@@ -66,6 +69,8 @@ class Image:
     input: Input
     layers: tuple[LayerRecord, ...]
     cold_bytes: int
+    cut_at: int
+    cut_bytes: int
 
     @property
     def crc(self) -> int:
@@ -171,7 +176,7 @@ class _Writer:
         if isinstance(word, Slot):
             return IN_STATE | word.offset
         if isinstance(word, Buffer):
-            return (IN_COLD if word.is_cold else IN_ARENA) | word.offset
+            return _ref(word)
         if isinstance(word, WordsOf):
             return word.buffer.size // 4 if word.buffer else 0
         if isinstance(word, LimitOf):
@@ -243,8 +248,21 @@ def _with_header(
     head += struct.pack("<I", cold_bytes)
     for end in (source.task, source.input):
         head += struct.pack("<fi", end.scale, end.zero_point)
+    head += _cut_words(cut_of(program))
     rest = head.ljust(HEADER_WORDS * 4 - CRC_FROM, b"\0") + body
     return MAGIC + struct.pack("<3I", VERSION, size, zlib.crc32(rest)) + rest
+
+
+def _cut_words(cut: Cut | None) -> bytes:
+    """Words 41 to 43: the first operator behind the frozen front, where the tensor that crosses
+    stands, its bytes."""
+    if cut is None:
+        return bytes(12)
+    return struct.pack("<3I", cut.at, _ref(cut.buffer), cut.buffer.size)
+
+
+def _ref(buffer: Buffer) -> int:
+    return (IN_COLD if buffer.is_cold else IN_ARENA) | buffer.offset
 
 
 def _task_words(program: Program, task: Task) -> bytes:
@@ -274,8 +292,10 @@ def parse_image(data: bytes, name: str = "image") -> Image:
     shape = tuple(n for n in struct.unpack_from("<4I", data, 112) if n)
     sizes = (w[2], w[1], w[3], w[4], w[7], w[8], w[9], w[10])
     loss, _, _, _, cold_bytes, scale, zero, *steps = struct.unpack_from("<5Ififi", data, 128)
+    cut_at, _, cut_bytes = struct.unpack_from("<3I", data, 164)
     task = Task(LOSSES[loss] if loss < len(LOSSES) else "", w[11], scale, zero)
-    return Image(data, *sizes, task, data[80:112], Input(shape, *steps), tuple(records), cold_bytes)
+    ends = (task, data[80:112], Input(shape, *steps))
+    return Image(data, *sizes, *ends, tuple(records), cold_bytes, cut_at, cut_bytes)
 
 
 def write_image(path: Path, data: bytes) -> str:
