@@ -102,9 +102,9 @@ def test_runs_without_the_frozen_front_end_the_same(
     graph, rng = parse_tflite(net.to_bytes()), np.random.default_rng(1)
     plan = default_plan(graph, last)
     data = Dataset(rng.integers(-128, 128, (24, 8, 8, 3), np.int8), np.arange(24) % 4)
-    short = trial._trial(graph, plan, data)
+    short = trial._trial(graph, plan, data, {})
     monkeypatch.setattr(trial, "without_front", lambda graph, plan, data: (graph, data))
-    whole = trial._trial(graph, plan, data)
+    whole = trial._trial(graph, plan, data, {})
     assert len(without_front(graph, plan, data)[0].operators) == left
     assert [t.loss_without() for t in (short, whole)] == [whole.loss_without()] * 2
     losses = [t.loss_after("0.01") for t in (short, whole)]

@@ -35,6 +35,7 @@ from sparsetune.board_files import (
     make_room,
 )
 from sparsetune.boardspec import load_spec
+from sparsetune.cores import core_count
 from sparsetune.data import Dataset, fit_dataset, leaks, load_npz, sample_file
 from sparsetune.errors import SparsetuneError, warn
 from sparsetune.files import check_outputs, read_file, write_output, write_whole
@@ -522,6 +523,61 @@ def _tune_arguments(parser: argparse.ArgumentParser) -> None:
     _add_view(parser)
 
 
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_board(parser)
+    parser.add_argument("--model", type=Path, required=True, help=".tflite file")
+    parser.add_argument("--data", type=Path, required=True, help="labelled samples (.npz)")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=[],
+        metavar="METHOD",
+        help="NAME, NAME:KEY=VALUE,... or MINE=NAME:...; NAME: head, bias, full, static, cyclic, "
+        "random, int8, residual, published; KEY: an option of plan or train, or a field of a plan",
+    )
+    parser.add_argument("--methods-file", type=Path, help="more of them: [NAME] KEY = VALUE (TOML)")
+    parser.add_argument("--common", default="", metavar="KEY=VALUE,...", help="keys of all methods")
+    parser.add_argument("--classes", type=_count, help="replace the head by one of N classes first")
+    parser.add_argument("--loss", choices=LOSSES, help="what is learnt (by the model's end)")
+    parser.add_argument("--seeds", type=_count, default=3, help="runs of each method (3)")
+    parser.add_argument("--epochs", type=_count, default=4, help="of the training samples (4)")
+    parser.add_argument(
+        "--rates", default="auto", help="auto, or several to choose from: auto,x3,0.01 (auto)"
+    )
+    parser.add_argument(
+        "--select", type=float, default=0.1, metavar="SHARE",
+        help="of the training samples, at most 1,000, is held out to choose on (0.1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--search-epochs", type=_count, default=1, help="of the runs that choose a rate (1)"
+    )
+    parser.add_argument("--test-data", action="store_true", help="judge on the test samples")
+    parser.add_argument("--baseline", default="", help="method to tell differences to (the first)")
+    parser.add_argument(
+        "--float", nargs="+", default=[], metavar="KIND",
+        help="PyTorch beside it: last, all, same; KIND:of=METHOD,batch=64,momentum=0,rate=0.01",
+    )  # fmt: skip
+    parser.add_argument("--float-rates", default="0.003,0.01,0.03,0.1", help="to choose from")
+    parser.add_argument("--torch", default="", metavar="PYTHON", help="a Python that has torch")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("out/compare"), help="of the results (out/compare)"
+    )
+    parser.add_argument("--runs", type=Path, help="finished runs (FOLDER/runs.jsonl)")
+    parser.add_argument("--cache", type=_size, default=4 << 30, help="most bytes of cache (4096M)")
+    parser.add_argument("--plots", choices=("png", "svg"), default="png", help="of the plots (png)")
+    parser.add_argument("--jobs", type=_count, default=core_count(), help="runs at a time (cores)")
+    parser.set_defaults(method_parser=_method_parser())
+
+
+def _method_parser() -> argparse.ArgumentParser:
+    """Of the options that methods are made of. What is wrong with one is an exception."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    _add_budget(parser)
+    _add_plan_file(parser)
+    _add_run(parser)
+    return parser
+
+
 def _flash_arguments(parser: argparse.ArgumentParser) -> None:
     _add_port(parser)
     _add_board(parser)
@@ -657,6 +713,12 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
         "build model.tflite --plan plan.json --data samples.npz -o model.img",
         _build_arguments,
         _model_command("build"),
+    ),
+    "compare": (
+        "compare methods of training over seeds, on this computer",
+        "compare --model model.tflite --data samples.npz --methods head int8 residual --test-data",
+        _compare_arguments,
+        _model_command("compare"),
     ),
     "flash": (
         "put the firmware on a board",

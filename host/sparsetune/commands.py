@@ -132,7 +132,7 @@ def choose_plan(
     def fits(plan: UpdatePlan) -> bool:
         return room.takes(graph, with_rules(plan, args))
 
-    chosen = _asked_for(graph, args) or plan_within(graph, fits, store)
+    chosen = asked_for(graph, args) or plan_within(graph, fits, store)
     chosen = with_rules(replace(chosen, loss=graph.loss), args)
     check_plan(graph, chosen)
     check_store(graph, chosen, store)
@@ -151,7 +151,7 @@ def choose_plan(
     return Chosen(chosen, rate, layout, given is not None)
 
 
-def _asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
+def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     """The plan that the options spell out, if they do."""
     named = {name: getattr(args, name) for name in ("last", "ratio", "biases")}
     spelt = {name: value for name, value in named.items() if value is not None}
@@ -303,3 +303,10 @@ def quantize(args: argparse.Namespace) -> None:
     from .quantize import quantize as make_int8
 
     make_int8(args)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Methods against each other; in a file of its own."""
+    from .comparing import compare_methods
+
+    compare_methods(args)

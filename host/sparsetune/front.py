@@ -22,14 +22,19 @@ from .plan import UpdatePlan
 def without_front(graph: Graph, plan: UpdatePlan, data: Dataset) -> tuple[Graph, Dataset]:
     """The rest of a model behind the last place that all of its frozen front goes through, and the
     samples as they are there. It learns what the whole model does, bit for bit."""
+    front, rest = split_front(graph, plan)
+    return rest, data if front is None else Dataset(outputs(front, data.x), data.y)
+
+
+def split_front(graph: Graph, plan: UpdatePlan) -> tuple[Graph | None, Graph]:
+    """(the frozen front, the rest of a model), see without_front; None where it is not cut."""
     at = _place(graph, plan) if graph.loss_name != "autoencoder" else 0
     if not at:
-        return graph, data
+        return None, graph
     front, rest = graph.operators[:at], graph.operators[at:]
-    (cut,) = _uses(graph).crossing(at)
-    before = replace(graph, operators=front, output=cut, exit=-1)
-    behind = replace(graph, operators=rest, input=cut, entry=-1, loss=graph.loss_name)
-    return behind, Dataset(_outputs(before, data.x), data.y)
+    (place,) = _uses(graph).crossing(at)
+    before = replace(graph, operators=front, output=place, exit=-1)
+    return before, replace(graph, operators=rest, input=place, entry=-1, loss=graph.loss_name)
 
 
 def _place(graph: Graph, plan: UpdatePlan) -> int:
@@ -45,7 +50,7 @@ def _uses(graph: Graph) -> Uses[int]:
     return Uses(makes, reads, graph.input, frozenset({graph.output}))
 
 
-def _outputs(graph: Graph, x: Array) -> Array:
+def outputs(graph: Graph, x: Array) -> Array:
     """int8 outputs [N, values] of inferences. x: int8 samples."""
     layout = lay_out(build_program(graph, UpdatePlan(())), source_of(graph))
 
@@ -57,5 +62,5 @@ def _outputs(graph: Graph, x: Array) -> Array:
             found.append(bytes(engine.output))
         return found
 
-    outputs = b"".join(y for part in in_parts(len(x), run) for y in part)
-    return np.frombuffer(outputs, np.int8).reshape(len(x), -1)
+    found = b"".join(y for part in in_parts(len(x), run) for y in part)
+    return np.frombuffer(found, np.int8).reshape(len(x), -1)

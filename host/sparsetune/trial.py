@@ -8,9 +8,10 @@ samples give the same rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from sparsetune_device.telemetry import parse
@@ -34,18 +35,28 @@ FACTOR = 3  # between two rates
 DOWN, UP = 8, 8  # rates below and above the first that are tried at most
 
 
-def choose_rate(graph: Graph, plan: UpdatePlan, model: bytes, data: Dataset | None) -> str:
-    """The learning rate to start from, as decimal text: tried out where there are samples."""
+def choose_rate(
+    graph: Graph,
+    plan: UpdatePlan,
+    model: bytes,
+    data: Dataset | None,
+    options: Mapping[str, Any] | None = None,
+) -> str:
+    """The learning rate to start from, as decimal text: tried out where there are samples. options:
+    of the device's train(), with which it is tried."""
     first = suggest_rate(graph, plan, model, None if data is None else data.x)
     if data is None or len(data) < 2:
         return first
-    return try_rates(graph, plan, data, first)
+    return _try_rates(_trial(graph, plan, data, options or {}), first)
 
 
 def try_rates(graph: Graph, plan: UpdatePlan, data: Dataset, first: str) -> str:
     """Of the rates a FACTOR apart around the first one, that after which the loss on samples that
     were left out is smallest."""
-    trial = _trial(graph, plan, data)
+    return _try_rates(_trial(graph, plan, data, {}), first)
+
+
+def _try_rates(trial: Trial, first: str) -> str:
 
     def rate(power: int) -> str:
         return two_digits(float(first) * float(FACTOR) ** power)
@@ -74,13 +85,14 @@ def search(loss: Callable[[int], float], useless: float) -> int:
 @dataclass(frozen=True)
 class Trial:
     """Runs of `steps` steps on the samples without each of the parts. image, data: of the model
-    without its frozen front."""
+    without its frozen front. options: of train(), but for these runs' own."""
 
     image: bytes
     task: Task
     data: Dataset
     parts: list[Array]
     steps: int
+    options: Mapping[str, Any]
 
     def loss_after(self, rate: str) -> float:
         """Mean loss on the part left out, or all where that is none, after training on the
@@ -93,7 +105,8 @@ class Trial:
         left_out = self.parts[number]
         others = np.setdiff1d(np.arange(len(self.data)), left_out)
         with Twin(self.image, sample_file(self.data.part(others), self.task)) as twin:
-            how = {"steps": self.steps, "seed": number + 1, "save_every": 0}
+            ours = {"steps": self.steps, "seed": number + 1, "save_every": 0}
+            how = {**self.options, **ours}
             twin.train(lambda line: None, rate=rate, **how)
             judged = self.data.part(left_out) if len(left_out) else self.data
             return self._loss(twin, judged, True)
@@ -133,11 +146,11 @@ def parts_of(data: Dataset, has_classes: bool) -> list[Array]:
     return [known[i::FOLDS] for i in range(min(FOLDS, max(1, len(known))))]
 
 
-def _trial(graph: Graph, plan: UpdatePlan, data: Dataset) -> Trial:
+def _trial(graph: Graph, plan: UpdatePlan, data: Dataset, options: Mapping[str, Any]) -> Trial:
     some = data.part(np.random.default_rng(0).permutation(len(data))[:SAMPLES])
     parts = parts_of(some, task_of(graph).has_classes)
     in_ram = tuple(replace(layer, slots=0, reach=0) for layer in plan.layers)
     steps = min(STEPS, max(200, len(data)), WORK // max(1, sum(macs(graph))))
     rest, some = without_front(graph, plan, some)
     image = compile_image(rest, replace(plan, layers=in_ram)).image
-    return Trial(image, task_of(rest), some, parts, max(32, steps))
+    return Trial(image, task_of(rest), some, parts, max(32, steps), options)

@@ -21,15 +21,16 @@ STORE_BYTES = 128 * 1024
 
 
 class Twin:
-    """A board made of files in a folder. image, samples: contents of the two pushed files.
-    store_bytes: flash for trained channels."""
+    """A board made of files in a folder. image: content of the pushed file; samples: of the other,
+    or the path of a sample file, which is left where it is. store_bytes: flash for trained
+    channels."""
 
-    def __init__(self, image: bytes, samples: bytes, store_bytes: int = STORE_BYTES) -> None:
+    def __init__(self, image: bytes, samples: bytes | Path, store_bytes: int = STORE_BYTES) -> None:
         self.flash = NorFlash(store_bytes)
         self._folder = tempfile.TemporaryDirectory(prefix="sparsetune-")
         self.path = Path(self._folder.name)
-        (self.path / "model.img").write_bytes(image)
-        (self.path / "train.dat").write_bytes(samples)
+        self._put("model.img", image)
+        self._put("train.dat", samples)
 
     def __enter__(self) -> Twin:
         return self
@@ -39,6 +40,14 @@ class Twin:
 
     def _file(self, name: str) -> str:
         return str(self.path / name)
+
+    def _put(self, name: str, content: bytes | Path) -> None:
+        path = self.path / name
+        path.unlink(missing_ok=True)
+        if isinstance(content, Path):
+            path.symlink_to(content.resolve())
+        else:
+            path.write_bytes(content)
 
     def train(self, out: Line, **options: Any) -> bytes:
         """Runs device.main.train with the given options; returns the checkpoint."""
@@ -65,10 +74,12 @@ class Twin:
         device.measure_samples(engine, data, range(count), True, out)
         data.close()
 
-    def evaluate(self, out: Line, samples: bytes, trained: bool, outputs: bool = False) -> None:
+    def evaluate(
+        self, out: Line, samples: bytes | Path, trained: bool, outputs: bool = False
+    ) -> None:
         """What device.main.evaluate tells of samples of its own, with or without what was learnt.
         All cores work on it; the lines are those of one, in their order."""
-        (self.path / "test.dat").write_bytes(samples)
+        self._put("test.dat", samples)
         count = self._open(trained)[1].count
         parts = in_parts(count, lambda part: self._measure(part, trained, outputs))
         correct = loss = 0

@@ -1,0 +1,129 @@
+"""Methods of training against each other, on the real data of ../shared, by what `sparsetune
+compare` runs: python bench/learning.py [EXPERIMENT...] [--seeds N] [--epochs N]
+
+Finished runs are lines of bench/results/learning.jsonl and are not done again, as long as plan,
+options, samples and the losses of the first steps are the same; a run that is broken off costs
+itself alone. Tables of the experiments that were asked for go to bench/results/learning.json, and
+all that are there to learning.md. float experiments need a Python with torch (build/venvs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emulated import ROOT  # and the path to tests
+from learning_tasks import FOLDER, TASKS
+from shared_tasks import shared_folder
+from sparsetune import cli
+from sparsetune.comparing import study_of, table_of
+from sparsetune.comparison_table import markdown
+from sparsetune.files import write_whole
+
+RESULTS = ROOT / "bench" / "results"
+RUNS = RESULTS / "learning.jsonl"
+PLOTS = ROOT / "out" / "learning"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """task: of learning_tasks.py. methods, floats: as the command line spells them. more: other
+    arguments of `sparsetune compare`."""
+
+    task: str
+    title: str
+    methods: tuple[str, ...]
+    floats: tuple[str, ...] = ()
+    more: tuple[str, ...] = field(default=("--rates", "x0.33,x1,x3"))
+
+    def arguments(self, shared: Path, options: argparse.Namespace) -> list[str]:
+        model, data = TASKS[self.task].files(shared)
+        words = ["compare", "--model", str(model), "--data", str(data), "--test-data"]
+        words += ["--seeds", str(options.seeds), "--epochs", str(options.epochs)]
+        words += ["--folder", str(FOLDER), "--runs", str(RUNS), "--jobs", str(options.jobs)]
+        words += [*self.more, "--methods", *self.methods]
+        return words + (["--float", *self.floats] if self.floats else [])
+
+
+SCHEME = "MCUNetV3's MbV2-99 scheme"
+# The plan of the first method is what the others of an experiment vary.
+OURS = ("int8=published", "residual=published:residual=1")
+KWS = ("--common", "last=6,ratio=0.5", "--rates", "auto")
+EXPERIMENTS = {
+    "precision": Experiment(
+        "cifar", f"CIFAR-10, {SCHEME}: what integers cost", OURS, ("same:of=int8",)
+    ),
+    "last": Experiment("cifar", "CIFAR-10: the last layer alone", ("head",), ("last",)),
+    "full": Experiment(
+        "cifar", "CIFAR-10: full fine-tuning in float", ("int8=published",), ("all",),
+        ("--rates", "x0.33,x1,x3", "--float-rates", "0.01,0.03,0.1"),
+    ),
+    "batch1": Experiment(
+        "cifar", f"CIFAR-10, {SCHEME}: float with batches of one", ("int8=published",),
+        ("same:of=int8,batch=1",),
+        ("--rates", "x0.33,x1,x3", "--float-rates", "0.0003,0.001,0.003"),
+    ),
+    "channels": Experiment(
+        "cifar", "CIFAR-10, a quarter of the channels of the last 20 layers: which ones",
+        ("static:last=20,ratio=0.25", "cyclic:last=20,ratio=0.25", "random:last=20,ratio=0.25"),
+        (), ("--rates", "auto"),
+    ),
+    "clothing": Experiment(
+        "clothing", f"clothing, {SCHEME}", ("head", *OURS), ("last", "same:of=int8"),
+    ),
+    "kws": Experiment(
+        "kws", "keyword spotting, 360 samples", ("head", "int8", "residual", "static", "random"),
+        ("last", "same:of=int8"), KWS,
+    ),
+}  # fmt: skip
+
+
+def run(name: str, shared: Path, options: argparse.Namespace) -> dict[str, Any]:
+    experiment = EXPERIMENTS[name]
+    args = cli.build_parser().parse_args(experiment.arguments(shared, options))
+    table = table_of(study_of(args), "test")
+    text = markdown(table)
+    print(f"{experiment.title}\n\n{text}", flush=True)
+    sizes = {"seeds": options.seeds, "epochs": options.epochs}
+    return {"title": experiment.title, **sizes, "markdown": text, **table.told()}
+
+
+def keep(name: str, found: dict[str, Any]) -> None:
+    """Writes both files; other experiments' tables stay."""
+    path = RESULTS / "learning.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known[name] = found
+    write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
+    parts = ["# Learning methods, measured (`python bench/learning.py`)", ""]
+    for key in EXPERIMENTS:
+        if key in known:
+            epochs = f"{known[key]['epochs']} epochs, {known[key]['seeds']} seeds"
+            parts += [f"## {known[key]['title']} (`{key}`; {epochs})", "", known[key]["markdown"]]
+    write_whole(RESULTS / "learning.md", "\n".join(parts).encode())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experiment", nargs="*", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    unknown = set(options.experiment) - set(EXPERIMENTS)
+    if unknown:
+        parser.error(f"no experiment {min(unknown)}: choose among {', '.join(EXPERIMENTS)}")
+    shared = shared_folder()
+    if shared is None:
+        print("SKIP: there is no ../shared")
+        return
+    for name in options.experiment or EXPERIMENTS:
+        keep(name, run(name, shared, options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""`sparsetune compare`: methods over seeds on the twin, and a float baseline beside them.
+
+Every run learns on the training samples but for those held out to choose on. Rates are chosen on
+those, by runs of seed 0; the test samples only judge what was chosen. Finished runs are lines of a
+file (run_log.py) and are not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from sparsetune_device.telemetry import parse
+
+from . import float_methods
+from .boardspec import BoardSpec
+from .compile import compile_image
+from .cores import core_count
+from .data import Dataset, sample_file
+from .errors import SparsetuneError
+from .float_methods import FloatMethod
+from .front import outputs, split_front
+from .front_cache import LIMIT, FrontCache
+from .graph import Graph
+from .jobs import Job, run_jobs
+from .methods import Bundle
+from .plan import LayerPlan, UpdatePlan
+from .rate import two_digits
+from .run_log import Record, RunLog, key_of
+from .subject import Subject
+from .task import task_of
+from .trial import choose_rate
+from .twin import Twin
+
+PROBE_STEPS = 64  # that tell whether kernels and device code give the numbers that they gave
+PROBE_RATE = "0.002"
+SEARCH_SEED = 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared. rates: decimal texts, `auto` (tried out as `tune` does) or `xFACTOR` of
+    that; of several the best on held-out samples is taken, after search_epochs. float_rates: the
+    same for the float baseline. torch: a Python that has it, or empty. folder: for what is made on
+    the way; log: of finished runs."""
+
+    subject: Subject
+    spec: BoardSpec
+    methods: tuple[Bundle, ...]
+    floats: tuple[FloatMethod, ...] = ()
+    seeds: int = 3
+    epochs: int = 4
+    rates: tuple[str, ...] = ("auto",)
+    float_rates: tuple[str, ...] = float_methods.RATES
+    search_epochs: int = 1
+    torch: str = ""
+    folder: Path = Path("out/compare")
+    log: Path = Path("out/compare/runs.jsonl")
+    cache_bytes: int = LIMIT
+    workers: int = field(default_factory=core_count)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method, ready to run. plan: of the whole model. settings: what decides about its numbers
+    beside rate, steps and seed. job: makes the one of (key, label, rate, epochs, seed)."""
+
+    name: str
+    plan: UpdatePlan
+    is_float: bool
+    settings: dict[str, Any]
+    job: Callable[[str, str, str, int, int], Job]
+    steps: Callable[[int], int]
+    candidates: Callable[[], list[str]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a method: the rate that was taken, and a record for each seed."""
+
+    entry: Entry
+    rate: str
+    records: tuple[Record, ...]
+
+
+def compare(study: Study) -> list[Outcome]:
+    """Runs all that is not in the log yet. Raises SparsetuneError."""
+    log = RunLog(study.log)
+    with tempfile.TemporaryDirectory(prefix="sparsetune-compare-") as folder:
+        bench = _Bench(study, Path(folder), log)
+        twins = [bench.twin(bundle) for bundle in study.methods]
+        entries = [*twins, *(bench.float(method, twins) for method in study.floats)]
+        rates = {entry.name: rate for entry, rate in _chosen(study, log, entries)}
+        wanted = [(entry, rates[entry.name], seed) for entry in entries
+                  for seed in range(1, study.seeds + 1)]  # fmt: skip
+        _run(study, log, [(e, rate, study.epochs, seed) for e, rate, seed in wanted])
+    return [
+        Outcome(e, rates[e.name], tuple(
+            log.records[_key(e, rates[e.name], study.epochs, seed)]
+            for seed in range(1, study.seeds + 1)
+        ))
+        for e in entries
+    ]  # fmt: skip
+
+
+def _chosen(study: Study, log: RunLog, entries: list[Entry]) -> list[tuple[Entry, str]]:
+    """The rate of each: of several candidates that with the best accuracy on held-out samples."""
+    candidates = {entry.name: entry.candidates() for entry in entries}
+    searched = [(e, rate, study.search_epochs, SEARCH_SEED) for e in entries
+                for rate in candidates[e.name] if len(candidates[e.name]) > 1]  # fmt: skip
+    _run(study, log, searched)
+
+    def accuracy(entry: Entry, rate: str) -> float:
+        record = log.records[_key(entry, rate, study.search_epochs, SEARCH_SEED)]
+        return float(record["curve"][-1][1])
+
+    return [
+        (e, max(found, key=lambda rate: accuracy(e, rate)) if len(found) > 1 else found[0])
+        for e, found in ((e, candidates[e.name]) for e in entries)
+    ]
+
+
+def _run(study: Study, log: RunLog, wanted: Sequence[tuple[Entry, str, int, int]]) -> None:
+    jobs, heads = {}, {}
+    for entry, rate, epochs, seed in wanted:
+        key = _key(entry, rate, epochs, seed)
+        if log.get(key) is None and key not in jobs:
+            label = f"{entry.name}, rate {rate}, seed {seed}"
+            jobs[key] = entry.job(key, label, rate, epochs, seed)
+            head = {"method": entry.name, "rate": rate, "seed": seed, "epochs": epochs}
+            heads[key] = {"key": key, **head, "settings": entry.settings}
+
+    def found(job: Job, result: dict[str, Any]) -> None:
+        log.add({**heads[job.key], **result})
+
+    run_jobs(list(jobs.values()), study.workers, found)
+
+
+def _key(entry: Entry, rate: str, epochs: int, seed: int) -> str:
+    return key_of([entry.settings, rate, entry.steps(epochs), seed])
+
+
+class _Bench:
+    """Makes entries. folder: for images and requests, while the comparison runs."""
+
+    def __init__(self, study: Study, folder: Path, log: RunLog) -> None:
+        self.study, self.folder, self.log = study, folder, log
+        self.subject = study.subject
+        cache = study.folder / "cache"
+        self.cache = FrontCache(cache, self.subject.origin, study.cache_bytes)
+        self.counts = _Counts(cache / f"counts-{self.subject.origin}.json", self.subject)
+
+    def twin(self, bundle: Bundle) -> Entry:
+        graph, plan, options = self.subject.graph, bundle.plan(self.subject.graph), bundle.options()
+        front, rest, probed = self._probed(graph, plan, options)
+        image = compile_image(rest, plan).image
+        samples = self.cache.entry(front, task_of(rest), lambda: self.subject.parts)
+        settings = {"origin": self.subject.origin, "plan": compact(plan), "options": options,
+                    "probe": probed}  # fmt: skip
+        policy = bundle.policy_file()
+        folders = [str(policy.resolve().parent)] if policy else []
+        path = self._written(f"{len(list(self.folder.iterdir()))}.img", image)
+
+        def steps(epochs: int) -> int:
+            return int(options.get("steps", 0)) or epochs * self.counts.train
+
+        def job(key: str, label: str, rate: str, epochs: int, seed: int) -> Job:
+            chosen = {**options, "steps": steps(epochs), "rate": rate, "seed": seed}
+            request = {
+                "image": str(path), "samples": str(samples.resolve()), "options": chosen,
+                "epoch": self.counts.train, "store_bytes": self.study.spec.store_bytes,
+                "counts_right": self.subject.task.counts_right, "folders": folders,
+            }  # fmt: skip
+            where = self._written(f"{key}.json", json.dumps(request).encode())
+            command = (sys.executable, "-m", "sparsetune.twin_run", str(where))
+            return Job(key, label, command, steps(epochs), float_methods.environment())
+
+        def candidates() -> list[str]:
+            if bundle.rate:
+                return [bundle.rate]
+            tried = options if front is not None else {}
+            return [self._rate(text, settings, plan, tried) for text in self.study.rates]
+
+        return Entry(bundle.name, plan, False, settings, job, steps, candidates)
+
+    def _probed(
+        self, graph: Graph, plan: UpdatePlan, options: dict[str, Any]
+    ) -> tuple[Graph | None, Graph, str]:
+        """(front, rest, digest of the first steps). What looks at the sample itself, as
+        augmentation does, needs the whole model: then the first steps tell other losses."""
+        front, rest = split_front(graph, plan)
+        some = self.counts.some()
+        whole = _first_steps(graph, plan, some, options)
+        if front is None:
+            return None, graph, whole
+        try:
+            behind = Dataset(outputs(front, some.x), some.y)
+            same = _first_steps(rest, plan, behind, options) == whole
+        except SparsetuneError:
+            same = False
+        return (front, rest, whole) if same else (None, graph, whole)
+
+    def _rate(
+        self, text: str, settings: dict[str, Any], plan: UpdatePlan, options: dict[str, Any]
+    ) -> str:
+        """A candidate as decimal text."""
+        if text != "auto" and not text.startswith("x"):
+            return text
+        key = key_of(["rate", settings])
+        record = self.log.get(key)
+        if record is None:
+            print("measuring a learning rate: short runs on this computer ...", flush=True)
+            subject = self.subject
+            usual = {k: v for k, v in options.items() if k not in ("steps", "warmup")}
+            train = subject.parts["train"]
+            rate = choose_rate(subject.graph, plan, subject.model, train, usual)
+            record = {"key": key, "rate": rate, "settings": settings}
+            self.log.add(record)
+        factor = "1" if text == "auto" else text[1:]
+        return two_digits(float(Decimal(record["rate"]) * Decimal(factor)))
+
+    def float(self, method: FloatMethod, twins: list[Entry]) -> Entry:
+        graph = self.subject.graph
+        wanted = method.of or (twins[0].name if twins else "")
+        plan = method.plan(graph, next((e.plan for e in twins if e.name == wanted), None))
+        front, rest = split_front(graph, plan)
+        parts = lambda: self.subject.parts  # noqa: E731
+        samples = self.cache.entry(None, self.subject.task, parts)
+        features = self.cache.entry(front, task_of(rest), parts)
+        settings = {"origin": self.subject.origin, "plan": compact(plan), **method.settings()}
+        python = self.study.torch
+
+        def job(key: str, label: str, rate: str, epochs: int, seed: int) -> Job:
+            request = {
+                "front": front, "graph": rest, "samples": str(samples.resolve()),
+                "features": str(features.resolve()), "layers": float_methods.layers_of(plan),
+                "epochs": epochs, "rate": float(rate or 0), "batch": method.batch,
+                "momentum": method.momentum, "seed": seed,
+            }  # fmt: skip
+            command = float_methods.command(python, request, self.folder / f"{key}.pickle")
+            return Job(key, label, command, steps(epochs), float_methods.environment())
+
+        def steps(epochs: int) -> int:
+            return epochs * self.counts.train
+
+        def candidates() -> list[str]:
+            if front is not None and not (features / "train.npy").exists():
+                making = job("features", f"{method.name}: features", "", 0, 0)
+                run_jobs([replace(making, steps=1)], 1, lambda job, result: None)
+            return [method.rate] if method.rate else list(self.study.float_rates)
+
+        return Entry(method.name, plan, True, settings, job, steps, candidates)
+
+    def _written(self, name: str, data: bytes) -> Path:
+        path = self.folder / name
+        path.write_bytes(data)
+        return path
+
+
+class _Counts:
+    """What has to be known of the samples before any run, kept beside the cache, so that those
+    need not be read again: how many are trained on, and the first of them."""
+
+    def __init__(self, path: Path, subject: Subject) -> None:
+        self.path, self.subject = path, subject
+        self.samples = path.with_suffix(".npy")
+        if not (path.exists() and self.samples.exists()):
+            self._make()
+        known = json.loads(path.read_text())
+        self.train, self.labels = int(known["train"]), known["labels"]
+
+    def _make(self) -> None:
+        import numpy as np
+
+        train = self.subject.parts["train"]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        some = train.part(slice(PROBE_STEPS))
+        np.save(self.samples, some.x)
+        labels = None if some.y is None else np.asarray(some.y).tolist()
+        self.path.write_text(json.dumps({"train": len(train), "labels": labels}))
+
+    def some(self) -> Dataset:
+        import numpy as np
+
+        labels = None if self.labels is None else np.array(self.labels)
+        return Dataset(np.load(self.samples), labels)
+
+
+def _first_steps(graph: Graph, plan: UpdatePlan, data: Dataset, options: dict[str, Any]) -> str:
+    """Digest of the losses of a short run on few samples, and of what it learnt."""
+    found = hashlib.sha256()
+
+    def line(line: str) -> None:
+        event = parse(line)
+        if event and event[0] == "step":
+            found.update(line.split(",ms:")[0].encode())
+
+    image = compile_image(graph, plan).image
+    how = {**options, "steps": PROBE_STEPS, "rate": PROBE_RATE, "seed": 1, "warmup": 0}
+    with Twin(image, sample_file(data, task_of(graph))) as twin:
+        twin.train(line, save_every=0, **how)
+    return found.hexdigest()[:24]
+
+
+def compact(plan: UpdatePlan) -> dict[str, Any]:
+    """A plan without what is as usual: fields that are added later change no key."""
+    usual = {f.name: f.default for f in fields(UpdatePlan)}
+    told = {k: v for k, v in asdict(plan).items() if k != "layers" and v != usual[k]}
+    return told | {"layers": [_compact_layer(layer) for layer in plan.layers]}
+
+
+def _compact_layer(layer: LayerPlan) -> dict[str, Any]:
+    usual = {f.name: f.default for f in fields(LayerPlan)}
+    return {k: v for k, v in asdict(layer).items() if v != usual[k]}

@@ -1,0 +1,208 @@
+"""What a comparison came to: a row for each method, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .analytic import analytic_memory
+from .boardspec import BoardSpec
+from .budget import all_weights, trained_weights
+from .comparison import Outcome
+from .effort import effort_of
+from .errors import SparsetuneError
+from .graph import Graph
+from .image import parse_image
+from .memory import predict
+from .plan import UpdatePlan
+from .room import Room
+from .run_log import Record
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Mean over the seeds, and the standard deviation between them."""
+
+    mean: float
+    spread: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Figure:
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        return Figure(statistics.fmean(values), spread)
+
+
+@dataclass(frozen=True)
+class Row:
+    """accuracies: by seed, shares, or mean losses less than zero. curve: (steps, mean accuracy on
+    held-out samples). costs: in bytes, multiply-accumulates and shares; None where there is none.
+    against: (mean, spread) of the differences to the baseline, seed by seed."""
+
+    name: str
+    is_float: bool
+    rate: str
+    accuracies: tuple[float, ...]
+    curve: tuple[tuple[int, float], ...]
+    steps: int
+    seconds: float
+    costs: Fields
+    against: Figure | None = None
+
+    @property
+    def accuracy(self) -> Figure:
+        return Figure.of(self.accuracies)
+
+    def told(self) -> Fields:
+        """Of JSON's types."""
+        told = {name: getattr(self, name) for name in ("name", "is_float", "rate", "accuracies",
+                                                       "curve", "steps", "seconds")}  # fmt: skip
+        mean = {"mean": self.accuracy.mean, "spread": self.accuracy.spread}
+        if self.against:
+            mean |= {"difference": self.against.mean, "difference_spread": self.against.spread}
+        return told | mean | self.costs
+
+
+@dataclass(frozen=True)
+class Table:
+    """part: which samples the accuracies are of: test, or select. percent: whether they are
+    accuracies. samples: that a run learns from."""
+
+    rows: tuple[Row, ...]
+    part: str
+    baseline: str
+    percent: bool
+
+    def told(self) -> Fields:
+        rows = [row.told() for row in self.rows]
+        return {"part": self.part, "baseline": self.baseline, "rows": rows}
+
+
+def make_table(
+    outcomes: Sequence[Outcome], graph: Graph, spec: BoardSpec, part: str, baseline: str
+) -> Table:
+    """part: `test` or `select`. baseline: a method's name, empty for the first. Raises
+    SparsetuneError."""
+    names = [outcome.entry.name for outcome in outcomes]
+    baseline = baseline or names[0]
+    if baseline not in names:
+        raise SparsetuneError(f"--baseline {baseline}: choose among {', '.join(names)}")
+    of_base = _accuracies(outcomes[names.index(baseline)].records, part)
+    rows = []
+    for outcome in outcomes:
+        records, found = outcome.records, _accuracies(outcome.records, part)
+        differences = [a - b for a, b in zip(found, of_base, strict=True)]
+        against = None if outcome.entry.name == baseline else Figure.of(differences)
+        steps, seconds = records[0]["steps"], statistics.fmean(r["seconds"] for r in records)
+        costs = costs_of(outcome, graph, spec)
+        rows.append(Row(outcome.entry.name, outcome.entry.is_float, outcome.rate, found,
+                        _curve(records), steps, seconds, costs, against))  # fmt: skip
+    return Table(tuple(rows), part, baseline, all(min(row.accuracies) >= 0 for row in rows))
+
+
+def _accuracies(records: Sequence[Record], part: str) -> tuple[float, ...]:
+    if part == "test":
+        return tuple(float(record["test"]) for record in records)
+    return tuple(float(record["curve"][-1][1]) for record in records)
+
+
+def _curve(records: Sequence[Record]) -> tuple[tuple[int, float], ...]:
+    """The mean over the seeds, as far as all of them got."""
+    curves = [record["curve"] for record in records]
+    return tuple(
+        (points[0][0], statistics.fmean(p[1] for p in points))
+        for points in zip(*curves, strict=False)
+    )
+
+
+def costs_of(outcome: Outcome, graph: Graph, spec: BoardSpec) -> Fields:
+    """Bytes and work of a method. Of the float baseline only what does not hang on a board."""
+    plan = outcome.entry.plan
+    effort = effort_of(graph, plan)
+    costs: Fields = {
+        "analytic_bytes": analytic_memory(graph, plan).total,
+        "share": trained_weights(graph, plan) / all_weights(graph),
+        "forward_macs": effort.forward,
+        "backward_macs": effort.backward,
+        "ram_bytes": None,
+        "fits": None,
+        "flash_bytes": None,
+        "effort": _counted(outcome.records),
+    }
+    return costs if outcome.entry.is_float else costs | _board_costs(outcome, graph, plan, spec)
+
+
+def _board_costs(outcome: Outcome, graph: Graph, plan: UpdatePlan, spec: BoardSpec) -> Fields:
+    room = Room(spec, spec.heap_bytes, 1000, spec.store_bytes)
+    try:
+        layout = room.compile(graph, plan)
+    except SparsetuneError:
+        return {}
+    use = predict(parse_image(layout.image), room.samples, spec)
+    size = len(layout.image)
+    return {"ram_bytes": use.used, "fits": room.holds(layout), "flash_bytes": size}
+
+
+def _counted(records: Sequence[Record]) -> Fields | None:
+    """What the runs themselves said of their effort, the mean of every field."""
+    told = [record["events"].get("effort") for record in records]
+    if not all(told):
+        return None
+    return {k: statistics.fmean(event[k] for event in told) for k in told[0]
+            if isinstance(told[0][k], int)}  # fmt: skip
+
+
+# As text --------------------------------------------------------------------------------------
+
+HEAD = ("method", "accuracy", "against", "memory, analytic", "board RAM", "flash",
+        "forward", "backward", "trains", "rate", "steps", "seconds")  # fmt: skip
+
+
+def markdown(table: Table) -> str:
+    """A table; figures are mean ± standard deviation over the seeds."""
+    what = "test samples" if table.part == "test" else "held-out training samples"
+    head = [*HEAD[:2], f"against {table.baseline}", *HEAD[3:]]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    lines += ["| " + " | ".join(_cells(row, table.percent)) + " |" for row in table.rows]
+    seeds = len(table.rows[0].accuracies)
+    unit = "accuracy in %" if table.percent else "mean loss, less than zero"
+    lines += [
+        "",
+        f"{unit} on {what}, mean ± standard deviation of {seeds} seeds; the difference is taken "
+        "seed by seed. Memory in KB of 1,024 bytes: analytic as MCUNetV3 counts it; the board's, "
+        "all that training takes (* does not fit). Multiply-accumulates of a sample in millions. "
+        "Trains: share of the weights and biases that a step moves. Seconds of a run on this "
+        "computer, whose cores runs share.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row, percent: bool) -> list[str]:
+    scale = 100 if percent else 1
+    costs = row.costs
+    ram = "" if costs.get("fits") is None else "" if costs["fits"] else "*"
+    effort = costs["effort"]
+    share = f" ({effort['share']:.2%})" if effort and "share" in effort else ""
+    return [
+        row.name,
+        f"{scale * row.accuracy.mean:.2f} ± {scale * row.accuracy.spread:.2f}",
+        f"{scale * row.against.mean:+.2f} ± {scale * row.against.spread:.2f}"
+        if row.against
+        else "",
+        _kilobytes(costs["analytic_bytes"]),
+        _kilobytes(costs["ram_bytes"]) + ram,
+        _kilobytes(costs["flash_bytes"]),
+        f"{costs['forward_macs'] / 1e6:.2f}",
+        f"{costs['backward_macs'] / 1e6:.2f}{share}",
+        f"{costs['share']:.1%}",
+        row.rate,
+        f"{row.steps:,}",
+        f"{row.seconds:.0f}",
+    ]
+
+
+def _kilobytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1024:.1f}"

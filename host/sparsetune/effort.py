@@ -1,0 +1,39 @@
+"""Multiply-accumulates of a training step, counted on the model: what a plan asks for, before
+anything is skipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .compile import active_operators
+from .geometry import macs
+from .graph import Graph, input_channels
+from .plan import UpdatePlan
+
+
+@dataclass(frozen=True)
+class Effort:
+    """forward: of the whole model. gradient: of inputs, on the way back to the first trained layer.
+    update: of the weights that a step trains."""
+
+    forward: int
+    gradient: int
+    update: int
+
+    @property
+    def backward(self) -> int:
+        return self.gradient + self.update
+
+
+def effort_of(graph: Graph, plan: UpdatePlan) -> Effort:
+    active = active_operators(graph, plan)
+    reached = {t for op in graph.operators if op.index in active for t in op.outputs}
+    counts = macs(graph)
+    gradient = update = 0
+    for op, count in zip(graph.operators, counts, strict=True):
+        if op.index in active and reached & set(op.inputs):
+            gradient += count
+        layer = plan.layer(op.index)
+        if layer:
+            update += count * layer.channels // input_channels(graph, op)
+    return Effort(sum(counts), gradient, update)

@@ -1,0 +1,481 @@
+"""`sparsetune compare`: what is run, what is not run again, and that it is as `tune --twin`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from runs import DIGITS
+from small_models import Net
+from sparsetune import cli, comparing, comparison, comparison_plots
+from sparsetune.comparison_table import Figure
+from sparsetune.data import Dataset
+from sparsetune.effort import effort_of
+from sparsetune.errors import SparsetuneError
+from sparsetune.float_methods import environment, torch_python
+from sparsetune.front import split_front
+from sparsetune.front_cache import FrontCache
+from sparsetune.methods import COMMON, NOT_LAYER, NOT_PLAN, Reader
+from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, save_plan
+from sparsetune.run_log import RunLog, key_of
+from sparsetune.task import task_of
+from sparsetune.tflite import parse_tflite, read_tflite
+from sparsetune.tune import OnTwin
+from sparsetune_device.main import train
+
+TRAIN, TEST = 60, 30
+CHECKS = Path(__file__).with_name("float_checks.py")
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """Patches of ten brightnesses, which a few steps can learn."""
+    rng = np.random.default_rng(0)
+    y = np.arange(TRAIN + TEST) % 10
+    x = (rng.integers(-20, 20, (len(y), 16, 16, 1)) + 24 * y[:, None, None, None] - 108).astype(
+        np.int8
+    )
+    path = tmp_path / "s.npz"
+    np.savez(path, x_train=x[:TRAIN], y_train=y[:TRAIN], x_test=x[TRAIN:], y_test=y[TRAIN:])
+    return path
+
+
+def words(samples: Path, folder: Path, *more: object) -> list[str]:
+    usual = ("compare", "--model", DIGITS, "--data", samples, "--folder", folder, "--epochs", 2)
+    return [str(word) for word in (*usual, *more)]
+
+
+def compare(samples: Path, folder: Path, *more: object) -> dict[str, Any]:
+    assert cli.main(words(samples, folder, *more)) == 0
+    return dict(json.loads((folder / "table.json").read_text()))
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("nothing is left to run")
+
+
+# What is run ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["int8", "head", "full:policy=random", "residual:last=3"])
+def test_a_run_is_what_tune_does_on_the_twin(
+    method: str, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss lines, bit for bit, though the frozen front ran once for all runs."""
+    folder, rate = tmp_path / "c", "0.01"
+    more = ("--select", 0, "--test-data", "--seeds", 1, "--rates", rate)
+    found = compare(samples, folder, "--methods", f"mine={method}", *more)
+    (record,) = records(folder)
+
+    lines: list[str] = []
+    of_twin = OnTwin.train
+
+    def listen(self: OnTwin, options: dict[str, Any], out: Any) -> bytes:
+        return of_twin(self, options, lambda line: (lines.append(line), out(line)))
+
+    monkeypatch.setattr(OnTwin, "train", listen)
+    plan = tmp_path / "p.json"
+    graph = read_tflite(DIGITS)
+    bundle = cli.build_parser().parse_args(words(samples, folder, "--methods", f"m={method}"))
+    study = comparing.study_of(bundle)
+    plan.write_bytes(save_plan(study.methods[0].plan(graph)))
+    policy = study.methods[0].options().get("policy", "cyclic")
+    rest = ("--plan", plan, "--steps", 2 * TRAIN, "--policy", policy, "--rate", rate, "--plain")
+    rest = (*rest, "-o", tmp_path / "o.tflite", "--log", tmp_path / "l.jsonl", "--twin")
+    assert cli.main([str(word) for word in ("tune", DIGITS, samples, *rest)]) == 0
+    losses = [line.split(",ms:")[0] + "\n" for line in lines if line.startswith("loss:")]
+    assert len(losses) == record["steps"] == 2 * TRAIN
+    assert record["lines"] == hashlib.sha256("".join(losses).encode()).hexdigest()[:24]
+    assert found["rows"][0]["accuracies"] == [record["test"]]
+
+
+def test_the_same_twice_and_without_the_cut(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--methods", "head", "int8", "--seeds", 2, "--rates", "0.01")
+
+    def told(folder: Path) -> list[dict[str, Any]]:
+        found = compare(samples, folder, *more)["rows"]
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
+
+    first = told(tmp_path / "a")
+    assert told(tmp_path / "b") == first
+    monkeypatch.setattr(comparison, "split_front", lambda graph, plan: (None, graph))
+    assert told(tmp_path / "c") == first
+    lines = [sorted(r["lines"] for r in records(tmp_path / name)) for name in "abc"]
+    assert lines[0] == lines[1] == lines[2] and len(set(lines[0])) == 4
+
+
+def test_rates_are_chosen_on_samples_held_out(samples: Path, tmp_path: Path) -> None:
+    """Of the rates the one that is best there; its runs of seed 0 see no test samples' result."""
+    rates = "0.000001,0.02"
+    found = compare(samples, tmp_path / "c", "--methods", "int8", "--seeds", 1, "--rates", rates,
+                    "--select", 0.3, "--search-epochs", 2)  # fmt: skip
+    searched = {r["rate"]: r["curve"][-1][1] for r in records(tmp_path / "c") if r["seed"] == 0}
+    assert set(searched) == {"0.000001", "0.02"}
+    best = max(searched, key=lambda rate: searched[rate])
+    assert found["rows"][0]["rate"] == best == "0.02" and found["part"] == "select"
+    final = [r for r in records(tmp_path / "c") if r["seed"] == 1]
+    assert [r["rate"] for r in final] == [best] and len(final[0]["curve"]) == 2
+    assert final[0]["steps"] == 2 * (TRAIN - 18)
+
+
+def test_a_front_is_not_left_out_where_the_sample_is_looked_at(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As augmentation does: then the first steps are other ones."""
+    of_first = comparison._first_steps
+    graph = read_tflite(DIGITS)
+
+    def other(given: Any, *rest: Any) -> str:
+        is_whole = len(given.operators) == len(graph.operators)
+        return of_first(given, *rest) + ("" if is_whole else " changed")
+
+    more = ("--methods", "head", "--seeds", 1, "--rates", "0.01")
+    compare(samples, tmp_path / "cut", *more)
+    monkeypatch.setattr(comparison, "_first_steps", other)
+    compare(samples, tmp_path / "whole", *more)
+    sizes = [sum(f.stat().st_size for f in (tmp_path / n / "cache").glob("front-*/train.dat"))
+             for n in ("cut", "whole")]  # fmt: skip
+    assert sizes[0] < 54 * 256 < sizes[1]
+    lines = [records(tmp_path / name)[0]["lines"] for name in ("cut", "whole")]
+    assert lines[0] == lines[1]
+
+
+# What is not run again ------------------------------------------------------------------------
+
+
+def test_a_killed_comparison_goes_on(samples: Path, tmp_path: Path) -> None:
+    """SIGKILL, in the middle: what was finished stays as it was, to the byte, and is all that is
+    not done again; the end is that of a comparison that nobody killed."""
+    folder, log = tmp_path / "c", tmp_path / "c" / "runs.jsonl"
+    more = ("--methods", "head", "int8", "--seeds", 3, "--rates", "0.01", "--jobs", 1)
+    command = [sys.executable, "-m", "sparsetune.cli", *words(samples, folder, *more)]
+    env = {**os.environ, **dict(environment())}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
+    end = time.monotonic() + 240
+    while time.monotonic() < end and (not log.exists() or log.read_bytes().count(b"\n") < 2):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = log.read_bytes()
+    done = kept.count(b"\n")
+    assert 2 <= done < 6, "killed in the middle"
+    log.write_bytes(kept + b'{"key": "half a li')  # and while it wrote
+    found = compare(samples, folder, *more)
+    assert log.read_bytes().startswith(kept)
+    whole = compare(samples, tmp_path / "whole", *more)
+    assert len(RunLog(log).records) == 6
+    for row, other in zip(found["rows"], whole["rows"], strict=True):
+        assert row["accuracies"] == other["accuracies"] and row["curve"] == other["curve"]
+
+
+def test_ctrl_c_leaves_no_process_behind(samples: Path, tmp_path: Path) -> None:
+    more = ("--methods", "int8:steps=2000000", "--seeds", 2, "--rates", "0.01")
+    command = [sys.executable, "-m", "sparsetune.cli", *words(samples, tmp_path / "c", *more)]
+    env = {**os.environ, **dict(environment())}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+    end = time.monotonic() + 120
+    while time.monotonic() < end and len(children(process.pid)) < 2:
+        time.sleep(0.1)
+    started = children(process.pid)
+    assert len(started) == 2
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert process.stderr and process.stderr.read() == "sparsetune: interrupted\n"
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+
+def children(pid: int) -> list[str]:
+    paths = Path(f"/proc/{pid}/task").glob("*/children")
+    return " ".join(path.read_text() for path in paths).split()
+
+
+def test_nothing_is_run_twice_and_another_setting_is_another_run(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "c"
+    more = ("--methods", "int8", "--seeds", 1, "--rates", "0.01")
+    first = compare(samples, folder, *more)
+    with monkeypatch.context() as patch:
+        patch.setattr("sparsetune.jobs._Pool.run", refuse)
+        assert compare(samples, folder, *more) == first
+    for n, other in enumerate(("0.02", "int8:residual=1", "int8:warmup=9", "int8:ratio=0.25"), 2):
+        changed = [other if word in ("0.01", "int8") and (word == "0.01") == (other == "0.02")
+                   else word for word in more]  # fmt: skip
+        compare(samples, folder, *changed)
+        assert len(records(folder)) == n
+    assert len({r["lines"] for r in records(folder)}) == len(records(folder))
+
+
+def test_other_kernels_are_other_runs(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first steps tell is part of a run's name."""
+    more = ("--methods", "head", "--seeds", 1, "--rates", "0.01")
+    compare(samples, tmp_path / "c", *more)
+    monkeypatch.setattr(comparison, "_first_steps", lambda *_: "another device")
+    compare(samples, tmp_path / "c", *more)
+    found = records(tmp_path / "c")
+    assert len(found) == 2 and found[0]["key"] != found[1]["key"]
+
+
+def test_fields_that_come_later_change_no_name() -> None:
+    plan = UpdatePlan((LayerPlan(3, 4),))
+    told = comparison.compact(plan)
+    assert told == {"layers": [{"operator": 3, "channels": 4}]}
+    changed = dataclasses.replace(plan, residual=True, layers=(LayerPlan(3, 4, slots=2),))
+    assert comparison.compact(changed) == {
+        "residual": True,
+        "layers": [{"operator": 3, "channels": 4, "slots": 2}],
+    }
+    assert key_of(told) != key_of(comparison.compact(changed))
+
+
+def test_the_cache_stays_within_its_bound(tmp_path: Path) -> None:
+    graph = read_tflite(DIGITS)
+    data = Dataset(np.zeros((20, 16, 16, 1), np.int8), np.zeros(20, np.int64))
+    parts = {"train": data, "select": data.part(slice(0)), "test": data}
+    caches = [FrontCache(tmp_path, f"{i}", limit=25_000) for i in range(4)]
+    made = []
+    for i, cache in enumerate(caches):
+        made.append(cache.entry(None, task_of(graph), lambda: parts))
+        os.utime(made[-1], (i, i))
+        assert sorted(path.name for path in made[-1].iterdir()) == ["test.dat", "train.dat"]
+    size = sum(path.stat().st_size for path in tmp_path.glob("front-*/*"))
+    assert size <= 25_000 and [path.exists() for path in made] == [False, False, True, True]
+    caches[3].entry(None, task_of(graph), refuse)
+
+
+# Methods --------------------------------------------------------------------------------------
+
+
+def study(samples: Path, *more: object) -> comparison.Study:
+    return comparing.study_of(cli.build_parser().parse_args(words(samples, Path("out"), *more)))
+
+
+def test_all_that_plan_and_train_take_is_a_key(samples: Path) -> None:
+    """Also what is added there tomorrow."""
+    parser = cli._method_parser()
+    known = set(Reader(parser, {}).known)
+    of_plan = {f.name for f in dataclasses.fields(UpdatePlan)} - set(NOT_PLAN)
+    of_layer = {f.name for f in dataclasses.fields(LayerPlan)} - set(NOT_LAYER)
+    ours = {"image", "data", "out", "flash", "save_to", "resume", "discard"}
+    of_train = set(inspect.signature(train).parameters) - ours - set(COMMON)
+    assert of_plan | of_layer | of_train | {"last", "ratio", "biases", "plan", "scheme"} <= known
+
+
+def test_what_methods_come_to(samples: Path, tmp_path: Path) -> None:
+    graph = read_tflite(DIGITS)
+    layers = len(graph.trainable)
+    file = tmp_path / "m.toml"
+    file.write_text('[mine]\nmethod = "head"\nresidual = true\n[slow]\nrate = 0.001\nwarmup = 5\n')
+    found = study(
+        samples, "--common", "last=4,policy=random", "--methods", "head", "full", "bias", "int8",
+        "a=int8:policy=static,bias=0", "--methods-file", file,
+    ).methods  # fmt: skip
+    plans = {bundle.name: bundle.plan(graph) for bundle in found}
+    assert [*plans] == ["head", "full", "bias", "int8", "a", "mine", "slow"]
+    assert plans["head"] == default_plan(graph, 1, 1)
+    assert plans["full"] == default_plan(graph, layers, 1)
+    assert [p.channels > 0 for p in plans["bias"].layers] == [False] * (layers - 1) + [True]
+    assert plans["int8"] == default_plan(graph, 4)
+    assert not any(layer.bias for layer in plans["a"].layers)
+    assert plans["mine"] == dataclasses.replace(plans["head"], residual=True)
+    options = {bundle.name: bundle.options() for bundle in found}
+    assert options["head"] == {"policy": "random"} and options["a"] == {"policy": "static"}
+    assert options["slow"] == {"policy": "random", "warmup": 5}
+    assert {bundle.name: bundle.rate for bundle in found}["slow"] == "0.001"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (("--methods", "magic"), "there is no method magic: choose head, bias"),
+        (("--methods", "int8:magic=1"), "the method int8:magic=1 has magic: choose among "),
+        (("--methods", "int8:last=x"), "argument --last: 'x' is no whole number"),
+        (("--methods", "int8:last=99"), "--last 99: the model has"),
+        (("--methods", "int8:residual=2"), "has residual=2: give bool"),
+        (("--methods", "int8:policy=magic"), "no policy magic: choose"),
+        (("--methods", "int8:=1"), "spell it NAME:KEY=VALUE"),
+        (("--methods", "int8", "int8"), "two methods are called int8"),
+        (("--methods", "int8", "--select", "1"), "--select 1.0: give a share"),
+        (("--methods", "int8", "--select", "0"), "--select 0 leaves nothing to judge on"),
+        (("--methods", "int8", "--rates", "0"), "rates 0: '0' is no rate"),
+        (("--methods", "int8", "--rates", "auto,"), "'' is no rate"),
+        (("--methods", "int8", "--baseline", "b"), "--baseline b: choose among int8"),
+        (("--methods", "int8:scheme=magic"), "there is no scheme magic"),
+        ((), "nothing to compare: name --methods"),
+        (("--methods-file", "nowhere.toml"), "cannot read nowhere.toml"),
+        (("--methods", "int8", "--float", "magic"), "--float magic: choose last, all, same"),
+        (("--methods", "int8", "--float", "last:magic=1"), "has magic: choose among of, batch"),
+        (("--methods", "int8", "--float", "last:batch=0"), "give a batch from 1 on"),
+        (("--methods", "int8", "--data", "nowhere.npz"), "cannot read nowhere.npz"),
+    ],
+)
+def test_bad_input_is_one_line(
+    more: tuple[str, ...], text: str, samples: Path, tmp_path: Path, capsys
+) -> None:
+    assert cli.main(words(samples, tmp_path / "c", *more)) == 1
+    said = capsys.readouterr().err
+    assert text in said and said.count("\n") == 1 and said.startswith("sparsetune: error: ")
+    assert not (tmp_path / "c" / "table.md").exists()
+
+
+def test_without_torch_float_says_so(samples: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(comparing, "torch_python", lambda given: "")
+    assert cli.main(words(samples, tmp_path, "--methods", "int8", "--float", "last")) == 1
+    assert "--float needs a Python with torch" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_is_one_line(samples: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    """And its reason; what was finished before is kept."""
+    monkeypatch.setattr(comparison, "_first_steps", lambda *_: "")
+    policy = tmp_path / "mine.py"
+    policy.write_text(
+        "class P:\n    def __init__(self, layers, seed):\n        self.seed = seed\n\n"
+        "    def choose(self, step, state):\n        if self.seed == 2:\n"
+        "            raise ValueError('no such luck')\n"
+    )
+    more = ("--methods", f"int8:policy={policy}:P", "--rates", "0.01", "--seeds", 2, "--jobs", 1)
+    assert cli.main(words(samples, tmp_path / "c", *more)) == 1
+    said = capsys.readouterr().err
+    assert "seed 2 failed: no such luck" in said and said.count("\n") == 1
+    assert [r["seed"] for r in records(tmp_path / "c")] == [1]
+
+
+# What is told ---------------------------------------------------------------------------------
+
+
+def test_table_and_plots(samples: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    more = ("--methods", "head", "int8", "--seeds", 3, "--rates", "0.01", "--test-data")
+    found = compare(samples, tmp_path / "c", *more, "--plots", "svg")
+    names = ["accuracy_effort.svg", "accuracy_memory.svg", "accuracy_steps.svg"]
+    assert sorted(path.name for path in (tmp_path / "c").glob("*.svg")) == names
+    for name in names:
+        assert "<svg" in (tmp_path / "c" / name).read_text()
+    head, int8 = found["rows"]
+    pairs = zip(int8["accuracies"], head["accuracies"], strict=True)
+    differences = [a - b for a, b in pairs]
+    assert int8["difference"] == pytest.approx(np.mean(differences))
+    assert int8["difference_spread"] == pytest.approx(np.std(differences, ddof=1))
+    assert "difference" not in head and head["backward_macs"] < int8["backward_macs"]
+    text = (tmp_path / "c" / "table.md").read_text()
+    assert f"| int8 | {100 * int8['mean']:.2f} ± {100 * int8['spread']:.2f} |" in text
+    assert text in capsys.readouterr().out
+    monkeypatch.setattr(comparing, "draw_table", lambda *_: [])
+    compare(samples, tmp_path / "c", *more)
+    assert "plots: not drawn" in capsys.readouterr().out
+
+
+def test_numbers_without_a_right_answer(tmp_path: Path) -> None:
+    """Of other losses the loss is told, less than zero."""
+    net = Net((1, 6), seed=1)
+    net.dense(2, scale=0.01)
+    (tmp_path / "m.tflite").write_bytes(net.to_bytes())
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(-128, 128, (60, 6)).astype(np.int8), rng.normal(0, 0.3, (60, 2))
+    np.savez(tmp_path / "s.npz", x=x, y=y)
+    more = ("--model", tmp_path / "m.tflite", "--loss", "mse", "--methods", "full", "--seeds", 1)
+    found = compare(tmp_path / "s.npz", tmp_path / "c", *more, "--rates", "0.001")
+    assert found["rows"][0]["mean"] < 0
+    assert "mean loss, less than zero" in (tmp_path / "c" / "table.md").read_text()
+
+
+def test_spread_of_one_seed_is_none() -> None:
+    assert Figure.of([0.5]) == Figure(0.5, 0.0)
+
+
+def test_effort_is_counted_on_the_model() -> None:
+    """conv 4 > 8 on 6x6, 1x1 conv 8 > 8, dense: against a count by hand."""
+    net = Net((1, 6, 6, 4), seed=1)
+    net.conv(8, 3)
+    net.conv(8, 1)
+    net.flatten()
+    net.dense(5)
+    graph = parse_tflite(net.to_bytes())
+    y = [graph.tensor(op.outputs[0]).shape for op in graph.trainable]
+    conv, point = (y[0][1] * y[0][2] * 9 * 4 * 8, y[1][1] * y[1][2] * 8 * 8)
+    dense = y[1][1] * y[1][2] * 8 * 5
+    last, middle, first = (op.index for op in reversed(graph.trainable))
+    effort = effort_of(graph, UpdatePlan((LayerPlan(last, 1),)))
+    inputs = dense // 5
+    assert effort.forward == conv + point + dense
+    assert (effort.gradient, effort.update) == (0, dense // inputs)
+    effort = effort_of(graph, UpdatePlan((LayerPlan(middle, 2), LayerPlan(last, inputs))))
+    assert (effort.gradient, effort.update) == (dense, point * 2 // 8 + dense)
+    effort = effort_of(graph, UpdatePlan((LayerPlan(first, 0),)))
+    assert (effort.gradient, effort.update) == (point + dense, 0)
+
+
+def test_plots_need_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert comparison_plots.draw_table(None, tmp_path) == []  # type: ignore[arg-type]
+
+
+def test_a_log_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "runs.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(SparsetuneError, match="cannot read"):
+        RunLog(tmp_path / "runs.jsonl")
+
+
+# Float ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def torch() -> str:
+    python = torch_python()
+    if not python:
+        pytest.skip("SKIP: no Python with torch (pip install 'sparsetune[torch]')")
+    return python
+
+
+def test_the_float_network(torch: str, tmp_path: Path) -> None:
+    """Front and rest are the whole; only what a plan trains moves, channels in turns."""
+    net = Net((1, 8, 8, 3), seed=3)
+    net.conv(8, 3, stride=2, activation=1, zero=-128)
+    net.depthwise(1, 3, activation=1, zero=-128)
+    net.conv(12, 1)
+    net.flatten()
+    net.dense(4)
+    (tmp_path / "m.tflite").write_bytes(net.to_bytes())
+    graph = parse_tflite(net.to_bytes())
+    plan = default_plan(graph, 2, 0.5)
+    (tmp_path / "g.pickle").write_bytes(pickle.dumps((graph, *split_front(graph, plan), plan)))
+    env = {**os.environ, **dict(environment())}
+    command = [torch, str(CHECKS), str(tmp_path / "g.pickle")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "front and rest\nchannels in turns\n"
+
+
+def test_float_runs_stand_in_the_table(torch: str, samples: Path, tmp_path: Path) -> None:
+    """Seeds differ, a seed does not; each is better than chance."""
+    more = ("--methods", "int8", "--float", "last:batch=4", "same:of=int8,batch=4,momentum=0.5",
+            "--float-rates", "0.03", "--seeds", 2, "--rates", "0.01", "--epochs", 6,
+            "--torch", torch)  # fmt: skip
+    found = compare(samples, tmp_path / "a", *more)
+    again = compare(samples, tmp_path / "b", *more)
+    for row, other in zip(found["rows"], again["rows"], strict=True):
+        assert row["accuracies"] == other["accuracies"] and min(row["accuracies"]) > 0.15
+    last, same = found["rows"][1:]
+    assert last["is_float"] and last["ram_bytes"] is None
+    assert same["backward_macs"] == found["rows"][0]["backward_macs"] > last["backward_macs"]
+    losses = [r["loss"] for r in records(tmp_path / "a") if r["method"] == last["name"]]
+    assert len(set(losses)) == 2
