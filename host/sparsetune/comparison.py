@@ -113,6 +113,7 @@ def compare(study: Study) -> list[Outcome]:
 def _chosen(study: Study, log: RunLog, entries: list[Entry]) -> list[tuple[Entry, str]]:
     """The rate of each: of several candidates that with the best accuracy on held-out samples."""
     candidates = {entry.name: entry.candidates() for entry in entries}
+    study.subject.forget()  # from here on runs read what is in the cache
     searched = [(e, rate, study.search_epochs, SEARCH_SEED) for e in entries
                 for rate in candidates[e.name] if len(candidates[e.name]) > 1]  # fmt: skip
     _run(study, log, searched)

@@ -76,9 +76,14 @@ class Subject:
         chosen, rest = np.sort(order[:cut]), np.sort(order[cut:])
         if not len(rest):
             raise SparsetuneError(f"{len(order)} samples are too few to hold some out: give more")
+        self.__dict__.pop("_files")  # the same again in the file's numbers
         kept = train if len(rest) == len(train) else train.part(rest)
         warn([*doubts(kept, task), *leaks(kept, test)])
         return {"train": kept, "select": train.part(chosen), "test": test}
+
+    def forget(self) -> None:
+        """Gives back the samples' memory; they are read again where they are asked for."""
+        self.__dict__.pop("parts", None)
 
 
 def _digest(path: Path) -> str:
