@@ -27,7 +27,7 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.float_methods import environment, torch_python
 from sparsetune.front import split_front
 from sparsetune.front_cache import FrontCache
-from sparsetune.methods import COMMON, NOT_LAYER, NOT_PLAN, Reader
+from sparsetune.methods import COMMON, NAMED, NOT_LAYER, NOT_PLAN, Reader
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, save_plan
 from sparsetune.run_log import RunLog, key_of
 from sparsetune.task import task_of
@@ -124,16 +124,30 @@ def test_the_same_twice_and_without_the_cut(
 
 def test_rates_are_chosen_on_samples_held_out(samples: Path, tmp_path: Path) -> None:
     """Of the rates the one that is best there; its runs of seed 0 see no test samples' result."""
-    rates = "0.000001,0.02"
+    rates = "0.000001,0.02,5"
     found = compare(samples, tmp_path / "c", "--methods", "int8", "--seeds", 1, "--rates", rates,
                     "--select", 0.3, "--search-epochs", 2)  # fmt: skip
     searched = {r["rate"]: r["curve"][-1][1] for r in records(tmp_path / "c") if r["seed"] == 0}
-    assert set(searched) == {"0.000001", "0.02"}
+    assert set(searched) == {"0.000001", "0.02", "5"}
     best = max(searched, key=lambda rate: searched[rate])
     assert found["rows"][0]["rate"] == best == "0.02" and found["part"] == "select"
     final = [r for r in records(tmp_path / "c") if r["seed"] == 1]
     assert [r["rate"] for r in final] == [best] and len(final[0]["curve"]) == 2
     assert final[0]["steps"] == 2 * (TRAIN - 18)
+
+
+@pytest.mark.parametrize(
+    ("found", "beyond"),
+    [
+        ({"0.01": 0.5, "0.03": 0.6, "0.1": 0.4}, []),
+        ({"0.03": 0.5, "0.01": 0.6, "0.1": 0.4}, ["0.0033"]),
+        ({"0.01": 0.5, "0.03": 0.6, "0.1": 0.7}, ["0.30"]),
+        ({"0.01": 0.5, "0.03": 0.5}, ["0.0033"]),
+        ({f"{3.0**-i:.9f}": i for i in range(9)}, []),
+    ],
+)
+def test_where_the_best_rate_is_at_an_end(found: dict[str, float], beyond: list[str]) -> None:
+    assert comparison.rates_beyond(found) == beyond
 
 
 def test_a_front_is_not_left_out_where_the_sample_is_looked_at(
@@ -281,6 +295,12 @@ def test_all_that_plan_and_train_take_is_a_key(samples: Path) -> None:
     assert of_plan | of_layer | of_train | {"last", "ratio", "biases", "plan", "scheme"} <= known
 
 
+def test_help_names_all_methods(capsys) -> None:
+    assert cli.main(["compare", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in NAMED)
+
+
 def test_what_methods_come_to(samples: Path, tmp_path: Path) -> None:
     graph = read_tflite(DIGITS)
     layers = len(graph.trainable)
@@ -422,6 +442,20 @@ def test_effort_is_counted_on_the_model() -> None:
     assert (effort.gradient, effort.update) == (dense, point * 2 // 8 + dense)
     effort = effort_of(graph, UpdatePlan((LayerPlan(first, 0),)))
     assert (effort.gradient, effort.update) == (point + dense, 0)
+
+
+def test_effort_that_runs_counted_is_told(samples: Path, tmp_path: Path) -> None:
+    """A line of a finished run with an effort event, as TinyProp tells it: a quarter was done."""
+    folder, more = tmp_path / "c", ("--methods", "int8", "--seeds", 2, "--rates", "0.01")
+    compare(samples, folder, *more)
+    shares = iter((2000, 3000))
+    told = [{**r, "events": {"effort": {"n": 9, "steps": 5000, "backward": next(shares)}}}
+            for r in records(folder)]  # fmt: skip
+    (folder / "runs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in told))
+    found = compare(samples, folder, *more)["rows"][0]
+    assert found["effort"]["backward"] == 2500
+    text = (folder / "table.md").read_text()
+    assert f"| {found['backward_macs'] / 4e6:.2f} (25.0%) |" in text
 
 
 def test_plots_need_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
@@ -36,18 +36,20 @@ from .rate import two_digits
 from .run_log import Record, RunLog, key_of
 from .subject import Subject
 from .task import task_of
-from .trial import choose_rate
+from .trial import FACTOR, choose_rate
 from .twin import Twin
 
 PROBE_STEPS = 64  # that tell whether kernels and device code give the numbers that they gave
 PROBE_RATE = "0.002"
 SEARCH_SEED = 0
+MOST_RATES = 9  # of a method that are tried
 
 
 @dataclass(frozen=True)
 class Study:
     """What is compared. rates: decimal texts, `auto` (tried out as `tune` does) or `xFACTOR` of
-    that; of several the best on held-out samples is taken, after search_epochs. float_rates: the
+    that; of several the best on held-out samples is taken, after search_epochs, and where it is at
+    an end others beyond it are tried. float_rates: the
     same for the float baseline. torch: a Python that has it, or empty. folder: for what is made on
     the way; log: of finished runs."""
 
@@ -97,7 +99,7 @@ def compare(study: Study) -> list[Outcome]:
         bench = _Bench(study, Path(folder), log)
         twins = [bench.twin(bundle) for bundle in study.methods]
         entries = [*twins, *(bench.float(method, twins) for method in study.floats)]
-        rates = {entry.name: rate for entry, rate in _chosen(study, log, entries)}
+        rates = _chosen(study, log, entries)
         wanted = [(entry, rates[entry.name], seed) for entry in entries
                   for seed in range(1, study.seeds + 1)]  # fmt: skip
         _run(study, log, [(e, rate, study.epochs, seed) for e, rate, seed in wanted])
@@ -110,22 +112,34 @@ def compare(study: Study) -> list[Outcome]:
     ]  # fmt: skip
 
 
-def _chosen(study: Study, log: RunLog, entries: list[Entry]) -> list[tuple[Entry, str]]:
+def _chosen(study: Study, log: RunLog, entries: list[Entry]) -> dict[str, str]:
     """The rate of each: of several candidates that with the best accuracy on held-out samples."""
     candidates = {entry.name: entry.candidates() for entry in entries}
     study.subject.forget()  # from here on runs read what is in the cache
-    searched = [(e, rate, study.search_epochs, SEARCH_SEED) for e in entries
-                for rate in candidates[e.name] if len(candidates[e.name]) > 1]  # fmt: skip
-    _run(study, log, searched)
+    searching = [entry for entry in entries if len(candidates[entry.name]) > 1]
+    found: dict[str, dict[str, float]] = {}
+    while searching:
+        epochs = study.search_epochs
+        wanted = [(e, rate, epochs, SEARCH_SEED) for e in searching for rate in candidates[e.name]]
+        _run(study, log, wanted)
+        for entry in searching:
+            keys = {r: _key(entry, r, epochs, SEARCH_SEED) for r in candidates[entry.name]}
+            known = {r: float(log.records[key]["curve"][-1][1]) for r, key in keys.items()}
+            found[entry.name] = known
+            candidates[entry.name] = [*known, *rates_beyond(known)]
+        searching = [e for e in searching if len(candidates[e.name]) > len(found[e.name])]
+    best = {name: max(known, key=lambda rate: known[rate]) for name, known in found.items()}
+    return {name: best.get(name, rates[0]) for name, rates in candidates.items()}
 
-    def accuracy(entry: Entry, rate: str) -> float:
-        record = log.records[_key(entry, rate, study.search_epochs, SEARCH_SEED)]
-        return float(record["curve"][-1][1])
 
-    return [
-        (e, max(found, key=lambda rate: accuracy(e, rate)) if len(found) > 1 else found[0])
-        for e, found in ((e, candidates[e.name]) for e in entries)
-    ]
+def rates_beyond(found: Mapping[str, float]) -> list[str]:
+    """Where the best of the rates is the smallest or the largest, the next one on that side.
+    found: accuracies."""
+    rates = sorted(found, key=float)
+    best = max(rates, key=lambda rate: found[rate])
+    if best not in (rates[0], rates[-1]) or len(rates) >= MOST_RATES:
+        return []
+    return [two_digits(float(best) * (FACTOR if best == rates[-1] else 1 / FACTOR))]
 
 
 def _run(study: Study, log: RunLog, wanted: Sequence[tuple[Entry, str, int, int]]) -> None:

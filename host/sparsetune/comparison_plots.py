@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from .comparison_table import Row, Table
+from .comparison_table import Row, Table, counted_share
 from .files import write_whole
 
 SIZE = (8, 4.5)  # inches, as the loss curve's
@@ -65,8 +65,7 @@ def _effort(axes: Any, table: Table) -> None:
 
 
 def _backward(row: Row) -> float:
-    effort = row.costs["effort"] or {}
-    return float(row.costs["backward_macs"]) * float(effort.get("share", 1)) / 1e6
+    return counted_share(row) * float(row.costs["backward_macs"]) / 1e6
 
 
 def _steps(axes: Any, table: Table) -> None:

@@ -155,6 +155,13 @@ def _counted(records: Sequence[Record]) -> Fields | None:
             if isinstance(told[0][k], int)}  # fmt: skip
 
 
+def counted_share(row: Row) -> float:
+    """Of the plan's backward pass what the runs really did, where they counted (device/effort.py):
+    multiply-accumulates, else steps that were not skipped."""
+    told = row.costs["effort"] or {}
+    return float(told.get("backward", told.get("steps", 10000))) / 10000
+
+
 # As text --------------------------------------------------------------------------------------
 
 HEAD = ("method", "accuracy", "against", "memory, analytic", "board RAM", "flash",
@@ -173,9 +180,10 @@ def markdown(table: Table) -> str:
         "",
         f"{unit} on {what}, mean ± standard deviation of {seeds} seeds; the difference is taken "
         "seed by seed. Memory in KB of 1,024 bytes: analytic as MCUNetV3 counts it; the board's, "
-        "all that training takes (* does not fit). Multiply-accumulates of a sample in millions. "
-        "Trains: share of the weights and biases that a step moves. Seconds of a run on this "
-        "computer, whose cores runs share.",
+        "all that training takes (* does not fit). Multiply-accumulates of a sample in millions; "
+        "backward in brackets: the share that was really done, as counted. Trains: share of the "
+        "weights and biases that a step moves. Seconds of a run on this computer, whose cores "
+        "runs share.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -184,8 +192,7 @@ def _cells(row: Row, percent: bool) -> list[str]:
     scale = 100 if percent else 1
     costs = row.costs
     ram = "" if costs.get("fits") is None else "" if costs["fits"] else "*"
-    effort = costs["effort"]
-    share = f" ({effort['share']:.2%})" if effort and "share" in effort else ""
+    share = counted_share(row)
     return [
         row.name,
         f"{scale * row.accuracy.mean:.2f} ± {scale * row.accuracy.spread:.2f}",
@@ -196,7 +203,7 @@ def _cells(row: Row, percent: bool) -> list[str]:
         _kilobytes(costs["ram_bytes"]) + ram,
         _kilobytes(costs["flash_bytes"]),
         f"{costs['forward_macs'] / 1e6:.2f}",
-        f"{costs['backward_macs'] / 1e6:.2f}{share}",
+        f"{share * costs['backward_macs'] / 1e6:.2f}" + f" ({share:.1%})" * (share < 1),
         f"{costs['share']:.1%}",
         row.rate,
         f"{row.steps:,}",
