@@ -71,6 +71,14 @@ EXPERIMENTS = {
         ("static:last=20,ratio=0.25", "cyclic:last=20,ratio=0.25", "random:last=20,ratio=0.25"),
         (), ("--rates", "auto"),
     ),
+    "scaling": Experiment(
+        "cifar", f"CIFAR-10, {SCHEME}: without quantisation-aware scaling",
+        ("int8=published", "no scaling=published:qas=0"),
+    ),
+    "errors": Experiment(
+        "cifar", f"CIFAR-10, {SCHEME}: bits of error tensors",
+        ("int8=published", *(f"{n} bits=published:error_bits={n}" for n in (12, 8, 6))),
+    ),
     "clothing": Experiment(
         "clothing", f"clothing, {SCHEME}", ("head", *OURS), ("last", "same:of=int8"),
     ),

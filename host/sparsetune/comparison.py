@@ -320,7 +320,12 @@ def _first_steps(graph: Graph, plan: UpdatePlan, data: Dataset, options: dict[st
     image = compile_image(graph, plan).image
     how = {**options, "steps": PROBE_STEPS, "rate": PROBE_RATE, "seed": 1, "warmup": 0}
     with Twin(image, sample_file(data, task_of(graph))) as twin:
-        twin.train(line, save_every=0, **how)
+        try:
+            twin.train(line, save_every=0, **how)
+        except OSError as error:  # what an earlier run leaves, as `replay` needs it
+            raise SparsetuneError(
+                f"options {options} need a file ({error}): leave them out"
+            ) from error
     return found.hexdigest()[:24]
 
 

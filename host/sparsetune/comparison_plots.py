@@ -76,6 +76,7 @@ def _steps(axes: Any, table: Table) -> None:
                       marker=MARKS[i % len(MARKS)], markersize=4, color=_colour(i),
                       linestyle="--" if row.is_float else "-")  # fmt: skip
     axes.set(xlabel="steps (samples)", ylabel=_label(table, "select"))
+    axes.set_xlim(left=0)
 
 
 def _colour(i: int) -> str:
