@@ -52,6 +52,7 @@ class Cache:
         # Which record is whose, counted from 1; 0: none.
         self.place = array("H" if samples.count < 65535 else "I", [0] * samples.count)
         self.written = self.used = 0
+        self.file = None
         self._look()
         self.room = self.records + max(0, room_for(data, kept_free)) // self.each
         self.most = min(most, samples.count)
@@ -65,13 +66,14 @@ class Cache:
 
     def _look(self):
         """Finds what is whole of an earlier run's; deletes a file that is another's, or torn."""
-        self.file = None
         self.records = self.held = 0
+        self.is_new = True
         for i in range(len(self.place)):
             self.place[i] = 0
         try:
             with open(self.path, "rb") as file:
                 if file.read(HEADER_BYTES) == self.head and self._find(file):
+                    self.is_new = False
                     return
         except OSError:
             return
@@ -101,7 +103,7 @@ class Cache:
             self.file = open(self.path, "rb") if self.held else None
             return
         self.file = open(self.path, "ab")
-        if not self.records:
+        if self.is_new:
             self.file.write(self.head)
 
     def _is_full(self):
@@ -113,16 +115,17 @@ class Cache:
 
     def flush(self):
         """What was written outlives a reset from here on."""
-        if self.is_growing:
+        if self.is_growing and self.file:
             try:
                 self.file.flush()
             except OSError:
                 self._is_full()
 
     def close(self):
-        if self.file:
+        file, self.file = self.file, None
+        if file:
             try:
-                self.file.close()
+                file.close()
             except OSError:
                 pass  # a full file system: what is whole is found when it is opened again
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sparsetune_device.checkpoint import OLD
+from sparsetune_device.data import cache_of
+from sparsetune_device.replay import path_of as replay_of
 
 from .board import Board
 from .errors import SparsetuneError
@@ -17,10 +19,13 @@ from .room import checkpoints_blocks
 
 BOARD_DATA = "/sparsetune/train.dat"
 BOARD_TEST = "/sparsetune/test.dat"
+BOARD_CACHE = cache_of(BOARD_DATA)
+BOARD_REPLAY = replay_of(BOARD_DATA)
 BOARD_TRAINED = "/sparsetune/trained.ckpt"
 CHECKPOINTS = (BOARD_TRAINED, BOARD_TRAINED + OLD)
-# Nobody needs them once the command that made them has ended.
-LEFT_BEHIND = (BOARD_TEST, *(path + ".part" for path in (BOARD_TEST, BOARD_DATA, BOARD_TRAINED)))
+# Nobody needs them once the command that made them has ended; a cache is made again.
+WRITTEN = (BOARD_TEST, BOARD_DATA, BOARD_REPLAY, BOARD_TRAINED)
+LEFT_BEHIND = (BOARD_TEST, BOARD_CACHE, *(path + ".part" for path in WRITTEN))
 NAMED = 5  # files in a message
 
 _LOOK = """

@@ -440,6 +440,23 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--cores", type=int, choices=(1, 2), help="of an RP2040 that work; same result (2)"
     )
     parser.add_argument(
+        "--cache",
+        action="store_true",
+        help="keep what the frozen layers make of each sample in a file: later epochs skip them",
+    )
+    parser.add_argument(
+        "--replay-share",
+        type=float,
+        metavar="SHARE",
+        help="share of the steps that take an earlier sample, against forgetting (0; tune: 0.25)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=_natural,
+        metavar="N",
+        help="leave N of the samples trained on for the --replay-share of later runs (0)",
+    )
+    parser.add_argument(
         "--set",
         type=_setting,
         action="append",
@@ -517,6 +534,12 @@ def _tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", type=_count, help="replace the head by one of N classes first")
     _add_budget(parser)
     _add_plan_file(parser)
+    parser.add_argument(
+        "--replay", type=Path, metavar="NPZ", help="earlier samples, of which some are trained on"
+    )
+    parser.add_argument(
+        "--replay-samples", type=_count, default=200, metavar="N", help="how many of them (200)"
+    )
     parser.add_argument("--twin", action="store_true", help="train on this computer instead")
     _add_output(parser, "the trained .tflite file")
     _add_run(parser)

@@ -18,7 +18,7 @@ from .graph import TRAINABLE, Graph, input_channels
 from .head import HeadRequest, with_new_head
 from .image import Image, Layout, parse_image, read_image, write_image
 from .inputs import input_of
-from .memory import RamUse, predict
+from .memory import NOTHING, Beside, RamUse, predict
 from .picture import draw
 from .plan import (
     UpdatePlan,
@@ -90,7 +90,7 @@ def plan(args: argparse.Namespace) -> None:
     use = _use(chosen.layout, spec, data)
     for line in (
         *describe_layers(graph, chosen.plan, chosen.layout, spec),
-        *describe_memory(graph, chosen.layout, use, _limit(args, spec), spec),
+        *describe_memory(graph, chosen.layout, use, _limit(args, spec), spec, _count(data)),
         describe_analytic(graph, chosen.plan),
         *_remarks(graph, chosen),
         _describe_rate(chosen, data),
@@ -119,6 +119,7 @@ class Chosen:
     rate: str
     layout: Layout
     rate_is_given: bool = False
+    beside: Beside = NOTHING
 
 
 def choose_plan(
@@ -127,7 +128,7 @@ def choose_plan(
     """The plan that the arguments ask for. data: the samples, if they are known already. Raises
     SparsetuneError when it does not fit the board, or --ram."""
     store = 0 if getattr(args, "no_store", False) else spec.store_bytes
-    room = Room(spec, _limit(args, spec), _count(data), store)
+    room = Room(spec, _limit(args, spec), _count(data), store, beside_of(args))
 
     def fits(plan: UpdatePlan) -> bool:
         return room.takes(graph, with_rules(plan, args))
@@ -148,7 +149,14 @@ def choose_plan(
         print("measuring a learning rate: short runs on this computer ...", flush=True)
         rate = choose_rate(graph, chosen, model, data)
         layout = room.compile(graph, chosen, rate)
-    return Chosen(chosen, rate, layout, given is not None)
+    return Chosen(chosen, rate, layout, given is not None, room.beside)
+
+
+def beside_of(args: argparse.Namespace) -> Beside:
+    """What the run has beside its samples, as far as that is known before."""
+    replay = getattr(args, "replay_share", None) or getattr(args, "replay", None)
+    earlier = args.replay_samples if replay else 0
+    return Beside(getattr(args, "cache", False), earlier, getattr(args, "keep", None) or 0)
 
 
 def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
@@ -195,8 +203,10 @@ def _limit(args: argparse.Namespace, spec: BoardSpec) -> int:
     return spec.heap_bytes if args.ram is None else min(args.ram, spec.heap_bytes)
 
 
-def _use(layout: Layout, spec: BoardSpec, data: Dataset | None) -> RamUse:
-    return predict(parse_image(layout.image), _count(data), spec)
+def _use(
+    layout: Layout, spec: BoardSpec, data: Dataset | None, beside: Beside = NOTHING
+) -> RamUse:
+    return predict(parse_image(layout.image), _count(data), spec, beside)
 
 
 def _count(data: Dataset | None) -> int:
@@ -216,7 +226,7 @@ def describe_plan(graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset |
             f"trains operator {op.index:>2} {op.kind:<18} "
             f"{layer.channels}/{channels} input channels a step, {bias}"
         )
-    use = _use(chosen.layout, spec, data)
+    use = _use(chosen.layout, spec, data, chosen.beside)
     lines.append(
         f"RAM {use.used:,} of {use.heap:,} bytes: arena {use.arena:,} (no order of buffers can "
         f"need less than {chosen.layout.arena_lower_bound:,}), trained weights and state "

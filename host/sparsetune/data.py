@@ -21,7 +21,7 @@ MAGIC = b"STDA"
 VERSION = 2
 HEADER_BYTES = 36
 NAMES = ("x_train", "y_train", "x_test", "y_test")
-MAX_SAMPLES = 65535
+MAX_SAMPLES = 1 << 24
 MOST_OUTSIDE = 0.5  # share of the targets that may lie outside of what the output can hold
 FEWEST_STEPS = 4  # of the output, by which targets should differ
 FEWEST_VALUES = 8  # of a sample: those of fewer bytes are alike by chance
@@ -84,7 +84,7 @@ def fit_dataset(data: Dataset, source: Input, task: Task) -> Dataset:
     they do not fit the model."""
     shape = source.shape
     if not 0 < len(data) <= MAX_SAMPLES:
-        raise SparsetuneError(f"{len(data)} samples: give 1 to {MAX_SAMPLES}")
+        raise SparsetuneError(f"{len(data)} samples: give 1 to {MAX_SAMPLES:,}")
     if data.x.ndim < 2:
         raise SparsetuneError("x is no list of samples: give it as [N, height, width, channels]")
     if data.x[0].size != int(np.prod(shape)) or not same_but_ones(data.x.shape[1:], shape):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparsetune_device.data import FEW
 from sparsetune_device.main import COLLECT_EVERY
 
 from .boardspec import BoardSpec
@@ -15,7 +16,23 @@ LAYER = 304  # of each trained layer
 CHOICE = 448  # of one that trains some of its channels: its policy's objects, and what they leave
 IN_FLASH = 600  # where layers stay in flash: columns.py
 TAKING_TURNS = 1850  # where their channels take turns: store.py
+CACHE = 3400  # of a cache of the frozen front: cache.py, its open file
+REPLAY = 2600  # of earlier samples: replay.py, their open file
+KEEP = 4000  # of leaving some behind, when all else is done: reservoir.py, its open files
 EPOCH = 288  # left by telling that an epoch is over
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a run has beside its samples. cache: whether the front's is cached. replay: earlier
+    samples that it draws from. keep: samples that it leaves for later runs."""
+
+    cache: bool = False
+    replay: int = 0
+    keep: int = 0
+
+
+NOTHING = Beside()
 
 
 @dataclass(frozen=True)
@@ -40,12 +57,16 @@ class RamUse:
         return self.arena + self.state + self.data + self.package
 
 
-def predict(image: Image, samples: int, spec: BoardSpec) -> RamUse:
+def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHING) -> RamUse:
     """RAM of training `image` on `samples` samples on the given board."""
     orders = sum(_order_bytes(layer) for layer in image.layers)
-    labels = image.task.target_bytes if image.task.has_classes else 0
-    data = (2 + labels) * samples + orders  # two bytes of order for each sample, and its label
+    label = image.task.target_bytes if image.task.has_classes else 0
+    number = 2 if samples <= FEW else 4
+    # Of each sample its place in the order, in the cache, and its label.
+    data = (number * (1 + beside.cache) + label) * samples + orders + label * beside.replay
+    data += 4 * beside.keep
     package = spec.package_bytes + _objects(image.layers, samples)
+    package += CACHE * beside.cache + REPLAY * (beside.replay > 0) + KEEP * (beside.keep > 0)
     return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes)
 
 

@@ -18,7 +18,9 @@ from sparsetune_device.schedule import Schedule, parse_rate
 
 from .errors import SparsetuneError
 
-NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every", "cores")
+NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every", "cores", "keep")
+FRONT = {"cache": "--cache", "replay": "--replay-share"}
+ALL = 1 << 24  # samples of a cache that holds what has room
 OURS = ("image", "data", "out", "flash", "save_to", "resume")  # nobody else's to choose
 
 
@@ -27,6 +29,7 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
     train() would refuse."""
     options = {name: getattr(args, name) for name in NAMES}
     options.update(_settings(args.set))
+    options.update(_front(args))
     if getattr(args, "twin", False) and args.cores:
         raise SparsetuneError("the twin has no cores to choose: leave out --cores, or --twin")
     if options["policy"]:
@@ -34,6 +37,17 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
     options = {name: value for name, value in options.items() if value is not None}
     _check(options)
     return options
+
+
+def _front(args: argparse.Namespace) -> dict[str, Any]:
+    """--cache: for as many samples as there is room for. --replay-share: as percent."""
+    found = {"cache": ALL} if args.cache else {}
+    share = args.replay_share
+    if share is None:
+        return found
+    if not 0.01 <= share <= 1:
+        raise SparsetuneError(f"--replay-share {share:g} is not in 0.01 to 1: try 0.25")
+    return {**found, "replay": round(100 * share)}
 
 
 def policy_file(policy: str | None) -> Path | None:
@@ -88,6 +102,8 @@ def _settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """`--set` arguments as keywords of the device's train(). Raises SparsetuneError for others."""
     known = set(inspect.signature(train).parameters).difference(OURS, NAMES)
     for name, value in pairs:
+        if name in FRONT:
+            raise SparsetuneError(f"--set {name}: it has an option, {FRONT[name]}")
         if name in NAMES:
             raise SparsetuneError(f"--set {name}: it has an option, --{name.replace('_', '-')}")
         if name not in known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .analytic import analytic_memory
+from .beside import cache_room
 from .boardspec import BoardSpec
 from .budget import (
     LayerTime,
@@ -96,7 +97,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def describe_memory(
-    graph: Graph, layout: Layout, use: RamUse, limit: int, spec: BoardSpec
+    graph: Graph, layout: Layout, use: RamUse, limit: int, spec: BoardSpec, samples: int
 ) -> list[str]:
     """What lies in flash, what in RAM, and what makes the arena's peak."""
     program, image = layout.program, parse_image(layout.image)
@@ -118,6 +119,8 @@ def describe_memory(
     room = files_room(spec, image.state_bytes)
     each = graph.tensor(graph.input).size + image.task.target_bytes
     lines.append(f"files {room:>9,} bytes for samples: {max(0, room // each):,} of {each:,} bytes")
+    if image.cut_at:
+        lines.append(str(cache_room(spec, image, samples)))
     return lines + _describe_peak(graph, layout)
 
 

@@ -13,10 +13,10 @@ from .errors import SparsetuneError
 from .graph import Graph
 from .image import Layout, parse_image
 from .littlefs import BLOCK, MARGIN, OWN_BLOCKS, blocks_of, capacity
-from .memory import RamUse, predict
+from .memory import NOTHING, Beside, RamUse, predict
 from .plan import UpdatePlan
 
-CHECKPOINT_TEXT = 256  # of a checkpoint's settings, at most
+CHECKPOINT_TEXT = 512  # of a checkpoint's settings, at most
 TARGETS_PAD = 3  # behind the targets of a sample file, at most
 
 
@@ -25,25 +25,30 @@ def checkpoints_blocks(state_bytes: int) -> int:
     return 2 * blocks_of(CHECKPOINT_HEAD + state_bytes + CHECKPOINT_TEXT)
 
 
+def free_blocks(spec: BoardSpec, state_bytes: int) -> int:
+    """Blocks of the board's file system beside its own and checkpoints."""
+    return spec.filesystem_bytes // BLOCK - OWN_BLOCKS - MARGIN - checkpoints_blocks(state_bytes)
+
+
 def files_room(spec: BoardSpec, state_bytes: int) -> int:
     """Bytes of samples, with their targets, for which the board's file system has room where
     nothing else is on it."""
-    left = spec.filesystem_bytes // BLOCK - OWN_BLOCKS - MARGIN - checkpoints_blocks(state_bytes)
-    return max(0, capacity(left) - HEADER_BYTES - TARGETS_PAD)
+    return max(0, capacity(free_blocks(spec, state_bytes)) - HEADER_BYTES - TARGETS_PAD)
 
 
 @dataclass(frozen=True)
 class Room:
     """ram: bytes of the heap that may be used. samples: that are trained on. store_bytes: of flash
-    for trained channels. Slower RAM beside it is the board's."""
+    for trained channels. Slower RAM beside it is the board's. beside: what the run has beside."""
 
     spec: BoardSpec
     ram: int
     samples: int
     store_bytes: int = 0
+    beside: Beside = NOTHING
 
     def use(self, layout: Layout) -> RamUse:
-        return predict(parse_image(layout.image), self.samples, self.spec)
+        return predict(parse_image(layout.image), self.samples, self.spec, self.beside)
 
     def compile(self, graph: Graph, plan: UpdatePlan, rate: str = "0.005") -> Layout:
         """With scratch for the faster kernels where that fits, without where only that does."""

@@ -146,10 +146,13 @@ def save_aside(data: bytes, folder: Path = Path("out")) -> Path:
     raise AssertionError("there are names without end")
 
 
-def check_file_room(data: Dataset, task: Task, spec: BoardSpec, state_bytes: int) -> None:
-    """Raises SparsetuneError when samples and checkpoints do not fit the board's file system."""
+def check_file_room(
+    data: Dataset, task: Task, spec: BoardSpec, state_bytes: int, others: int = 0
+) -> None:
+    """Raises SparsetuneError when samples, files of `others` bytes and checkpoints do not fit the
+    board's file system."""
     each = data.x[0].size + task.target_bytes
-    room = files_room(spec, state_bytes)
+    room = max(0, files_room(spec, state_bytes) - others)
     if len(data) * each > room:
         raise SparsetuneError(
             f"{len(data):,} samples take {len(data) * each:,} bytes, the board's file system has "

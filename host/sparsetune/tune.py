@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from sparsetune_device.telemetry import parse
 
+from .beside import SHARE, cache_room, check_cut, replay_file, stored_bytes
 from .board import Board, PortLost, still_learnt
-from .board_files import BOARD_DATA, BOARD_TRAINED
+from .board_files import BOARD_DATA, BOARD_REPLAY, BOARD_TRAINED
 from .boardspec import BoardSpec, load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model
 from .data import Dataset, doubts, fit_dataset, leaks, load_npz, sample_file
@@ -21,7 +22,7 @@ from .errors import SparsetuneError, warn
 from .files import check_outputs, read_file, refuse_other, write_output
 from .graph import Graph
 from .head import HeadRequest, with_new_head
-from .image import parse_image, write_image
+from .image import Image, parse_image, write_image
 from .inputs import as_file_takes, as_graph_gives, input_of
 from .judge import Score, judge
 from .litert import predict
@@ -49,7 +50,8 @@ Line = Callable[[str], None]
 class Target(Protocol):
     """Where training runs: a board, or the host twin."""
 
-    def push(self, image: bytes, samples: bytes) -> None: ...
+    def push(self, image: bytes, samples: bytes, earlier: bytes) -> None:
+        """earlier: a buffer of earlier samples, or nothing."""
 
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         """Returns the checkpoint."""
@@ -71,9 +73,11 @@ class OnBoard:
         self.board = board
         self.policy = policy
 
-    def push(self, image: bytes, samples: bytes) -> None:
-        push_image(self.board, image, files={BOARD_DATA: len(samples)})
-        push_data(self.board, BOARD_DATA, samples)
+    def push(self, image: bytes, samples: bytes, earlier: bytes) -> None:
+        files = {BOARD_DATA: samples, **({BOARD_REPLAY: earlier} if earlier else {})}
+        push_image(self.board, image, files={path: len(data) for path, data in files.items()})
+        for path, data in files.items():
+            push_data(self.board, path, data)
 
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         push_policy(self.board, self.policy)
@@ -109,8 +113,10 @@ class OnTwin:
         self.twin: Twin | None = None
         self.store_bytes = store_bytes
 
-    def push(self, image: bytes, samples: bytes) -> None:
+    def push(self, image: bytes, samples: bytes, earlier: bytes) -> None:
         self.twin = Twin(image, samples, self.store_bytes)
+        if earlier:
+            self.twin.put_replay(earlier)
 
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         def tell(line: str) -> None:
@@ -145,6 +151,7 @@ class Result:
     step_time: str
     memory: dict[str, Any]
     store: dict[str, Any]
+    cache: dict[str, Any]
     checked: int
     differing: int | SparsetuneError
     output: Path
@@ -171,6 +178,11 @@ class Result:
             lines.append(
                 f"store in flash: {self.store['columns']:,} columns written; "
                 f"{self.store['erases']:,} erases ever, at most {self.store['most']:,} of a sector"
+            )
+        if self.cache:
+            lines.append(
+                f"cache of the frozen front: {self.cache['used']:,} steps began behind it; "
+                f"{self.cache['bytes']:,} bytes written to the file system"
             )
         is_known = isinstance(self.differing, int)
         found = f"{self.differing} differing bytes" if is_known else "not compared"
@@ -227,13 +239,16 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     image = parse_image(chosen.layout.image)
     for line in describe_plan(graph, chosen, spec, train):
         print(line)
-    if not args.twin:
-        check_file_room(train, task, spec, image.state_bytes)
     options = {"steps": max(200, len(train)), "rate": chosen.rate, **asked}
+    earlier = _earlier(args, graph, image, options)
+    if not args.twin:
+        kept_bytes = options.get("keep", 0) * stored_bytes(image)
+        check_file_room(train, task, spec, image.state_bytes, len(earlier) + kept_bytes)
+        _plan_cache(image, len(train), spec, options, (len(earlier), kept_bytes))
     before = judge(read_file(args.model), test, graph)
     print(f"before, on {len(test)} held-out samples: {before}", flush=True)
     print(f"image: {kept}{write_image(kept, image.data)}")
-    target.push(image.data, sample_file(train, task))
+    target.push(image.data, sample_file(train, task), earlier)
     plain = True if args.plain else None
     view = Options(port, args.log, plain, args.every, options["steps"], cores=args.cores)
     try:
@@ -260,12 +275,49 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
         f"{duration(monitor.run.seconds_a_step())} a step{where or monitor.run.on_cores}",
         monitor.run.events.get("mem", {}),
         monitor.run.events.get("store", {}),
+        monitor.run.events.get("cache", {}),
         len(few),
         _differing(target, trained, few, graph),
         output,
         monitor.log_path,
         png if drawn else None,
     )
+
+
+def _earlier(
+    args: argparse.Namespace, graph: Graph, image: Image, options: dict[str, Any]
+) -> bytes:
+    """The buffer of earlier samples that --replay asks for; options say which share they take."""
+    if args.cache:
+        check_cut(image)
+    if args.replay is None:
+        if args.replay_share is not None and args.twin:
+            raise SparsetuneError("the twin keeps nothing of earlier runs: name --replay NPZ")
+        return b""
+    data = fit_dataset(load_npz(args.replay)[0], input_of(graph), task_of(graph))
+    options.setdefault("replay", round(100 * SHARE))
+    buffer = replay_file(data, image, args.replay_samples, args.seed or 0)
+    count = min(len(data), args.replay_samples)
+    print(f"earlier samples: {count:,} of {len(data):,}, {len(buffer):,} bytes, in "
+          f"{options['replay']} % of the steps")
+    return buffer
+
+
+def _plan_cache(
+    image: Image, samples: int, spec: BoardSpec, options: dict[str, Any], others: tuple[int, ...]
+) -> None:
+    """Says how many samples' fronts the board has room for beside files of these sizes; options
+    ask for so many."""
+    if "cache" not in options:
+        return
+    room = cache_room(spec, image, samples, *others)
+    print(room)
+    if not room.samples:
+        raise SparsetuneError(
+            "the board's file system has no room for a cache beside the samples: give fewer "
+            "samples, or leave out --cache"
+        )
+    options["cache"] = room.samples
 
 
 def _what_is_left(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import sparsetune_device.main as device
+from sparsetune_device.replay import NAME
 
 from .cores import in_parts
 from .errors import SparsetuneError
@@ -48,6 +49,10 @@ class Twin:
             path.symlink_to(content.resolve())
         else:
             path.write_bytes(content)
+
+    def put_replay(self, data: bytes) -> None:
+        """Earlier samples (beside.replay_file)."""
+        self._put(NAME, data)
 
     def train(self, out: Line, **options: Any) -> bytes:
         """Runs device.main.train with the given options; returns the checkpoint."""

@@ -105,7 +105,9 @@ def _fewer_samples(wanted: Wanted) -> Iterator[WayOut]:
     """Each sample takes a few bytes, for its label and its place in the order."""
     image = parse_image(compile_image(wanted.graph, wanted.plan).image)
     many = wanted.room.samples
-    used, more = (predict(image, n, wanted.room.spec).used for n in (many, many + 1))
+    used, more = (
+        predict(image, n, wanted.room.spec, wanted.room.beside).used for n in (many, many + 1)
+    )
     samples = many - -(-(used - wanted.room.ram) // (more - used))
     if samples >= FEWEST_SAMPLES:
         ram = used - (many - samples) * (more - used)
