@@ -23,7 +23,7 @@ def save(path, image, state, steps, settings="", discard=False):
     try:
         _write(path, image, state, steps, settings.encode())
     except OSError:
-        if not _exists(path + OLD):
+        if not exists(path + OLD):
             raise
         if not (discard or is_pulled(path, path + OLD)):
             raise ValueError("the file system is full, and nobody has pulled %s%s: pull it, or "
@@ -45,7 +45,7 @@ def _write(path, image, state, steps, settings):
     rename(part, path)
 
 
-def _exists(path):
+def exists(path):
     try:
         os.stat(path)
     except OSError:
@@ -144,7 +144,7 @@ def load(path, image, state):
     """Fills the state from a file and returns (steps done, settings of the run). Raises ValueError
     when there is no such file, or it is damaged or of another image; the state is then as it was.
     """
-    if not _exists(path):
+    if not exists(path):
         raise ValueError("there is no checkpoint %s: train first" % path)
     with open(path, "rb") as file:
         header = file.read(HEADER_BYTES)

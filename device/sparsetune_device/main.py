@@ -140,6 +140,15 @@ def refuse_to_lose(store, path):
                              "to: pull %s, then train with discard=1" % name)
 
 
+def check_kept(data, image):
+    """Raises ValueError where what is there already could not be added to."""
+    from .reservoir import open_earlier
+
+    earlier = open_earlier(data, image)
+    if earlier:
+        earlier.close()
+
+
 def keep_some(data, run, out):
     """Leaves some of what the run trained on for later runs."""
     from .reservoir import Reservoir  # RAM for its code only where it is needed
@@ -184,6 +193,8 @@ class Run:
         """What makes use of the place where the frozen front ends. data: path of the samples. RAM
         for code only where it is needed."""
         engine = self.engine
+        if settings["keep"]:
+            check_kept(data, engine.image)
         if settings["replay"]:
             from .replay import Replay, path_of
 

@@ -35,11 +35,17 @@ class Earlier(Samples):
         self.image_crc = self.last = self.seen = 0
         self._read_more(path)
         super().__init__(path, image)
+        if not self.count:
+            raise ValueError("there are no earlier samples in %s: push some" % path)
         self.seen = max(self.seen, self.count)
 
     def _read_more(self, path):
-        with open(path, "rb") as file:
-            header = file.read(HEADER_BYTES + MORE_BYTES)
+        try:
+            with open(path, "rb") as file:
+                header = file.read(HEADER_BYTES + MORE_BYTES)
+        except OSError:
+            raise ValueError("there are no earlier samples in %s: push some, or leave some with "
+                             "keep in the run before" % path)
         if len(header) == HEADER_BYTES + MORE_BYTES and _targets_at(header) > HEADER_BYTES:
             self.image_crc, self.last, self.seen, _ = struct.unpack_from(MORE, header, HEADER_BYTES)
             self.trailer = 4

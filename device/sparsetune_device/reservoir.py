@@ -12,7 +12,7 @@ from array import array
 
 import sparsetune_kernels as kernels
 
-from .checkpoint import rename
+from .checkpoint import exists, rename
 from .data import HEADER_BYTES, MAGIC, VERSION, Samples
 from .replay import KEPT, MORE, MORE_BYTES, RESIDUE, Earlier, path_of
 from .telemetry import event_line
@@ -20,10 +20,8 @@ from .telemetry import event_line
 
 def open_earlier(data, image):
     """The buffer beside a sample file, or None. Raises ValueError where it does not fit."""
-    try:
-        return Earlier(path_of(data), image)
-    except OSError:
-        return None
+    path = path_of(data)
+    return Earlier(path, image) if exists(path) else None
 
 
 def draw(most, old, seen, order, seed):
@@ -71,8 +69,10 @@ class Reservoir:
     def keep(self, out):
         """Writes the buffer, unless these samples went in before. A power cut leaves the old one or
         the new one. Raises ValueError where there is no room: then the old one stays."""
-        if self.old and self.old.last == self.samples.crc:
-            out(event_line("kept", samples=self.old.count, seen=self.old.seen, bytes=0))
+        is_known = self.old and self.old.last == self.samples.crc
+        if is_known or not len(self.chosen):
+            count = self.old.count if self.old else 0
+            out(event_line("kept", samples=count, seen=count and self.old.seen, bytes=0))
             return self._close()
         part = self.path + ".part"
         try:
