@@ -4,11 +4,12 @@ import binascii
 import os
 import struct
 
-from .engine import collect
+from .engine import HAS_HEAP, collect
 from .telemetry import parse
 
 MAGIC = b"STCK"
 RESERVE = 2048  # bytes of heap that opening and writing a file takes
+PIECE = 1024 if HAS_HEAP else 1 << 18  # of a file, that is read at a time
 VERSION = 1
 HEADER = "<4s6I4x"  # magic, version, image crc, steps done, bytes of state, crc, of settings
 HEADER_BYTES = 32
@@ -177,7 +178,7 @@ def settings_of(path):
 
 def measure(file):
     """(bytes, checksum) of the rest of a file, in pieces: there is no RAM for all of it."""
-    buffer = bytearray(1024)
+    buffer = bytearray(PIECE)
     length, crc = 0, 0
     n = file.readinto(buffer)
     while n:

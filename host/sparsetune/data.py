@@ -218,5 +218,5 @@ def sample_file(data: Dataset, task: Task) -> bytes:
     targets += bytes(-len(targets) % 4)
     count, samples_at = len(data), HEADER_BYTES + len(targets)
     sizes = (count, len(samples) // count, task.outputs, task.target_bytes)
-    words = (VERSION, *sizes, HEADER_BYTES, samples_at, zlib.crc32(targets + samples))
-    return MAGIC + struct.pack("<8I", *words) + targets + samples
+    words = (VERSION, *sizes, HEADER_BYTES, samples_at, zlib.crc32(samples, zlib.crc32(targets)))
+    return b"".join((MAGIC, struct.pack("<8I", *words), targets, samples))
