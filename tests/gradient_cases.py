@@ -65,10 +65,10 @@ def train_all(graph: Graph) -> UpdatePlan:
 
 
 def compare(
-    model: bytes, machine: Machine, x: Array, label: int | Array
+    model: bytes, machine: Machine, x: Array, label: int | Array, smoothing: float = 0.0
 ) -> tuple[Gradients, Gradients]:
     """(ours, the reference's) for one sample; the forward pass of the reference is LiteRT's."""
-    wanted = Reference(machine.graph, litert_tensors(model, x), label).result
+    wanted = Reference(machine.graph, litert_tensors(model, x), label, smoothing).result
     return measure(machine, x, label, wanted), wanted
 
 

@@ -60,12 +60,13 @@ def clamp_limits(tensor: Tensor, activation: int) -> tuple[float, float]:
 
 
 class Reference:
-    """Backpropagation in float64 through the int8 values of one sample (tensor -> int8)."""
+    """Backpropagation in float64 through the int8 values of one sample (tensor -> int8).
+    smoothing: of its label, all classes' share together."""
 
     def __init__(
-        self, graph: Graph, values: dict[int, Array], label: int | Array
+        self, graph: Graph, values: dict[int, Array], label: int | Array, smoothing: float = 0.0
     ) -> None:
-        self.graph, self.values = graph, values
+        self.graph, self.values, self.smoothing = graph, values, smoothing
         self.result = Gradients()
         self.arriving: dict[int, Array] = {}
         self._loss(label)
@@ -83,7 +84,9 @@ class Reference:
         stored = self.values[tensor.index]
         logits = real(tensor, stored).ravel()
         self.result.loss = ref.cross_entropy(logits, label)
-        gradient = ref.cross_entropy_backward(logits, label).reshape(stored.shape)
+        gradient = ref.cross_entropy_backward(logits, label)
+        gradient += self.smoothing * (np.eye(logits.size)[label] - 1 / logits.size)
+        gradient = gradient.reshape(stored.shape)
         outward = ((stored == -128) & (gradient > 0)) | ((stored == 127) & (gradient < 0))
         self.arriving[tensor.index] = np.where(outward, 0.0, gradient)
 
@@ -93,7 +96,8 @@ class Reference:
         target = target.reshape(y.shape)
         if self.graph.loss_name == "bce":
             self.result.loss = float((np.logaddexp(0, y) - target * y).mean())
-            gradient = (1 / (1 + np.exp(-y)) - target) / y.size
+            smoothed = (1 - self.smoothing) * target + self.smoothing / 2
+            gradient = (1 / (1 + np.exp(-y)) - smoothed) / y.size
         else:
             self.result.loss = float(((y - target) ** 2).mean())
             gradient = 2 * (y - target) / y.size

@@ -25,6 +25,7 @@ from sparsetune.inputs import Input, input_of
 from sparsetune.judge import judge
 from sparsetune.litert import predict
 from sparsetune.plan import default_plan
+from sparsetune.program import Buffer, Code, Slot
 from sparsetune.task import Task, task_of
 from sparsetune.tflite import parse_tflite
 from sparsetune.trial import choose_rate
@@ -42,11 +43,11 @@ def small_net(outputs: int, end: str = "", seed: int = 0) -> Net:
     return net
 
 
-def assert_gradients(net: Net, target: Array, loss: str) -> None:
+def assert_gradients(net: Net, target: Array | int, loss: str, smoothing: float = 0.0) -> None:
     model = net.to_bytes()
     graph = replace(parse_tflite(model), loss=loss)
-    machine = Machine(graph, train_all(graph))
-    ours, wanted = compare(model, machine, net.sample(), target)
+    machine = Machine(graph, replace(train_all(graph), smoothing=smoothing))
+    ours, wanted = compare(model, machine, net.sample(), target, smoothing)
     for d in distances(graph, ours, wanted):
         assert d.cosine >= 0.999 and abs(d.length_ratio - 1) < 0.01, d
     assert abs(ours.loss - wanted.loss) < max(1e-3, 1e-3 * wanted.loss)
@@ -68,6 +69,54 @@ def test_binary_cross_entropy(outputs: int, end: str) -> None:
         rng = np.random.default_rng(seed)
         net = small_net(outputs, end, seed)
         assert_gradients(net, rng.integers(0, 2, outputs).astype(float), "bce")
+
+
+@pytest.mark.parametrize("smoothing", [0.01, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("outputs", [2, 3, 17, 300])
+def test_smoothed_labels(outputs: int, smoothing: float) -> None:
+    """The gradient is that of smoothed targets, the loss that of the labels."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        net = small_net(outputs, seed=seed)
+        assert_gradients(net, int(rng.integers(outputs)), "softmax", smoothing)
+        assert_gradients(net, rng.integers(0, 2, outputs).astype(float), "bce", smoothing)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1e-6, 0.1, 0.9])
+def test_logits_come_to_rest_where_the_smoothed_target_is(smoothing: float) -> None:
+    """There nothing is left but what an int8 logit cannot say; without smoothing nothing rests."""
+    net = Net((1, 4), scale=0.05)
+    net.dense(4, weights=np.eye(4), scales=[1.0], bias=False, scale=0.05)
+    graph = replace(parse_tflite(net.to_bytes()), loss="softmax")
+    machine = Machine(graph, replace(train_all(graph), smoothing=smoothing))
+    (loss,) = (op for op in machine.ops if op.code == Code.LOSS)
+    share = smoothing / 4
+    target = np.array([1 - 3 * share, share, share, share])
+    x = np.clip(np.rint(np.log(np.maximum(target, 1e-9)) / 0.05) + 60, -128, 127).astype(np.int8)
+    p = np.exp(0.05 * x.astype(float))
+    wanted = p / p.sum() - target
+    wanted[(x == -128) & (wanted > 0)] = 0
+    for _, op in machine.walk(x, 0):
+        if op.code == Code.CONV2D_UPDATE:
+            break  # the loss has run
+    data, exponent = loss.words[3], loss.words[4]
+    assert isinstance(data, Buffer) and isinstance(exponent, Slot)
+    got = machine.read(data, np.int16) * 2.0 ** int(machine.slot(exponent, np.int16)[0])
+    assert np.abs(got - wanted).max() < 1e-3 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+def test_impossible_smoothing_is_refused(smoothing: float) -> None:
+    graph = parse_tflite(small_net(4).to_bytes())
+    with pytest.raises(SparsetuneError, match="not in \\[0, 1\\): try 0.1"):
+        compile_image(graph, replace(default_plan(graph, 1), smoothing=smoothing))
+
+
+@pytest.mark.parametrize("loss", ["mse", "autoencoder"])
+def test_only_labels_are_smoothed(loss: str) -> None:
+    graph = replace(parse_tflite(small_net(90).to_bytes()), loss=loss)
+    with pytest.raises(SparsetuneError, match="label smoothing is for losses on classes"):
+        compile_image(graph, replace(default_plan(graph, 1), smoothing=0.1))
 
 
 def test_an_output_at_the_end_of_its_range_is_not_pushed_out_but_can_come_back() -> None:

@@ -19,6 +19,7 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.export import export_tflite, parse_checkpoint
 from sparsetune.image import ABSENT, parse_image
 from sparsetune.litert import litert_accuracy, predict
+from sparsetune.memory import Beside
 from sparsetune.memory import predict as predict_ram
 from sparsetune.plan import UpdatePlan, default_plan, leave_in_flash
 from sparsetune.twin import STORE_BYTES
@@ -89,7 +90,8 @@ def has_store(task: runs.Task) -> bool:
 
 def check_memory(task: runs.Task, lines: list[str]) -> None:
     spec = load_spec("pico")
-    use = predict_ram(task.image, len(task.train), spec)
+    beside = Beside(augment="augment" in task.options)
+    use = predict_ram(task.image, len(task.train), spec, beside)
     told = runs.events(lines, "mem")[-1]
     peak = spec.ram_bytes - told["free"]
     print(

@@ -1,5 +1,6 @@
 #include "methods.h"
 
+#include "augment.h"
 #include "program.h"
 #include "random.h"
 
@@ -43,21 +44,34 @@ void st_method_run(const st_arg_t *arg, st_result_t *result) {
     result->error_length = (size_t)(to - result->error);
 }
 
+static void refuse(st_result_t *result, const char *text) {
+    const char *end = result->error + ST_ERROR_TEXT - 1;
+    result->error_length = (size_t)(append(result->error, end, text) - result->error);
+}
+
 void st_method_gather(const st_arg_t *arg, st_result_t *result) {
     const st_arg_t to = arg[0], from = arg[2];
     const uint32_t to_at = arg[1].value, from_at = arg[3].value;
     const uint32_t step = arg[4].value, count = arg[5].value;
     const uint64_t last = from_at + (uint64_t)step * (count ? count - 1 : 0);
     if (count > to.size || to_at > to.size - count || (count && last >= from.size)) {
-        const char *end = result->error + ST_ERROR_TEXT - 1;
-        result->error_length =
-            (size_t)(append(result->error, end, "gather reaches outside") - result->error);
+        refuse(result, "gather reaches outside");
         return;
     }
     uint8_t *into = (uint8_t *)to.data + to_at;
     const uint8_t *source = (const uint8_t *)from.data + from_at;
     for (uint32_t i = 0; i < count; i++)
         into[i] = source[i * (size_t)step];
+}
+
+void st_method_augment(const st_arg_t *arg, st_result_t *result) {
+    st_augment_t p = {0};
+    if (arg[1].size == sizeof(p))
+        __builtin_memcpy(&p, arg[1].data, sizeof(p)); // wherever it lies
+    if (st_augment_is_possible(&p, arg[0].size))
+        augment_s8(&p, arg[2].value, arg[0].data);
+    else
+        refuse(result, "impossible augmentation");
 }
 
 void st_method_random(const st_arg_t *arg, st_result_t *result) {

@@ -9,6 +9,8 @@
 ST_METHOD(run, MP_QSTR_run, "rwwwriii")
 // gather(to, to_at, from, from_at, step, count): to[to_at + i] = from[from_at + i * step], bytes.
 ST_METHOD(gather, MP_QSTR_gather, "wiriii")
+// augment(sample, params, seed) -> 0: a sample augmented in place (augment.h).
+ST_METHOD(augment, MP_QSTR_augment, "wri")
 // random(seed, counter) -> int in [0, 2^30): a pure function of its arguments.
 ST_METHOD(random, MP_QSTR_random, "ii")
 // abi() -> int: the version of the image format that this module runs.

@@ -163,9 +163,11 @@ typedef struct {
     int32_t limit, exponent; // of the sums, relative to dy's
 } st_error_out_t;
 
+// smoothing: of st_answer_t.
 typedef struct {
     st_op_head_t head;
     st_ref_t params, logits;
+    int32_t smoothing;
     st_error_out_t out;
 } st_op_loss_t;
 

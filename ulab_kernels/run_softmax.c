@@ -35,6 +35,8 @@ void st_run_loss(st_context_t *c, const st_op_loss_t *op) {
     const int8_t *logits = PLACE(int8_t, op->logits, p->depth);
     int32_t *row = PLACE_OUT(int32_t, op->out.row, p->depth);
     st_emit_t e = st_open_error(c, &op->out, &op->head, p->depth);
+    if (!st_in_range(op->smoothing, 0, (1 << 30) / p->depth))
+        c->status = ST_BAD_OPERATOR;
     if (!st_in_range(control->label, 0, p->depth - 1))
         c->status = ST_BAD_LABEL;
     if (c->status)
@@ -42,7 +44,8 @@ void st_run_loss(st_context_t *c, const st_op_loss_t *op) {
     // One sample's gradient may be a thousand times the next one's: find its scale anew. All that
     // is made from it is in proportion, so there the last step's shifts fit.
     e.shift = 0;
-    const st_loss_t loss = softmax_cross_entropy(p, logits, control->label, row, &e);
+    const st_answer_t answer = {control->label, op->smoothing};
+    const st_loss_t loss = softmax_cross_entropy(p, logits, answer, row, &e);
     control->loss_q16 = loss.loss_q16;
     control->predicted = loss.predicted;
     st_emit_end(&e);

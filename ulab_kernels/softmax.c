@@ -65,8 +65,8 @@ static int pushes_out(int8_t logit, int32_t gradient) {
     return (logit == -128 && gradient > 0) || (logit == 127 && gradient < 0);
 }
 
-st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logits, int32_t label,
-                                int32_t *row, st_emit_t *dlogits) {
+st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logits,
+                                st_answer_t answer, int32_t *row, st_emit_t *dlogits) {
     st_loss_t loss = {0, row_argmax(logits, p->depth)};
     const int32_t max = logits[loss.predicted];
     const int32_t sum = sum_of_exps(p, logits, max);
@@ -74,14 +74,14 @@ st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logi
     const int32_t scale = st_reciprocal(sum, &bits);
     int32_t others = 0;
     for (int32_t i = 0; i < p->depth; i++) { // Q30
-        row[i] = probability(p, logits[i] - max, scale, bits + 1);
-        others += i == label ? 0 : row[i];
+        row[i] = probability(p, logits[i] - max, scale, bits + 1) - answer.smoothing;
+        others += i == answer.label ? 0 : row[i];
     }
-    row[label] = -others; // p - 1, also where p is too near 1 to tell
+    row[answer.label] = -others; // p - 1, also where p is too near 1 to tell
     for (int32_t i = 0; i < p->depth; i++)
         if (pushes_out(logits[i], row[i]))
             row[i] = 0;
-    loss.loss_q16 = st_ln_q16((uint32_t)sum, 19) - scaled_diff_q16(p, logits[label] - max);
+    loss.loss_q16 = st_ln_q16((uint32_t)sum, 19) - scaled_diff_q16(p, logits[answer.label] - max);
     st_emit_row(dlogits, 0, row, p->depth);
     return loss;
 }

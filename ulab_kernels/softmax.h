@@ -28,11 +28,17 @@ void softmax_s8(const st_softmax_params_t *p, const int8_t *x, int8_t *y);
 void softmax_grad_input(const st_softmax_params_t *p, const int8_t *y, const int16_t *dy,
                         int32_t *row, st_emit_t *dx);
 
-// Loss of one row of logits and its gradient (softmax - one_hot(label)); exponent of the sums:
-// -30. A logit at the end of the int8 range gets no gradient that would push it further out, but
-// one that brings it back: with a plain clamp mask it would stay there for good.
-// row: scratch int32 [depth].
-st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logits, int32_t label,
-                                int32_t *row, st_emit_t *dlogits);
+// What one row of logits should have been. smoothing: what each class but the label shall have of
+// the probability, Q30; at most 1 in all.
+typedef struct {
+    int32_t label, smoothing;
+} st_answer_t;
+
+// Loss of one row of logits (without smoothing) and its gradient, softmax - answer; exponent of the
+// sums: -30. A logit at the end of the int8 range gets no gradient that would push it further out,
+// but one that brings it back: with a plain clamp mask it would stay there for good. row: scratch
+// int32 [depth].
+st_loss_t softmax_cross_entropy(const st_softmax_params_t *p, const int8_t *logits,
+                                st_answer_t answer, int32_t *row, st_emit_t *dlogits);
 
 #endif

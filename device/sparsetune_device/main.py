@@ -62,13 +62,14 @@ class Memory:
 
 COUNTS_RIGHT = ("softmax", "bce")  # losses for which an answer is right or wrong
 DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
-            "warmup": 0, "hold": 0, "cache": 0, "replay": 0, "keep": 0}
+            "warmup": 0, "hold": 0, "cache": 0, "replay": 0, "keep": 0,
+            "augment": ""}
 HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
           hold=None, cache=None, replay=None, keep=None, save_to=None, save_every=100, resume=False,
-          discard=False, flash=None, cores=2, out=None):
+          discard=False, flash=None, cores=2, out=None, augment=None):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
@@ -85,7 +86,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     trained channels go that have no room in RAM, see store.py (what the board has); it has room for
     one run's. cores: 1, or 2 for both of an RP2040's where nobody else uses the second one
     (engine.py). out: takes the lines (a Teller, which does not wait for a host that has stopped
-    reading).
+    reading). augment: how each sample is changed a little, see augment.py (nothing).
     """
     collect()
     out = out or open_teller()
@@ -95,7 +96,8 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     engine = Engine(open_image(image), cores)
     first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
-             "warmup": warmup, "hold": hold, "cache": cache, "replay": replay, "keep": keep}
+             "warmup": warmup, "hold": hold, "cache": cache, "replay": replay, "keep": keep,
+             "augment": augment}
     settings = merge(given, stored)
     steps = settings["steps"]
     if first >= steps:
@@ -180,6 +182,7 @@ class Run:
         kept = {name: settings.pop(name) for name in ("store", "generation") if name in settings}
         self.columns, self.store = open_columns(engine, flash, kept)
         self.hold = settings["hold"] or (HOLD if self.store else 1)
+        self.augment = open_augment(settings["augment"], engine.image.data)
         self.accuracy = Accuracy()
         self.counts_right = engine.image.loss in COUNTS_RIGHT
         # A policy that is a class has no text that could be written down.
@@ -200,6 +203,9 @@ class Run:
 
             self.replay = Replay(path_of(data), engine, settings["replay"], self.seed)
         if settings["cache"]:
+            if self.augment:
+                raise ValueError("what the front makes of augmented samples is not cached: leave "
+                                 "out augment, or cache")
             from .cache import Cache
 
             free = 2 * (len(engine.state) + CHECKPOINT_MORE)
@@ -280,10 +286,11 @@ class Run:
         self.policy.choose(self.step // self.hold, engine.state)
         self.bring()
         seed = kernels.random(self.seed, self.step)
+        if self.augment and not engine.begin:
+            kernels.augment(engine.sample, self.augment, seed)
         loss, answer = engine.step(label, self.rates.rate(self.step), seed)
         self.step += 1
         return loss, is_right(engine.image, label, answer)
-
 
     def load_own(self):
         """Brings the next sample of the epoch into the engine; returns its class number."""
@@ -323,6 +330,15 @@ def open_columns(engine, flash, settings, reads_only=False):
     from .columns import open_columns
 
     return open_columns(engine, flash, settings, reads_only)
+
+
+def open_augment(text, image):
+    """See augment.py, whose code takes RAM only where samples are augmented."""
+    if not text:
+        return None
+    from .augment import open_augment
+
+    return open_augment(text, image)
 
 
 def load_trained(engine, checkpoint, flash=None):

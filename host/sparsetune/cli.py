@@ -383,6 +383,9 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         "--ram", type=_size, help="bytes of board RAM to use beside MicroPython's own, e.g. 120K"
     )
     parser.add_argument("--loss", choices=LOSSES, help="what is learnt (by the model's end)")
+    parser.add_argument(
+        "--smoothing", type=float, metavar="E", help="share of a label that all classes get (0)"
+    )
     parser.add_argument("--last", type=_count, help="train the last N layers that have weights")
     parser.add_argument("--ratio", type=float, help="share of input channels a step trains (0.5)")
     parser.add_argument(
@@ -429,6 +432,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--schedule", help="of the learning rate: constant, linear, cosine (cosine)"
+    )
+    parser.add_argument(
+        "--augment",
+        metavar="HOW",
+        help="change each sample a little: flip,shift=4,gain=20,offset=10,erase=16 (nothing)",
     )
     parser.add_argument(
         "--save-every",

@@ -156,7 +156,8 @@ def beside_of(args: argparse.Namespace) -> Beside:
     """What the run has beside its samples, as far as that is known before."""
     replay = getattr(args, "replay_share", None) or getattr(args, "replay", None)
     earlier = args.replay_samples if replay else 0
-    return Beside(getattr(args, "cache", False), earlier, getattr(args, "keep", None) or 0)
+    keep, augment = getattr(args, "keep", None) or 0, bool(getattr(args, "augment", None))
+    return Beside(getattr(args, "cache", False), earlier, keep, augment)
 
 
 def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:

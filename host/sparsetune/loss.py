@@ -52,7 +52,13 @@ def _softmax(back: Backward) -> None:
         )
     params = Const(struct.pack("<5i", 1, logits.size, *softmax_scaling(beta, logits.scale)))
     out, flags = back.error_out(logits.index, None, -30, logits.size)
-    back.emit(Code.LOSS, last, params, back.low.values[logits.index], *out, flags=flags)
+    words = (params, back.low.values[logits.index], _smoothing(back, logits.size))
+    back.emit(Code.LOSS, last, *words, *out, flags=flags)
+
+
+def _smoothing(back: Backward, classes: int) -> int:
+    """What label smoothing gives to each class (1512.00567, section 7), Q30."""
+    return int(back.low.plan.smoothing / classes * 2**30)
 
 
 def _mse(back: Backward) -> None:
@@ -66,12 +72,13 @@ def _mse(back: Backward) -> None:
 
 
 def _bce(back: Backward) -> None:
-    """Mean over the outputs of -ln p of the target; gradient p - t."""
+    """Mean over the outputs of -ln p of the target; gradient p - t, t smoothed towards 1/2."""
     z = back.graph.tensor(back.graph.logits)
     real = z.scale * (np.arange(-128, 128) - z.zero_point)
     p = 1 / (1 + np.exp(-real))
     # 1 - p from the other side: near 1 the difference would lose its digits.
-    gradients = np.stack([p, -1 / (1 + np.exp(real))]) / z.size
+    half = back.low.plan.smoothing / 2
+    gradients = np.stack([p - half, half - 1 / (1 + np.exp(real))]) / z.size
     losses = np.stack([np.logaddexp(0, real), np.logaddexp(0, -real)]) / z.size
     words = np.concatenate([gradients.ravel() * 2**30, losses.ravel() * 65536])
     tables = np.minimum(np.round(words), 2**31 - 1).astype("<i4").tobytes()

@@ -19,17 +19,20 @@ TAKING_TURNS = 1850  # where their channels take turns: store.py
 CACHE = 3400  # of a cache of the frozen front: cache.py, its open file
 REPLAY = 2600  # of earlier samples: replay.py, their open file
 KEEP = 4000  # of leaving some behind, when all else is done: reservoir.py, its open files
+AUGMENT = 704  # where samples are augmented: augment.py
 EPOCH = 288  # left by telling that an epoch is over
 
 
 @dataclass(frozen=True)
 class Beside:
     """What a run has beside its samples. cache: whether the front's is cached. replay: earlier
-    samples that it draws from. keep: samples that it leaves for later runs."""
+    samples that it draws from. keep: samples that it leaves for later runs. augment: whether it
+    augments them."""
 
     cache: bool = False
     replay: int = 0
     keep: int = 0
+    augment: bool = False
 
 
 NOTHING = Beside()
@@ -67,6 +70,7 @@ def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHIN
     data += 4 * beside.keep
     package = spec.package_bytes + _objects(image.layers, samples)
     package += CACHE * beside.cache + REPLAY * (beside.replay > 0) + KEEP * (beside.keep > 0)
+    package += AUGMENT * beside.augment
     return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes)
 
 

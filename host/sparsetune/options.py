@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sparsetune_device.augment import open_augment, parse_augment
 from sparsetune_device.channels import make_policy
 from sparsetune_device.main import DEFAULTS, merge, train
 from sparsetune_device.schedule import Schedule, parse_rate
 
 from .errors import SparsetuneError
 
-NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every", "cores", "keep")
+NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every", "cores", "keep", "augment")
 FRONT = {"cache": "--cache", "replay": "--replay-share"}
 ALL = 1 << 24  # samples of a cache that holds what has room
 OURS = ("image", "data", "out", "flash", "save_to", "resume")  # nobody else's to choose
@@ -48,6 +49,16 @@ def _front(args: argparse.Namespace) -> dict[str, Any]:
     if not 0.01 <= share <= 1:
         raise SparsetuneError(f"--replay-share {share:g} is not in 0.01 to 1: try 0.25")
     return {**found, "replay": round(100 * share)}
+
+
+def check_augment(options: dict[str, Any], image: bytes) -> None:
+    """Raises SparsetuneError for an augmentation that the samples of this image do not allow."""
+    if not options.get("augment"):
+        return
+    try:
+        open_augment(options["augment"], image)
+    except ValueError as error:
+        raise SparsetuneError(str(error)) from error
 
 
 def policy_file(policy: str | None) -> Path | None:
@@ -139,6 +150,11 @@ def _check(options: dict[str, Any]) -> None:
         rate = parse_rate(settings["rate"] or "0")
         Schedule(settings["schedule"], rate, settings["steps"], settings["warmup"])
         _check_policy(settings["policy"])
+        if settings["augment"]:
+            parse_augment(settings["augment"])
+            if settings["cache"]:
+                raise ValueError("augmented samples are other ones in each epoch: leave out "
+                                 "--augment, or --cache")
     except ValueError as error:
         raise SparsetuneError(str(error)) from error
     if 0 < options.get("steps", 0) <= settings["warmup"]:

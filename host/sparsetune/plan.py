@@ -46,7 +46,8 @@ class UpdatePlan:
     room in which they pack weights and run several times as fast (lanes.h). qas: steps in real
     units, which is quantisation-aware scaling (MCUNetV3, 2206.15472, 2.1); without it, plain
     gradient descent on the stored integers. error_bits: of an error tensor's mantissas, with their
-    sign."""
+    sign. smoothing: share of a label's probability that all classes get alike, in [0, 1), of losses
+    on classes."""
 
     layers: tuple[LayerPlan, ...]
     residual: bool = False
@@ -57,6 +58,7 @@ class UpdatePlan:
     scratch: bool = True
     qas: bool = True
     error_bits: int = 16
+    smoothing: float = 0.0
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)
@@ -110,6 +112,7 @@ def check_plan(graph: Graph, plan: UpdatePlan) -> None:
             "the plan was made for another model: make one with `sparsetune plan`, or take the "
             'line "model" out of it'
         )
+    _check_smoothing(graph, plan.smoothing)
     by_index = {op.index: op for op in graph.trainable}
     if len({layer.operator for layer in plan.layers}) < len(plan.layers):
         raise SparsetuneError("the plan names an operator twice: take one of them out")
@@ -121,6 +124,15 @@ def check_plan(graph: Graph, plan: UpdatePlan) -> None:
                 f"that the output depends on: choose among {sorted(by_index)}"
             )
         _check_layer(graph, op, layer)
+
+
+def _check_smoothing(graph: Graph, smoothing: float) -> None:
+    if not 0 <= smoothing < 1:
+        raise SparsetuneError(f"a smoothing of {smoothing:g} is not in [0, 1): try 0.1")
+    if smoothing and graph.loss_name not in ("softmax", "bce"):
+        raise SparsetuneError(
+            f"label smoothing is for losses on classes, this one is {graph.loss_name}: leave it out"
+        )
 
 
 def _check_layer(graph: Graph, op: Operator, layer: LayerPlan) -> None:

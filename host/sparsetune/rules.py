@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from .plan import UpdatePlan
 
-FIELDS = ("qas", "error_bits")  # of UpdatePlan
+FIELDS = ("qas", "error_bits", "smoothing")  # of UpdatePlan
 
 
 def with_rules(plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:

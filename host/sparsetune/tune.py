@@ -27,7 +27,7 @@ from .inputs import as_file_takes, as_graph_gives, input_of
 from .judge import Score, judge
 from .litert import predict
 from .monitor import Monitor, Options, duration, plot_loss
-from .options import blaming_policy, run_options
+from .options import blaming_policy, check_augment, run_options
 from .task import task_of
 from .transfer import (
     BOARD_IMAGE,
@@ -237,6 +237,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     spec = load_spec(args.board)
     chosen = choose_plan(graph, args, spec, train)
     image = parse_image(chosen.layout.image)
+    check_augment(asked, image.data)
     for line in describe_plan(graph, chosen, spec, train):
         print(line)
     options = {"steps": max(200, len(train)), "rate": chosen.rate, **asked}
