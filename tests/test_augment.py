@@ -398,3 +398,13 @@ def test_kws_on_the_emulated_pico(emulated_pico, smoothing: float) -> None:
     assert len(runs.losses(told)) == 100 and runs.telemetry(told) == runs.telemetry(lines)
     assert learnt == checkpoint
     check_memory(changed, told)
+
+
+def test_cached_samples_are_not_augmented() -> None:
+    """Of an earlier epoch's features no other sample can be made."""
+    task = runs.digits_task(steps=2)
+    graph = parse_tflite(runs.DIGITS.read_bytes())
+    image = compile_image(graph, default_plan(graph, 1)).image
+    with Twin(image, task.samples) as twin:
+        with pytest.raises(SparsetuneError, match="leave out augment, or cache"):
+            twin.train(print, **task.options, augment="flip", cache=10)
