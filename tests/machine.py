@@ -135,6 +135,7 @@ DY_AT = {
     Code.RESIZE_GRAD_INPUT: (3, 7),
     Code.CONV2D_UPDATE: (1, 2),
     Code.DEPTHWISE_CONV2D_UPDATE: (1, 2),
+    Code.PATCH_ERRORS: (1, 5),
 }
 UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE)
 
@@ -143,12 +144,18 @@ def gradient_read_by(machine: Machine, op: Op) -> Gradient | None:
     """The gradient of the loss with respect to the output of op's source, as op will read it."""
     if op.code not in DY_AT or len(machine.graph.operator(op.source).outputs) > 1:
         return None  # of several outputs it is not known which one is read
+    if op.code != Code.PATCH_ERRORS and _is_filtered(machine, op.source):
+        return None  # it reads the sums of patches
     dy, exponent = (op.words[i] for i in DY_AT[op.code])
     assert isinstance(dy, Buffer) and isinstance(exponent, Slot)
     scale = 2.0 ** int(machine.slot(exponent, np.int16)[0])
     tensor = machine.graph.operator(op.source).outputs[0]
     masked = any(o.code == Code.APPLY_MASK and o.source == op.source for o in machine.ops)
     return Gradient(tensor, masked, machine.read(dy, np.int16) * scale)
+
+
+def _is_filtered(machine: Machine, source: int) -> bool:
+    return any(o.code == Code.PATCH_ERRORS and o.source == source for o in machine.ops)
 
 
 def litert_tensors(model: bytes, x: Array) -> dict[int, Array]:

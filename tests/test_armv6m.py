@@ -14,6 +14,7 @@ import sparsetune_kernels as kernels
 from gradient_cases import ACTIVATIONS, CASES, ZEROS, draw, train_all
 from guards import Scattered
 from machine import Machine
+from patch_cases import MODELS, SIZES, drawn_plan, mixed
 from small_models import NONE, RELU, Net, wide_front
 from sparsetune.numerics import rate
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
@@ -334,6 +335,21 @@ def test_training_steps(case: str, core: BareCore) -> None:
         machine = Scattered(drawn.graph, train_all(drawn.graph), (5 * seed + 3) % 16)
         machine.control(seed % 2, RATE, seed)
         machine.load(drawn.x)
+        check_equal(machine, core)
+
+
+def test_gradients_over_patches(core: BareCore) -> None:
+    for seed, case in enumerate(3 * MODELS):
+        graph, plan, x, _ = drawn_plan(case, seed)
+        machine = Scattered(graph, plan, (5 * seed + 3) % 16)
+        machine.control(seed % 2, RATE, seed)
+        machine.load(x)
+        check_equal(machine, core)
+    for size in SIZES:
+        net, graph, plan = mixed(size)
+        machine = Machine(graph, plan)
+        machine.control(1, RATE, size)
+        machine.load(net.sample())
         check_equal(machine, core)
 
 

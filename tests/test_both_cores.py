@@ -17,6 +17,7 @@ from elftools.elf.elffile import ELFFile
 from gradient_cases import CASES, draw, train_all
 from guards import Scattered
 from machine import Machine
+from patch_cases import MODELS, SIZES, drawn_plan, mixed
 from real_models import NAMES, real_model
 from small_models import RELU, Net, wide_front
 from sparsetune.image import parse_image
@@ -144,6 +145,23 @@ def test_training_steps(case: str, core: BareCore) -> None:
         machine.control(seed % 2, RATE, seed)
         machine.load(drawn.x)
         check_step(machine, core)
+
+
+def test_gradients_over_patches(core: BareCore) -> None:
+    split = set()
+    for seed, case in enumerate((*MODELS, *MODELS)):
+        graph, plan, x, _ = drawn_plan(case, seed)
+        machine = Scattered(graph, plan, 5 * seed)
+        machine.control(seed % 2, RATE, seed)
+        machine.load(x)
+        check_step(machine, core)
+    for size in SIZES:
+        net, graph, plan = mixed(size)
+        machine = Machine(graph, plan)
+        machine.control(1, RATE, size)
+        machine.load(net.sample())
+        split |= check_step(machine, core)
+    assert {Code.CONV2D_UPDATE, Code.CONV2D_GRAD_INPUT} <= split
 
 
 def test_adding_to_an_error_tensor(core: BareCore) -> None:

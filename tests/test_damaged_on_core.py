@@ -21,7 +21,7 @@ from sparsetune.numerics import rate
 from sparsetune.program import Flag
 from sparsetune_tools.bare import DATA, DATA_END, BareCore, BareMachine
 from test_both_cores import IN_TURN, IN_TURN_BACK, ONE, Memory, without_scratch
-from test_sanitizers import few_channels, swept, with_columns, with_strips
+from test_sanitizers import few_channels, swept, with_columns, with_patches, with_strips
 
 pytestmark = pytest.mark.usefixtures("portable")
 
@@ -242,6 +242,14 @@ def test_few_channels(core: GuardedCore) -> None:
     assert_same(same)
 
 
+def test_patches(core: GuardedCore) -> None:
+    same = []
+    for seed in range(15):
+        machine, x, _ = with_patches((2, 4, 7)[seed % 3])
+        same += check(machine, x[0], core, seed)
+    assert_same(same)
+
+
 def test_strips_and_columns(core: GuardedCore) -> None:
     same = []
     for make in (with_strips, with_columns):
@@ -285,9 +293,9 @@ def at_the_end(machine: Machine, step: Moment) -> Iterator[bytes]:
             yield moved(place, furthest(4, lambda by, place=place: is_taken(place, by)))
 
 
-@pytest.mark.parametrize("make", [*CASES, "few channels", "columns"])
+@pytest.mark.parametrize("make", [*CASES, "few channels", "columns", "patches"])
 def test_operands_at_the_end_of_their_buffers(core: GuardedCore, make: str) -> None:
-    others = {"few channels": few_channels, "columns": with_columns}
+    others = {"few channels": few_channels, "columns": with_columns, "patches": with_patches}
     machine, x, _ = others[make]() if make in others else swept(make, 1)
     for step in moments(machine, x[0]):
         for n, image in enumerate(at_the_end(machine, step)):

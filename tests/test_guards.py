@@ -12,6 +12,7 @@ import pytest
 from gradient_cases import CASES, draw, train_all
 from guards import Job, Scattered, guarded
 from machine import Machine
+from patch_cases import mixed
 from small_models import Net, wide_front
 from sparsetune.graph import Graph
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
@@ -49,7 +50,7 @@ def test_every_operator_at_every_alignment(case: str) -> None:
 
 
 def special(shift: int) -> Iterator[Job]:
-    """Strips, columns, weights with a zero point."""
+    """Strips, columns, weights with a zero point, patches."""
     net = wide_front()
     for model in (net.to_bytes(), to_uint8(net, 90)):
         graph = parse_tflite(model)
@@ -60,6 +61,8 @@ def special(shift: int) -> Iterator[Job]:
     net.dense(5, scale=0.03)
     graph = parse_tflite(net.to_bytes())
     yield Job(graph, in_columns(graph), net.sample(), shift % 5, bring)
+    patched, graph, plan = mixed((2, 4, 7)[shift % 3])
+    yield Job(graph, plan, patched.sample(), shift % 5)
     for case in ("CONV_2D", "CONV_2D: groups", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D"):
         yield half_of_the_channels(case, shift)
 

@@ -15,6 +15,7 @@ import sparsetune_kernels as kernels
 from c_tools import KERNELS, SOURCES, STRICT, TESTS, compile_program, compiler
 from gradient_cases import CASES, draw, train_all
 from machine import Machine
+from patch_cases import MODELS, drawn_plan, in_patches, mixed
 from real_models import NAMES, real_model
 from small_models import RELU, Array, Net, wide_front
 from sparsetune.graph import input_channels
@@ -113,7 +114,18 @@ def few_channels(seed: int = 0) -> tuple[Machine, Array, Array]:
     return Machine(graph, plan), np.stack([net.sample() for _ in range(2)]), np.arange(2)
 
 
-def with_columns() -> tuple[Machine, Array, Array]:
+def with_patches(size: int = 2) -> tuple[Machine, Array, Array]:
+    """Gradients over patches: of half of the channels, and of a layer that does not train."""
+    net, graph, plan = mixed(size)
+    return Machine(graph, plan), np.stack([net.sample() for _ in range(2)]), np.arange(2)
+
+
+def drawn_patches(case: str, seed: int) -> tuple[Machine, Array, Array]:
+    graph, plan, x, _ = drawn_plan(case, seed)
+    return Machine(graph, plan), np.stack([x] * 2), np.arange(2)
+
+
+def with_columns(patch: int = 1) -> tuple[Machine, Array, Array]:
     """Layers that stay in flash; the columns that the device would bring are brought here."""
     net = wide_front()
     graph = parse_tflite(net.to_bytes())
@@ -121,7 +133,7 @@ def with_columns() -> tuple[Machine, Array, Array]:
         LayerPlan(op.index, 2, True, 0 if op.kind == "DEPTHWISE_CONV_2D" else 3)
         for op in graph.trainable
     ]
-    machine = Machine(graph, UpdatePlan(tuple(layers)))
+    machine = Machine(graph, in_patches(graph, UpdatePlan(tuple(layers)), patch))
     for layer in machine.program.layers:
         if layer.columns:
             table = machine.slot(layer.columns.table, np.uint32)
@@ -155,6 +167,15 @@ def test_training_steps_are_clean_and_equal_those_of_the_twin(replay: Path, tmp_
     check_replay(replay, tmp_path / "small.rec", machine, x, y)
     check_replay(replay, tmp_path / "strips.rec", *with_strips())
     check_replay(replay, tmp_path / "columns.rec", *with_columns())
+    check_replay(replay, tmp_path / "columns.rec", *with_columns(2))
+    for size in (2, 4, 7):
+        check_replay(replay, tmp_path / "patches.rec", *with_patches(size))
+
+
+def test_gradients_over_patches_are_clean(replay: Path, tmp_path: Path) -> None:
+    for case in MODELS:
+        for seed in range(6):
+            check_replay(replay, tmp_path / "case.rec", *drawn_patches(case, seed))
 
 
 def test_every_operator_is_clean(replay: Path, tmp_path: Path) -> None:
@@ -164,7 +185,7 @@ def test_every_operator_is_clean(replay: Path, tmp_path: Path) -> None:
             machine, x, y = swept(case, seed)
             check_replay(replay, tmp_path / "case.rec", machine, x, y)
             codes |= {op.code for op in machine.ops}
-    others = with_strips()[0], with_columns()[0]  # replayed above
+    others = with_strips()[0], with_columns()[0], with_patches()[0]  # replayed above
     assert codes | {op.code for machine in others for op in machine.ops} == set(Code)
 
 
@@ -210,6 +231,7 @@ def test_two_cores_share_nothing(two_cores: Path, tmp_path: Path) -> None:
     check_two_cores(two_cores, tmp_path / "small.rec", *common_operators())
     check_two_cores(two_cores, tmp_path / "strips.rec", *with_strips())
     check_two_cores(two_cores, tmp_path / "columns.rec", *with_columns())
+    check_two_cores(two_cores, tmp_path / "patches.rec", *with_patches())
 
 
 def test_two_cores_share_nothing_in_any_operator(two_cores: Path, tmp_path: Path) -> None:
@@ -247,13 +269,15 @@ def check_damaged(program: Path, file: Path, seed: int) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("name", ["small", "few", "strips", "columns", "digits", "kws"])
+@pytest.mark.parametrize(
+    "name", ["small", "few", "strips", "columns", "patches", "digits", "kws"]
+)
 def test_damaged_images_never_leave_their_buffers(
     replay_wrapping: Path, tmp_path: Path, name: str
 ) -> None:
     """The image's checksum is Python's to check; C must survive what passes by."""
     ours = {"small": common_operators, "strips": with_strips, "columns": with_columns,
-            "few": few_channels}  # fmt: skip
+            "few": few_channels, "patches": with_patches}  # fmt: skip
     if name in ours:
         machine, x, y = ours[name]()
     else:
@@ -273,6 +297,16 @@ def test_damaged_operators_never_leave_their_buffers(
     file = tmp_path / "case.rec"
     for seed in range(2):
         file.write_bytes(recording(*swept(case, seed)))
+        check_damaged(replay_wrapping, file, seed)
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_damaged_patches_never_leave_their_buffers(
+    replay_wrapping: Path, tmp_path: Path, case: str
+) -> None:
+    file = tmp_path / "case.rec"
+    for seed in range(2):
+        file.write_bytes(recording(*drawn_patches(case, seed)))
         check_damaged(replay_wrapping, file, seed)
 
 
@@ -353,6 +387,10 @@ DIVISIONS = {
     "packed_outputs",  # once six outputs
     "fully_connected_packed_bytes",  # once a call
     "st_outputs_of",  # once a position
+    "mean_of",  # once a patch
+    "patch_of",  # once a position
+    "share_out",  # once a patch and row of the map
+    "st_run_patch_values",  # once a call
     "append_number",  # error text
 }
 

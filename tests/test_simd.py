@@ -15,6 +15,7 @@ import pytest
 import sparsetune_kernels as kernels
 from c_tools import KERNELS, TESTS, compile_program
 from machine import Machine
+from patch_cases import SIZES, mixed
 from real_models import NAMES, real_model
 from schemes import MBV2_99, published
 from shared_tasks import shared_folder
@@ -100,6 +101,13 @@ def test_mobilenet_v2_learns_the_same() -> None:
     graph = parse_tflite(model)
     for plan in (published(graph, MBV2_99), default_plan(graph, 6)):
         check_runs(model, plan, x, np.arange(STEPS))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_over_patches_learn_the_same(size: int) -> None:
+    net, _, plan = mixed(size)
+    x = np.stack([net.sample() for _ in range(STEPS)])
+    check_runs(net.to_bytes(), plan, x, np.arange(STEPS) % 5)
 
 
 @pytest.mark.parametrize("value", ["0", "1", ""])

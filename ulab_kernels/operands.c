@@ -58,10 +58,15 @@ static int all_in_range(const int32_t v[6], int32_t hi) {
     return 1;
 }
 
-static int dims_ok(const st_conv_geometry_t *g) {
+// together: whether all taps of a window may lie at one place, where dilations are 0.
+static int dims_ok(const st_conv_geometry_t *g, int together) {
     const int32_t maps[6] = {g->in_h, g->in_w, g->in_c, g->out_h, g->out_w, g->out_c};
-    const int32_t window[6] = {g->kernel_h, g->kernel_w,   g->stride_h,
-                               g->stride_w, g->dilation_h, g->dilation_w};
+    const int32_t window[6] = {g->kernel_h,
+                               g->kernel_w,
+                               g->stride_h,
+                               g->stride_w,
+                               g->dilation_h + together,
+                               g->dilation_w + together};
     return all_in_range(maps, ST_MAX_LENGTH) && all_in_range(window, ST_MAX_KERNEL);
 }
 
@@ -80,16 +85,24 @@ static int values_ok(const st_conv_geometry_t *g) {
            st_in_range(g->w_zero, -128, 128) && st_in_range(g->groups, 1, g->in_c);
 }
 
-const st_conv_geometry_t *st_geometry(st_context_t *c, st_ref_t ref) {
+static const st_conv_geometry_t *place_geometry(st_context_t *c, st_ref_t ref, int together) {
     const st_conv_geometry_t *g = PLACE_STRUCT(st_conv_geometry_t, ref);
     if (!g)
         return NULL;
-    if (!dims_ok(g) || !windows_ok(g) || !values_ok(g) || st_in_count(g) > INT32_MAX / 8 ||
-        st_out_count(g) > INT32_MAX / 8) {
+    if (!dims_ok(g, together) || !windows_ok(g) || !values_ok(g) ||
+        st_in_count(g) > INT32_MAX / 8 || st_out_count(g) > INT32_MAX / 8) {
         c->status = ST_BAD_OPERATOR;
         return NULL;
     }
     return g;
+}
+
+const st_conv_geometry_t *st_geometry(st_context_t *c, st_ref_t ref) {
+    return place_geometry(c, ref, 0);
+}
+
+const st_conv_geometry_t *st_gradient_geometry(st_context_t *c, st_ref_t ref) {
+    return place_geometry(c, ref, 1);
 }
 
 // Pooling keeps the channels, and its windows have no holes that could miss the input.

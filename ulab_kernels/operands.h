@@ -52,6 +52,10 @@ st_control_t *st_control_of(st_context_t *c);
 // A geometry whose numbers the kernels can rely on: ranges, windows that meet the input.
 const st_conv_geometry_t *st_geometry(st_context_t *c, st_ref_t ref);
 
+// The same for the gradients of a convolution, which may have dilations of 0: all taps of the
+// window lie at one place then (patch.h).
+const st_conv_geometry_t *st_gradient_geometry(st_context_t *c, st_ref_t ref);
+
 // The same for pooling: channels are kept, windows have no holes that could miss the input.
 const st_conv_geometry_t *st_pool_geometry(st_context_t *c, st_ref_t ref);
 

@@ -26,6 +26,7 @@ enum {
     OP_FILL = 19,
     OP_CONV2D_COLUMNS = 20,
     OP_FULLY_CONNECTED_COLUMNS = 21,
+    OP_PATCH_VALUES = 22,
     OP_LOSS = 32,
     OP_APPLY_MASK = 33,
     OP_ERROR_ADD = 34,
@@ -44,6 +45,8 @@ enum {
     OP_CONV2D_COLUMNS_UPDATE = 52,
     OP_MSE = 50,
     OP_BCE = 51,
+    OP_PATCH_ERRORS = 55,
+    OP_SPREAD_ERRORS = 56,
 };
 
 // First word of an operator: opcode, flags, words in all.
@@ -142,6 +145,12 @@ typedef struct {
     int32_t positions, chosen, of, step;
 } st_op_keep_t;
 
+typedef struct {
+    st_op_head_t head;
+    st_ref_t patches, x, channels, kept;
+    int32_t chosen, of, step;
+} st_op_patch_values_t;
+
 // Runs the `count` operators behind it row by row: `stages` convolutions and poolings, each with or
 // without a LOOKUP in place behind it. windows: int32 [stages - 1], rows of each buffer between two
 // stages.
@@ -212,6 +221,19 @@ typedef struct {
     int32_t count_log2;
     st_error_out_t out;
 } st_op_pool_grad_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t patches, dy;
+    st_error_out_t out;
+} st_op_patch_errors_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t patches, dy;
+    int32_t count_log2;
+    st_error_out_t out;
+} st_op_spread_errors_t;
 
 typedef struct {
     st_op_head_t head;
@@ -349,6 +371,7 @@ void st_run_resize(st_context_t *c, const st_op_resize_t *op);
 void st_run_lookup(st_context_t *c, const st_op_lookup_t *op);
 void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op);
 void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op);
+void st_run_patch_values(st_context_t *c, const st_op_patch_values_t *op);
 
 /// Backward ///
 
@@ -357,6 +380,8 @@ void st_run_mse(st_context_t *c, const st_op_target_loss_t *op);
 void st_run_bce(st_context_t *c, const st_op_target_loss_t *op);
 void st_run_apply_mask(st_context_t *c, const st_op_apply_mask_t *op);
 void st_run_error_add(st_context_t *c, const st_op_error_add_t *op);
+void st_run_patch_errors(st_context_t *c, const st_op_patch_errors_t *op);
+void st_run_spread_errors(st_context_t *c, const st_op_spread_errors_t *op);
 void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op);
 void st_run_avg_pool_grad_input(st_context_t *c, const st_op_pool_grad_t *op);
 void st_run_softmax_grad_input(st_context_t *c, const st_op_softmax_grad_t *op);

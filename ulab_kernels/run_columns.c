@@ -9,8 +9,7 @@ static int64_t column_bytes(const st_conv_geometry_t *g) {
 }
 
 // A geometry that columns can be used with: one group.
-static const st_conv_geometry_t *geometry(st_context_t *c, st_ref_t ref) {
-    const st_conv_geometry_t *g = st_geometry(c, ref);
+static const st_conv_geometry_t *of_one_group(st_context_t *c, const st_conv_geometry_t *g) {
     if (g && g->groups != 1) {
         c->status = ST_BAD_OPERATOR;
         return NULL;
@@ -40,7 +39,7 @@ static st_columns_t columns(st_context_t *c, st_ref_t table, const st_conv_geome
 }
 
 void st_run_conv_columns(st_context_t *c, const st_op_conv_columns_t *op) {
-    const st_conv_geometry_t *g = geometry(c, op->geometry);
+    const st_conv_geometry_t *g = of_one_group(c, st_geometry(c, op->geometry));
     if (!g)
         return;
     st_columns_t cols = columns(c, op->table, g);
@@ -60,7 +59,7 @@ void st_run_conv_columns(st_context_t *c, const st_op_conv_columns_t *op) {
 }
 
 void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_grad_t *op) {
-    const st_conv_geometry_t *g = geometry(c, op->geometry);
+    const st_conv_geometry_t *g = of_one_group(c, st_gradient_geometry(c, op->geometry));
     if (!g)
         return;
     const st_columns_t cols = columns(c, op->table, g);
@@ -96,7 +95,7 @@ static void check_chosen(st_context_t *c, const st_op_columns_update_t *op, cons
 }
 
 void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
-    const st_conv_geometry_t *g = geometry(c, op->geometry);
+    const st_conv_geometry_t *g = of_one_group(c, st_gradient_geometry(c, op->geometry));
     if (!g)
         return;
     const st_control_t *control = st_control_of(c);

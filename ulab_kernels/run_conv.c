@@ -92,7 +92,7 @@ void st_run_conv(st_context_t *c, const st_op_conv_t *op) {
 }
 
 void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
-    const st_conv_geometry_t *g = st_geometry(c, op->geometry);
+    const st_conv_geometry_t *g = st_gradient_geometry(c, op->geometry);
     if (!shape_ok(c, g, &op->head))
         return;
     const st_conv_params_t p = {
@@ -142,7 +142,7 @@ void st_place_bias(st_context_t *c, st_ref_t bias, st_ref_t rate, st_update_t *u
 }
 
 void st_run_update(st_context_t *c, const st_op_update_t *op) {
-    const st_conv_geometry_t *g = st_geometry(c, op->geometry);
+    const st_conv_geometry_t *g = st_gradient_geometry(c, op->geometry);
     if (!shape_ok(c, g, &op->head))
         return;
     const st_control_t *control = st_control_of(c);

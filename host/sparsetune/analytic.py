@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .geometry import conv_geometry
 from .graph import Graph, Operator, input_channels
+from .patches import kept_positions
 from .plan import UpdatePlan
 
 
@@ -32,14 +34,14 @@ def analytic_memory(graph: Graph, plan: UpdatePlan) -> Analytic:
     the biases that train (4 bytes * C_out) + sum over trained weights (H_in * W_in * channels +
     channels * C_out * k^2; depthwise channels * k^2) + the head's input."""
     *others, head = graph.trainable
-    trained = [op.index for op in others if plan.layer(op.index)]
+    trained = [op.index for op in others if (p := plan.layer(op.index)) and p.trains]
     reached = [op for op in others if trained and op.index >= trained[0]]
     weights = inputs = biases = 0
     for op in reached:
         layer = plan.layer(op.index)
         if layer:
             weights += weight_bytes(graph, op, layer.channels)
-            inputs += input_bytes(graph, op, layer.channels)
+            inputs += input_bytes(graph, op, layer.channels, layer.patch)
             biases += bias_bytes(graph, op) if layer.bias else 0
     masks = sum(mask_bytes(graph, op) for op in reached)
     of_head = plan.layer(head.index)
@@ -52,9 +54,11 @@ def weight_bytes(graph: Graph, op: Operator, channels: int) -> int:
     return graph.tensor(op.inputs[1]).size * channels // input_channels(graph, op)
 
 
-def input_bytes(graph: Graph, op: Operator, channels: int) -> int:
+def input_bytes(graph: Graph, op: Operator, channels: int, patch: int = 1) -> int:
     """int8 activations that are kept for their gradient."""
     x = graph.tensor(op.inputs[0])
+    if patch > 1:
+        return kept_positions(conv_geometry(graph, op), patch) * channels
     return x.size // x.shape[-1] * channels
 
 

@@ -50,12 +50,25 @@ class Backward:
         if tensor not in self.errors:
             size = 2 * self.graph.tensor(tensor).size
             self.errors[tensor] = Error(Buffer(f"d{tensor}", size), Slot(2, 2))
-        out = self.errors[tensor]
         scratch = Buffer(f"row{tensor}", 4 * row) if row else None
+        return self._written(self.errors[tensor], dy, exponent, scratch), flags
+
+    def between(
+        self, name: str, count: int, dy: Error, exponent: int, scratch: Buffer
+    ) -> tuple[Error, tuple[Word, ...]]:
+        """An error tensor of `count` elements that is no tensor's gradient, made from dy, and its
+        words as of error_out."""
+        error = Error(Buffer(name, 2 * count), Slot(2, 2))
+        return error, self._written(error, dy, exponent, scratch)
+
+    def _written(
+        self, out: Error, dy: Error | None, exponent: int, scratch: Buffer | None
+    ) -> tuple[Word, ...]:
+        """Words of st_error_out_t."""
         dy_exponent = dy.exponent if dy else None
         words = (out.data, out.exponent, Slot(2, 2), dy_exponent, scratch)
         most = (1 << (self.low.plan.error_bits - 1)) - 1
-        return (*words, LimitOf(out.data, most), exponent), flags
+        return (*words, LimitOf(out.data, most), exponent)
 
     def emit(self, code: Code, op: Operator, *words: Word, flags: Flag = Flag.NONE) -> None:
         self.low.program.ops.append(Op(code, words, flags | Flag.TRAINING_ONLY, op.index))

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .compile import active_operators
-from .cycles import UPDATES, Clock, step_cycles
+from .cycles import UPDATES, Clock, patches_of, step_cycles
 from .graph import Graph, input_channels
 from .image import Image
 from .plan import LayerPlan, UpdatePlan
-from .program import Code, Const, Op, Program, Slot
+from .program import Buffer, Code, Const, Op, Program, Slot
 
 FORWARD_WEIGHTED = (
     *(Code.CONV2D, Code.DEPTHWISE_CONV2D, Code.FULLY_CONNECTED),
@@ -118,6 +118,19 @@ def state_use(program: Program, image: Image) -> StateUse:
 
 def _size(slot: Slot | None) -> int:
     return slot.size if slot else 0
+
+
+def kept_use(program: Program) -> tuple[int, int]:
+    """Bytes of activations that are kept for the weights' gradients: as they are, and if no
+    gradient were filtered."""
+    updates = [op for op in program.ops if op.code in UPDATES]
+    kept = {kept: kept.size for op in updates if isinstance(kept := op.words[3], Buffer)}
+    exact = dict(kept)
+    for op in program.ops:
+        if op.code == Code.PATCH_VALUES and isinstance(buffer := op.words[3], Buffer):
+            patches = patches_of(op)
+            exact[buffer] = buffer.size // patches.count * patches.h * patches.w
+    return sum(kept.values()), sum(exact.values())
 
 
 # Time -----------------------------------------------------------------------------------------

@@ -395,6 +395,13 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         "--scheme", metavar="NAME", help="train what others published, e.g. mbv2-99 (MCUNetV3)"
     )
     parser.add_argument(
+        "--patch",
+        type=_count,
+        metavar="R",
+        help="gradients of convolutions over patches of R x R, where maps are large enough: less "
+        "is kept for them (2, 4 or 7)",
+    )
+    parser.add_argument(
         "--no-qas",
         dest="qas",
         action="store_const",

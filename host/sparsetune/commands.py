@@ -130,11 +130,13 @@ def choose_plan(
     store = 0 if getattr(args, "no_store", False) else spec.store_bytes
     room = Room(spec, _limit(args, spec), _count(data), store, beside_of(args))
 
-    def fits(plan: UpdatePlan) -> bool:
-        return room.takes(graph, with_rules(plan, args))
+    def whole(plan: UpdatePlan) -> UpdatePlan:
+        return with_rules(graph, plan, args)
 
-    chosen = asked_for(graph, args) or plan_within(graph, fits, store)
-    chosen = with_rules(replace(chosen, loss=graph.loss), args)
+    chosen = asked_for(graph, args) or plan_within(
+        graph, lambda plan: room.takes(graph, whole(plan)), store
+    )
+    chosen = whole(replace(chosen, loss=graph.loss))
     check_plan(graph, chosen)
     check_store(graph, chosen, store)
     model = read_file(args.model)
@@ -167,8 +169,9 @@ def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     if getattr(args, "plan", None):
         if spelt:
             raise SparsetuneError(f"--plan says what trains: leave out --{min(spelt)}, or --plan")
-        if getattr(args, "scheme", None):
-            raise SparsetuneError("--plan says what trains: leave out --scheme, or --plan")
+        for name in ("scheme", "patch"):
+            if getattr(args, name, None):
+                raise SparsetuneError(f"--plan says what trains: leave out --{name}, or --plan")
         return load_plan(args.plan)
     if getattr(args, "scheme", None):
         if spelt:
@@ -223,6 +226,7 @@ def describe_plan(graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset |
         bias = "and bias" if layer.bias else "no bias"
         bias += f", in flash but for {layer.slots} channels" if layer.slots else ""
         bias += f", {layer.reach} take turns" if layer.reach else ""
+        bias += f", gradients in patches of {layer.patch}" if layer.patch > 1 else ""
         lines.append(
             f"trains operator {op.index:>2} {op.kind:<18} "
             f"{layer.channels}/{channels} input channels a step, {bias}"

@@ -36,8 +36,9 @@ def active_operators(graph: Graph, plan: UpdatePlan) -> set[int]:
     loss."""
     active: set[int] = set()
     reached: set[int] = set()
+    trained = {layer.operator for layer in plan.layers if layer.trains}
     for op in graph.operators:
-        if plan.layer(op.index) or any(t in reached for t in op.inputs):
+        if op.index in trained or any(t in reached for t in op.inputs):
             active.add(op.index)
             reached.update(op.outputs)
     return active

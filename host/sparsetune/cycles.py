@@ -10,6 +10,7 @@ from math import prod
 
 from .geometry import Geometry
 from .graph import Graph, Operator
+from .patches import Patches
 from .program import Buffer, Code, Const, Flag, Op, Program
 
 # Share of the gradients behind a ReLU that are not zero: KWS 0.37 to 0.45, ResNet-8 0.28 to 0.33,
@@ -34,6 +35,7 @@ WINDOWS = (
     *(Code.AVG_POOL_GRAD_INPUT, Code.MAX_POOL_GRAD_INPUT),
 )
 UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE, Code.CONV2D_COLUMNS_UPDATE)
+PATCHES = (Code.PATCH_VALUES, Code.PATCH_ERRORS, Code.SPREAD_ERRORS)
 RESIZES = (Code.RESIZE, Code.RESIZE_GRAD_INPUT)
 POINTWISE = "conv2d_pointwise"  # CONV2D with a window of one: nothing is gathered for it
 OTHER = "other"  # of operators that nobody has measured
@@ -121,6 +123,10 @@ def _shares_not_zero(program: Program, graph: Graph) -> dict[Buffer, float]:
             dy = op.words[0]
             assert isinstance(dy, Buffer)
             shares[dy] = min(shares.get(dy, 1.0), BEHIND_RELU)
+        if op.code == Code.PATCH_ERRORS:
+            dy, sums, p = op.words[1], op.words[2], patches_of(op)
+            assert isinstance(dy, Buffer) and isinstance(sums, Buffer)
+            shares[sums] = 1 - (1 - shares.get(dy, 1.0)) ** (p.patch_h * p.patch_w)
     return shares
 
 
@@ -138,6 +144,8 @@ def work_of(op: Op, share: float = 1.0) -> Work:
         return _backward_work(op, share) if op.flags & Flag.TRAINING_ONLY else _forward_work(op)
     if op.code == Code.KEEP_CHANNELS:
         return Work(0, 0, _size(op.words[2]))
+    if op.code in PATCHES:
+        return _patch_work(op)
     if op.code == Code.COPY:
         return _copy_work(op)
     if op.code in RESIZES:
@@ -212,6 +220,25 @@ def _update_work(op: Op, share: float) -> Work:
     taps = g.kernel_h * g.kernel_w
     moved = 1 - (1 - share) ** (_places(g) / taps)
     return Work(done * chosen + sums, done, taps * filters * chosen * moved)
+
+
+def patches_of(op: Op) -> Patches:
+    """Of an operator on patches."""
+    words = op.words[0]
+    assert isinstance(words, Const)
+    return Patches(*struct.unpack("<9i", words.data))
+
+
+def _patch_work(op: Op) -> Work:
+    """A loop for each kept value or position of the map; elements are those that are written."""
+    p = patches_of(op)
+    values = p.h * p.w * p.c
+    if op.code == Code.PATCH_VALUES:
+        kept = _size(op.words[3])
+        return Work(kept * p.h * p.w / p.count, kept, kept)
+    if op.code == Code.PATCH_ERRORS:
+        return Work(values, p.h * p.w, p.count * p.c)
+    return Work(0, p.h * p.w, values)
 
 
 def _copy_work(op: Op) -> Work:

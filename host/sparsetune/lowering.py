@@ -8,18 +8,22 @@ from dataclasses import dataclass, field
 
 from .geometry import Geometry
 from .graph import Graph, Operator
+from .patches import Filtering
 from .plan import LayerPlan, UpdatePlan
 from .program import Buffer, Code, Columns, Const, Flag, Op, Place, Program, Slot, Word
 
 
 @dataclass(eq=False)
 class Layer:
-    """What forward and backward of one convolution-like operator share."""
+    """What forward and backward of one convolution-like operator share. gradient: the geometry of
+    its gradients, which is its own unless they are filtered."""
 
     geometry: Geometry
     geometry_const: Const
     weights: Place
     bias: Place
+    gradient: Geometry
+    gradient_const: Const
     scale_q15: Const
     weight_exponent: int
     plan: LayerPlan | None
@@ -28,6 +32,7 @@ class Layer:
     channels: Place = None
     kept: Buffer | None = None
     kept_step: int = 0  # from position to position of kept, bytes
+    filtering: Filtering | None = None
 
 
 @dataclass

@@ -24,6 +24,7 @@ from .errors import SparsetuneError
 from .graph import Graph
 from .options import OURS, policy_file, run_options
 from .plan import LayerPlan, UpdatePlan, check_plan, default_plan
+from .rules import with_rules
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,7 +50,7 @@ NAMED: dict[str, dict[str, str]] = {
 COMMON = ("seed", "save_every", "cores", "ram", "loss", "no_store", "set")
 WHAT_TRAINS = ("plan", "scheme", "last", "ratio", "biases")
 NOT_PLAN = ("layers", "loss", "model", "rate")
-NOT_LAYER = ("operator", "channels")
+NOT_LAYER = ("operator", "channels", "patch")  # patches are an option, for what suits
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Bundle:
         """Raises SparsetuneError where the model cannot be trained so."""
         last = min(DEFAULT_LAST, len(graph.trainable))
         plan = asked_for(graph, self.args) or default_plan(graph, last)
-        plan = replace(plan, loss=graph.loss, rate="", **self.fields)
+        plan = replace(with_rules(graph, plan, self.args), loss=graph.loss, rate="", **self.fields)
         for name, value in self.of_layers.items():
             plan = _with_layers(graph, plan, name, value)
         check_plan(graph, plan)

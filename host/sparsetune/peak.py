@@ -16,6 +16,9 @@ DIRECTIONS = {
     Code.KEEP_CHANNELS: ", channels to keep",
     Code.APPLY_MASK: ", gradient",
     Code.ERROR_ADD: ", gradient",
+    Code.PATCH_VALUES: ", patches to keep",
+    Code.PATCH_ERRORS: ", gradient in patches",
+    Code.SPREAD_ERRORS: ", gradient in patches",
 }
 
 
@@ -37,10 +40,14 @@ KINDS = {
     "mask": Kind("clamp mask", "bit", "operator"),
     "winner": Kind("places of maxima", "uint8", "operator"),
     "kept": Kind("kept channels", "int8", "operator"),
+    "means": Kind("kept patches", "int8", "operator"),
+    "sums": Kind("error of patches", "int16", "tensor"),
+    "shares": Kind("error of patches", "int16", "tensor"),
     "filter": Kind("one filter", "int8", ""),
     "lanes": Kind("packed weights and windows", "int32", ""),
     "target": Kind("target of the sample", "int8", ""),
 }
+OF_INPUTS = ("kept", "means")  # all others are of outputs
 WINDOW = Kind("rows of a map", "int8", "tensor")  # the few that a strip needs at a time
 UNKNOWN = Kind("work space", "int8", "")
 
@@ -139,7 +146,7 @@ def identify(buffer: Buffer, graph: Graph) -> tuple[Kind, Tensor | None]:
         return kind, None
     if kind.of == "operator":
         op = graph.operator(int(match[2]))
-        return kind, graph.tensor(op.inputs[0] if match[1] == "kept" else op.outputs[0])
+        return kind, graph.tensor(op.inputs[0] if match[1] in OF_INPUTS else op.outputs[0])
     tensor = graph.tensor(int(match[2]))
     is_part = match[1] == "t" and buffer.size < tensor.size
     return WINDOW if is_part else kind, tensor
@@ -151,6 +158,8 @@ def shape_of(buffer: Buffer, kind: Kind, tensor: Tensor | None) -> tuple[int, ..
     if tensor is None:
         return (buffer.size // 4,) if kind.dtype == "int32" else (buffer.size,)
     shape = tensor.shape[1:]
+    if kind.what.endswith("patches"):
+        return (buffer.size // (2 if kind.dtype == "int16" else 1),)
     if kind.what == "kept channels":
         return (*shape[:-1], buffer.size * shape[-1] // tensor.size)
     if kind is WINDOW:

@@ -12,12 +12,15 @@ from sparsetune_device.schedule import parse_rate
 from sparsetune_device.store import PAGE
 
 from .errors import SparsetuneError
+from .geometry import conv_geometry
 from .graph import Graph, Operator, input_channels
+from .patches import filtering_of
 from .store_room import Kept, fits
 
 _Plan = TypeVar("_Plan")
 WORTH_IT = 1.25  # as many times the channels that have room in RAM
 FEWEST_BITS, MOST_BITS = 4, 16  # of an error's mantissa, with its sign
+SMALLEST_MAP = 4  # rows and columns of a map that is worth patches
 LARGE_LAYER = 4096  # weights: smaller ones are worth their place in RAM
 
 
@@ -27,13 +30,20 @@ class LayerPlan:
     a step updates (0: only the bias). bias: whether the bias is trained. slots: 0 for all of its
     weights in RAM; else the layer stays in flash, and RAM holds those of so many channels. reach:
     channels that learn in all, where that are more than slots: they take turns, and what has left
-    RAM is in the board's store in flash."""
+    RAM is in the board's store in flash. patch: the gradients of a convolution see its outputs in
+    patches of so many rows and columns (patches.py; 1: exact). With no channels and no bias that is
+    all it says: of a layer that does not train, but that a gradient passes."""
 
     operator: int
     channels: int
     bias: bool = True
     slots: int = 0
     reach: int = 0
+    patch: int = 1
+
+    @property
+    def trains(self) -> bool:
+        return self.channels > 0 or self.bias
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,23 @@ def with_biases(graph: Graph, plan: UpdatePlan, last: int) -> UpdatePlan:
     return replace(plan, layers=(*biases, *plan.layers))
 
 
+def with_patches(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:
+    """The plan with the gradients of its convolutions in patches of size x size, where weights
+    train and the map is large enough: at least two patches along either axis, and SMALLEST_MAP."""
+    least = max(SMALLEST_MAP, 2 * size)
+    layers = (
+        replace(layer, patch=size) if layer.channels and _map_of(graph, layer) >= least else layer
+        for layer in plan.layers
+    )
+    return replace(plan, layers=tuple(layers))
+
+
+def _map_of(graph: Graph, layer: LayerPlan) -> int:
+    """The shorter axis of the map that a convolution makes; 0 of other layers."""
+    op = graph.operator(layer.operator)
+    return 0 if op.kind == "FULLY_CONNECTED" else min(graph.tensor(op.outputs[0]).shape[1:3])
+
+
 def _layer(graph: Graph, op: Operator, ratio: float) -> LayerPlan:
     channels = input_channels(graph, op)
     chosen = channels if op.kind != "CONV_2D" else max(1, round(channels * ratio))
@@ -101,7 +128,7 @@ def _layer(graph: Graph, op: Operator, ratio: float) -> LayerPlan:
 
 def check_plan(graph: Graph, plan: UpdatePlan) -> None:
     """Raises SparsetuneError when the plan does not fit the model."""
-    if not plan.layers:
+    if not any(layer.trains for layer in plan.layers):
         raise SparsetuneError("the plan trains no layer: add one under `layers`")
     if not FEWEST_BITS <= plan.error_bits <= MOST_BITS:
         raise SparsetuneError(
@@ -124,6 +151,7 @@ def check_plan(graph: Graph, plan: UpdatePlan) -> None:
                 f"that the output depends on: choose among {sorted(by_index)}"
             )
         _check_layer(graph, op, layer)
+        _check_patch(graph, op, layer)
 
 
 def _check_smoothing(graph: Graph, smoothing: float) -> None:
@@ -160,6 +188,20 @@ def _check_layer(graph: Graph, op: Operator, layer: LayerPlan) -> None:
         raise SparsetuneError(
             f"the plan trains the bias of operator {op.index}, which has none: set bias to false"
         )
+
+
+def _check_patch(graph: Graph, op: Operator, layer: LayerPlan) -> None:
+    if layer.patch == 1:
+        return
+    if layer.patch < 1:
+        raise SparsetuneError(
+            f"the plan gives operator {op.index} patches of {layer.patch}: choose 1, 2, 4 or 7"
+        )
+    if op.kind == "FULLY_CONNECTED":
+        raise SparsetuneError(
+            f"the plan gives operator {op.index} ({op.kind}) patches, which has no map: choose 1"
+        )
+    filtering_of(conv_geometry(graph, op), layer.patch)
 
 
 def leave_in_flash(graph: Graph, plan: UpdatePlan, store_bytes: int = 0) -> UpdatePlan:

@@ -11,6 +11,7 @@ from .budget import (
     StepTime,
     all_weights,
     flash_use,
+    kept_use,
     partition,
     state_use,
     step_time,
@@ -23,6 +24,8 @@ from .peak import Tenant, find_peak, short_name
 from .plan import UpdatePlan
 from .room import files_room
 
+ROLE = 38  # characters of what an operator does
+
 
 def describe_layers(
     graph: Graph, plan: UpdatePlan, layout: Layout, spec: BoardSpec
@@ -30,11 +33,13 @@ def describe_layers(
     """A line for each operator of the model: frozen or trained, and the time it takes."""
     parts = partition(graph, plan, layout.program)
     time = step_time(layout.program, graph, spec.clock) if spec.clock else None
-    head = f"{'op':>3} {'kind':<18} {'output':<13} {'':<38}"
+    roles = {op.index: _role(graph, plan, parts, op) for op in graph.operators}
+    width = max(ROLE, *(len(role) for role in roles.values()))
+    head = f"{'op':>3} {'kind':<18} {'output':<13} {'':<{width}}"
     lines = [f"{head} {'forward':>8} {'gradient':>8} {'update':>8}  ms" if time else head.rstrip()]
     for op in graph.operators:
         shape = _shape(graph.tensor(op.outputs[0]).shape[1:])
-        text = f"{op.index:>3} {op.kind:<18} {shape:<13} {_role(graph, plan, parts, op):<38}"
+        text = f"{op.index:>3} {op.kind:<18} {shape:<13} {roles[op.index]:<{width}}"
         lines.append((text + (_times(time.layers[op.index]) if time else "")).rstrip())
     lines.append(_summary(graph, plan, parts))
     if time and spec.clock:
@@ -46,14 +51,15 @@ def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator) -> str
     if op.index in parts.frozen:
         return "frozen, row by row" if parts.is_in_strip(op.index) else "frozen"
     layer = plan.layer(op.index)
-    if layer is None:
-        return "gradient passes"
+    patches = f", patches of {layer.patch}" if layer and layer.patch > 1 else ""
+    if layer is None or not layer.trains:
+        return "gradient passes" + patches
     bias = ["bias"] if layer.bias else []
     share = f"{layer.channels}/{input_channels(graph, op)} input channels"
     if layer.slots:  # in flash but for these
         turns = f", {layer.reach} in turn" if layer.reach else ""
         share = f"{layer.channels}/{input_channels(graph, op)}{turns}, flash"
-    return "trains " + ", ".join([share, *bias] if layer.channels else bias)
+    return "trains " + ", ".join([share, *bias] if layer.channels else bias) + patches
 
 
 def _times(time: LayerTime) -> str:
@@ -115,6 +121,12 @@ def describe_memory(
         lines.append(
             f"slow  {layout.cold_bytes:>9,} of {spec.slow_ram_bytes:,} bytes of slower RAM: "
             "buffers that are touched least"
+        )
+    kept, exact = kept_use(program)
+    if kept < exact:
+        lines.append(
+            f"kept  {kept:>9,} bytes for the weights' gradients, {exact:,} without patches "
+            f"({100 * kept / exact:.0f} %)"
         )
     room = files_room(spec, image.state_bytes)
     each = graph.tensor(graph.input).size + image.task.target_bytes

@@ -28,6 +28,7 @@ class Code(IntEnum):
     FILL = 19
     CONV2D_COLUMNS = 20
     FULLY_CONNECTED_COLUMNS = 21
+    PATCH_VALUES = 22
     LOSS = 32
     APPLY_MASK = 33
     ERROR_ADD = 34
@@ -46,6 +47,8 @@ class Code(IntEnum):
     MSE = 50
     BCE = 51
     CONV2D_COLUMNS_UPDATE = 52
+    PATCH_ERRORS = 55
+    SPREAD_ERRORS = 56
 
 
 class Flag(IntFlag):

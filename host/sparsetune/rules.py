@@ -1,22 +1,27 @@
-"""The update rule of a plan: how a gradient becomes a step, whichever layers train."""
+"""The rules of a plan, whichever layers train: how a gradient is made and becomes a step."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
 
-from .plan import UpdatePlan
+from .graph import Graph
+from .plan import UpdatePlan, with_patches
 
 FIELDS = ("qas", "error_bits", "smoothing")  # of UpdatePlan
 
 
-def with_rules(plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
+def with_rules(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
     """The plan with the rules that the command line asks for. A rate that was measured with others
     is not kept."""
     asked = {name: value for name in FIELDS if (value := getattr(args, name, None)) is not None}
     changed = replace(plan, **asked)
+    if patch := getattr(args, "patch", None):
+        changed = with_patches(graph, changed, patch)
     return plan if changed == plan else replace(changed, rate="")
 
 
-def with_rules_of(plan: UpdatePlan, other: UpdatePlan) -> UpdatePlan:
+def with_rules_of(graph: Graph, plan: UpdatePlan, other: UpdatePlan) -> UpdatePlan:
+    patch = max((layer.patch for layer in other.layers), default=1)
+    plan = with_patches(graph, plan, patch) if patch > 1 else plan
     return replace(plan, **{name: getattr(other, name) for name in FIELDS})

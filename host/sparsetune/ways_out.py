@@ -137,7 +137,7 @@ def _most_layers(wanted: Wanted, change: str, family: Family) -> Iterator[WayOut
     best: WayOut | None = None
     while low < high:
         last = (low + high + 1) // 2
-        plan = with_rules_of(family(last), wanted.plan)
+        plan = with_rules_of(wanted.graph, family(last), wanted.plan)
         ram = _ram(wanted, plan)
         if ram is not None:
             low, best = last, _way(wanted, change.format(last), plan, ram)

@@ -11,9 +11,12 @@ from ..geometry import Geometry, conv_geometry
 from ..graph import Array, Graph, Operator, input_channels, output_channels, per_channel_scales
 from ..lowering import Layer, Lowering
 from ..numerics import channel_scale_q15, quantize_multiplier, rate
+from ..patches import Filtering, filtering_of
 from ..plan import LayerPlan, UpdatePlan
 from ..program import Buffer, Code, Columns, Const, Flag, Place, Slot, TrainedLayer, Word, WordsOf
 from .kind import Kind, check_fused, check_window, refuse
+
+Words = tuple[Word, ...]
 
 # Of the scratch of faster ways. In int32 words: three pairs of packed channels are not too large,
 # all are small, more would make no difference. In bytes: gathered windows.
@@ -47,8 +50,9 @@ class Weighted(Kind):
 
     def holds(self, graph: Graph, op: Operator, plan: UpdatePlan) -> set[int]:
         layer = plan.layer(op.index)
-        whole = layer and layer.channels == input_channels(graph, op) and not layer.slots
-        return {op.inputs[0]} if whole else set()
+        if layer is None or layer.slots or layer.patch > 1:
+            return set()
+        return {op.inputs[0]} if layer.channels == input_channels(graph, op) else set()
 
     def clamps(self, graph: Graph, op: Operator) -> bool:
         return True
@@ -77,18 +81,35 @@ class Weighted(Kind):
 
     def differentiate(self, back: Backward, op: Operator) -> None:
         layer, dy = back.low.layers[op.index], back.take(op)
-        if op.inputs[0] in back.wanted:
+        wanted, trained = op.inputs[0] in back.wanted, layer.plan and layer.plan.trains
+        if layer.filtering and (wanted or trained):
+            dy = sum_patches(back, op, layer.filtering, dy)
+        if wanted:
             self._grad_input(back, op, layer, dy)
-        if layer.plan:
+        if trained:
             self._update(back, op, layer, dy)
 
     def _grad_input(self, back: Backward, op: Operator, layer: Layer, dy: Error) -> None:
         addends, row = self.sums(layer)
         largest = 255 if layer.geometry.w_zero else 128
         dy.data.bound(INT32_ROOM // (addends * largest))
-        out, flags = back.error_out(op.inputs[0], dy, layer.weight_exponent, row)
+        if layer.filtering:
+            count, scratch = layer.filtering.inputs.count * layer.geometry.in_c, _row(op, row)
+            name = f"shares{op.inputs[0]}"
+            dx, out = back.between(name, count, dy, layer.weight_exponent, scratch)
+            self._emit_grad_input(back, op, layer, (dy, out, Flag.NONE))
+            spread_patches(back, op, layer.filtering, dx)
+        else:
+            out, flags = back.error_out(op.inputs[0], dy, layer.weight_exponent, row)
+            self._emit_grad_input(back, op, layer, (dy, out, flags))
+
+    def _emit_grad_input(
+        self, back: Backward, op: Operator, layer: Layer, ends: tuple[Error, Words, Flag]
+    ) -> None:
+        """ends: what it reads, words of what it writes, flags."""
+        dy, out, flags = ends
         want_two_rows(out[ROW_OF_ERROR])
-        words = (layer.geometry_const, dy.data, layer.weights, layer.scale_q15)
+        words = (layer.gradient_const, dy.data, layer.weights, layer.scale_q15)
         if layer.columns:
             code, table = Code.CONV2D_COLUMNS_GRAD_INPUT, layer.columns.table
             back.emit(code, op, *words, table, *out, flags=flags)
@@ -102,7 +123,7 @@ class Weighted(Kind):
 
     def _update(self, back: Backward, op: Operator, layer: Layer, dy: Error) -> None:
         assert layer.plan is not None
-        dy.data.bound(INT32_ROOM // (layer.geometry.out_positions * 256))
+        dy.data.bound(INT32_ROOM // (layer.gradient.out_positions * 256))
         chosen = layer.plan.channels
         row = sums_of(f"urow{op.index}", layer, chosen) if chosen else None
         ends = (row, op.index, layer.kept_step, WordsOf(row))
@@ -112,7 +133,7 @@ class Weighted(Kind):
             back.emit(
                 Code.CONV2D_COLUMNS_UPDATE,
                 op,
-                *(layer.geometry_const, dy.data, dy.exponent),
+                *(layer.gradient_const, dy.data, dy.exponent),
                 *(layer.kept, layer.channels, chosen, layer.columns.table),
                 *(bias, weight_rate, bias_rate, *ends),
             )
@@ -120,7 +141,7 @@ class Weighted(Kind):
         back.emit(
             self.update_code,
             op,
-            *(layer.geometry_const, dy.data, dy.exponent),
+            *(layer.gradient_const, dy.data, dy.exponent),
             *(layer.kept, layer.channels, chosen),
             *(layer.weights if chosen else None, layer.residual),
             bias,
@@ -242,6 +263,31 @@ def _check_map(graph: Graph, op: Operator) -> int:
     return channels
 
 
+# Filtered gradients ---------------------------------------------------------------------------
+
+
+def sum_patches(back: Backward, op: Operator, filtering: Filtering, dy: Error) -> Error:
+    """The sums of dy over each patch of the outputs."""
+    patches = filtering.outputs
+    name, count = f"sums{op.outputs[0]}", patches.count * patches.c
+    sums, out = back.between(name, count, dy, 0, _row(op, patches.c))
+    back.emit(Code.PATCH_ERRORS, op, patches.const(), dy.data, *out)
+    return sums
+
+
+def spread_patches(back: Backward, op: Operator, filtering: Filtering, shares: Error) -> None:
+    """Each input gets its part of what its patch gets."""
+    patches = filtering.inputs
+    count_log2 = patches.smallest.bit_length() - 1
+    out, flags = back.error_out(op.inputs[0], shares, -(count_log2 + 15), patches.c)
+    words = (patches.const(), shares.data, count_log2)
+    back.emit(Code.SPREAD_ERRORS, op, *words, *out, flags=flags)
+
+
+def _row(op: Operator, elements: int) -> Buffer:
+    return Buffer(f"row{op.outputs[0]}", 4 * elements)
+
+
 # Scratch --------------------------------------------------------------------------------------
 
 
@@ -281,7 +327,7 @@ def sums_of(name: str, layer: Layer, chosen: int) -> Buffer:
     """Scratch for the sums of an output channel's tap, of more output channels and for each core if
     there is room; of few channels for as many as are worth it (ulab_kernels/conv2d_few.h), and for
     the sum of their errors, too, which comes with some of them (ulab_kernels/conv2d_words.h)."""
-    g, words = layer.geometry, layer.kept_step + layer.kept_step % 2
+    g, words = layer.gradient, layer.kept_step + layer.kept_step % 2
     with_total = words + (chosen >= FEWEST_BY_WORDS)
     if g.out_positions == 1:
         return Buffer(name, 4 * words, wanted=4 * CORES * words)
@@ -348,14 +394,19 @@ def _layer(low: Lowering, op: Operator) -> Layer:
     planned = low.plan.layer(op.index)
     weights = _bytes_of(low.graph, op.inputs[1], np.dtype("i1"))
     bias = _bias_bytes(low.graph, op)
+    const = geometry.const()
+    filtering = filtering_of(geometry, planned.patch) if planned and planned.patch > 1 else None
     layer = Layer(
         geometry,
-        geometry.const(),
+        const,
         _home(weights, planned is not None and planned.channels > 0 and not planned.slots),
         _home(bias, planned is not None and planned.bias),
+        filtering.geometry if filtering else geometry,
+        filtering.geometry.const() if filtering else const,
         Const(q15.astype("<u2").tobytes()),
         exponent,
         planned,
+        filtering=filtering,
     )
     if planned and planned.channels and low.plan.residual:
         layer.residual = Slot(len(weights), 4)
@@ -408,15 +459,25 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
     channels, chosen = input_channels(low.graph, op), layer.plan.channels
     layer.kept_step = chosen
     if chosen == channels and not layer.columns:
-        layer.kept = x
         layer.channels = Const(np.arange(channels, dtype="<u2").tobytes())
-        return
-    positions = layer.geometry.in_positions * layer.geometry.groups
+        if not layer.filtering:
+            layer.kept = x
+            return
+    positions = layer.gradient.in_positions * layer.geometry.groups
     if chosen >= BLOCK and op.kind != "DEPTHWISE_CONV_2D":
         layer.kept_step = -(-chosen // WORD) * WORD
+    layer.channels = layer.channels or Slot(
+        2 * chosen, 2, np.arange(chosen, dtype="<u2").tobytes()
+    )
+    rest = (chosen, channels, layer.kept_step)
+    if layer.filtering:
+        patches = layer.filtering.inputs.const()
+        layer.kept = Buffer(f"means{op.index}", positions * layer.kept_step)
+        words: Words = (patches, x, layer.channels, layer.kept, *rest)
+        low.emit(Code.PATCH_VALUES, op, *words, flags=Flag.TRAINING_ONLY)
+        return
     layer.kept = Buffer(f"kept{op.index}", positions * layer.kept_step)
-    layer.channels = Slot(2 * chosen, 2, np.arange(chosen, dtype="<u2").tobytes())
-    words = (x, layer.channels, layer.kept, positions, chosen, channels, layer.kept_step)
+    words = (x, layer.channels, layer.kept, positions, *rest)
     low.emit(Code.KEEP_CHANNELS, op, *words, flags=Flag.TRAINING_ONLY)
 
 
@@ -462,7 +523,7 @@ def _rate_table(reals: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Con
 
 
 def _record(low: Lowering, op: Operator, layer: Layer) -> None:
-    if layer.plan is None:
+    if layer.plan is None or not layer.plan.trains:
         return
     low.program.layers.append(
         TrainedLayer(
