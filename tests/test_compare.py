@@ -27,7 +27,7 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.float_methods import environment, torch_python
 from sparsetune.front import split_front
 from sparsetune.front_cache import FrontCache
-from sparsetune.methods import COMMON, NAMED, NOT_LAYER, NOT_PLAN, Reader
+from sparsetune.methods import COMMON, NAMED, NOT_LAYER, NOT_PLAN, Reader, parse_keys
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, save_plan
 from sparsetune.run_log import RunLog, key_of
 from sparsetune.task import task_of
@@ -322,6 +322,20 @@ def test_what_methods_come_to(samples: Path, tmp_path: Path) -> None:
     assert options["head"] == {"policy": "random"} and options["a"] == {"policy": "static"}
     assert options["slow"] == {"policy": "random", "warmup": 5}
     assert {bundle.name: bundle.rate for bundle in found}["slow"] == "0.001"
+
+
+def test_a_value_with_commas_of_its_own() -> None:
+    told = parse_keys("augment=(flip,shift=4),last=2,residual")
+    assert told == {"augment": "flip,shift=4", "last": "2", "residual": "1"}
+
+
+def test_augmented_samples_are_not_those_of_the_front(samples: Path, tmp_path: Path) -> None:
+    """They learn from the whole model, as `tune` has them; without, the front is left out."""
+    more = ("--methods", "head", "moved=head:augment=(flip,shift=2)", "--seeds", 1)
+    compare(samples, tmp_path / "c", *more, "--rates", "0.01")
+    lines = {r["method"]: r["lines"] for r in records(tmp_path / "c")}
+    assert lines["head"] != lines["moved"]
+    assert len(list((tmp_path / "c" / "cache").glob("front-*"))) == 2
 
 
 @pytest.mark.parametrize(

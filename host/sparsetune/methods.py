@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -80,12 +81,16 @@ def _parse(text: str) -> Method:
 
 
 def parse_keys(text: str, whole: str = "") -> dict[str, str]:
-    """KEY=VALUE,KEY=VALUE; a KEY alone is 1. whole: to name in an error."""
-    return dict(_pair(whole or text, part) for part in text.split(","))
+    """KEY=VALUE,KEY=VALUE; a KEY alone is 1, and a value with commas of its own stands in
+    parentheses. whole: to name in an error."""
+    parts = re.split(r",(?![^()]*\))", text)
+    return dict(_pair(whole or text, part) for part in parts)
 
 
 def _pair(text: str, part: str) -> tuple[str, str]:
     key, equals, value = part.partition("=")
+    if value.startswith("(") and value.endswith(")"):
+        value = value[1:-1]
     if not key or (equals and not value):
         raise SparsetuneError(f"the method {text} has {part!r}: spell it NAME:KEY=VALUE,KEY=VALUE")
     return key.replace("-", "_"), value if equals else "1"
