@@ -65,6 +65,9 @@ def special(shift: int) -> Iterator[Job]:
     yield Job(graph, plan, patched.sample(), shift % 5)
     for case in ("CONV_2D", "CONV_2D: groups", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D"):
         yield half_of_the_channels(case, shift)
+        half = half_of_the_channels(case, shift)
+        yield replace(half, plan=replace(half.plan, velocity=True))
+    yield Job(graph, replace(in_columns(graph), velocity=True), net.sample(), 1, bring)
 
 
 def in_columns(graph: Graph) -> UpdatePlan:

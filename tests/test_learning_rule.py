@@ -10,7 +10,7 @@ import pytest
 from c_tools import Probe
 from machine import Machine
 from small_models import Array, Net
-from sparsetune.image import ABSENT
+from sparsetune.image import ABSENT, CONTROL_BYTES
 from sparsetune.numerics import rate
 from sparsetune.plan import LayerPlan, UpdatePlan
 from sparsetune.tflite import parse_tflite
@@ -388,5 +388,5 @@ def test_rounding_depends_on_the_seed_and_on_nothing_else() -> None:
         run = SparseRun()
         run.engine.sample[:] = run.net.sample().tobytes()
         run.engine.step(1, rate(0.01), seed)
-        states.append(bytes(run.engine.state)[32:])  # without the control block
+        states.append(bytes(run.engine.state)[CONTROL_BYTES:])  # without the control block
     assert states[0] == states[1] != states[2]

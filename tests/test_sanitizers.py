@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,29 @@ def drawn_patches(case: str, seed: int) -> tuple[Machine, Array, Array]:
     return Machine(graph, plan), np.stack([x] * 2), np.arange(2)
 
 
+VELOCITIES = ((1, False), (2, False), (2, True))
+
+
+def with_velocity(share: int, columns: bool) -> tuple[Machine, Array, Array]:
+    """Layers whose steps go into a velocity: of all channels, of some, in flash."""
+    net = Net((1, 9, 8, 4), zero=17, seed=2)
+    net.conv(10, 3, activation=RELU, zero=-128)
+    net.depthwise(2, 3)
+    net.conv(12, 1, groups=1 + (not columns))
+    net.flatten()
+    net.dense(5, scale=0.03)
+    graph = parse_tflite(net.to_bytes())
+    layers = []
+    for op in graph.trainable:
+        channels = -(-input_channels(graph, op) // share)
+        slots = channels if columns and op.kind != "DEPTHWISE_CONV_2D" else 0
+        layers.append(LayerPlan(op.index, channels, graph.bias_of(op) is not None, slots))
+    machine = Machine(graph, UpdatePlan(tuple(layers), not columns, velocity=True))
+    bring_columns(machine)
+    struct.pack_into("<2I", machine.state, 28, 0, 29491)  # st_control_t: none waits, momentum 0.9
+    return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 5
+
+
 def with_columns(patch: int = 1) -> tuple[Machine, Array, Array]:
     """Layers that stay in flash; the columns that the device would bring are brought here."""
     net = wide_front()
@@ -134,12 +158,16 @@ def with_columns(patch: int = 1) -> tuple[Machine, Array, Array]:
         for op in graph.trainable
     ]
     machine = Machine(graph, in_patches(graph, UpdatePlan(tuple(layers)), patch))
+    bring_columns(machine)
+    return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 3
+
+
+def bring_columns(machine: Machine) -> None:
     for layer in machine.program.layers:
         if layer.columns:
             table = machine.slot(layer.columns.table, np.uint32)
             for i in range(layer.columns.slots):
                 table[i] = 1 << 29 | layer.columns.pool.offset + i * layer.columns.size
-    return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 3
 
 
 def recording(machine: Machine, x: Array, y: Array) -> bytes:
@@ -170,6 +198,8 @@ def test_training_steps_are_clean_and_equal_those_of_the_twin(replay: Path, tmp_
     check_replay(replay, tmp_path / "columns.rec", *with_columns(2))
     for size in (2, 4, 7):
         check_replay(replay, tmp_path / "patches.rec", *with_patches(size))
+    for share, columns in VELOCITIES:
+        check_replay(replay, tmp_path / "velocity.rec", *with_velocity(share, columns))
 
 
 def test_gradients_over_patches_are_clean(replay: Path, tmp_path: Path) -> None:
@@ -232,6 +262,8 @@ def test_two_cores_share_nothing(two_cores: Path, tmp_path: Path) -> None:
     check_two_cores(two_cores, tmp_path / "strips.rec", *with_strips())
     check_two_cores(two_cores, tmp_path / "columns.rec", *with_columns())
     check_two_cores(two_cores, tmp_path / "patches.rec", *with_patches())
+    for share, columns in VELOCITIES:
+        check_two_cores(two_cores, tmp_path / "velocity.rec", *with_velocity(share, columns))
 
 
 def test_two_cores_share_nothing_in_any_operator(two_cores: Path, tmp_path: Path) -> None:
@@ -270,14 +302,15 @@ def check_damaged(program: Path, file: Path, seed: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "name", ["small", "few", "strips", "columns", "patches", "digits", "kws"]
+    "name", ["small", "few", "strips", "columns", "patches", "velocity", "digits", "kws"]
 )
 def test_damaged_images_never_leave_their_buffers(
     replay_wrapping: Path, tmp_path: Path, name: str
 ) -> None:
     """The image's checksum is Python's to check; C must survive what passes by."""
     ours = {"small": common_operators, "strips": with_strips, "columns": with_columns,
-            "few": few_channels, "patches": with_patches}  # fmt: skip
+            "few": few_channels, "patches": with_patches,
+            "velocity": partial(with_velocity, 2, True)}  # fmt: skip
     if name in ours:
         machine, x, y = ours[name]()
     else:
@@ -370,6 +403,7 @@ DIVISIONS = {
     "even_parts",
     "sum_channel",  # once a tap and output channel, where there are groups
     "correlate",  # once a tap
+    "st_update_velocities",  # once a tap and output channel
     "update_rest",  # once a tap, as the next one
     "update_words",
     "st_words_make",  # once a tap

@@ -86,7 +86,7 @@ def stepped(core: BareCore, rates: list[tuple[int, int]], sums: np.ndarray) -> n
         "rates": b"".join(struct.pack("<Hh", *rate) for rate in rates),
         "sums": sums.tobytes(),
         "weights": bytes(BASE + ROWS * FILTER),
-        "update": bytes(64),
+        "update": bytes(68),
         "rows": bytes(128),
     }
     for name, data in parts.items():

@@ -13,6 +13,7 @@ typedef struct {
     int8_t *state;
     const int8_t *store;
     int32_t rounds_once; // FULLY_CONNECTED
+    int32_t channels;    // of the table
 } st_columns_t;
 
 // The column of an input channel; NULL where it is as it came.

@@ -308,6 +308,10 @@ static int32_t correlate(const st_kernel_tap_t *t, st_factors_t *run, int32_t *r
 // Of the columns that were brought into the state before the step.
 void st_update_columns(const st_update_t *u, st_step_t step, int32_t base, const int32_t *row,
                        int32_t in_column) {
+    if (u->velocity) {
+        st_update_velocities(u, step, base, row);
+        return;
+    }
     for (int32_t i = 0; i < u->n_channels; i++) {
         int8_t *column = u->columns->state + (u->columns->table[u->channels[i]] & 0x1fffffffu);
         st_update_slot_in_column(u, step, (st_slot_t){base, i}, row[i], column + in_column);

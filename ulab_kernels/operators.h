@@ -206,6 +206,12 @@ typedef struct {
     st_error_out_t out;
 } st_op_conv_columns_grad_t;
 
+// Of an update: nowhere, or what steps go into (velocity.h), and the channels that it is of, where
+// those take turns.
+typedef struct {
+    st_ref_t weights, channels, biases;
+} st_velocity_refs_t;
+
 typedef struct {
     st_op_head_t head;
     st_ref_t geometry, dy, dy_exponent_at;
@@ -213,6 +219,7 @@ typedef struct {
     int32_t chosen;
     st_ref_t table, bias, weight_rate, bias_rate, row;
     int32_t layer, kept_step, row_words;
+    st_velocity_refs_t velocity;
 } st_op_columns_update_t;
 
 typedef struct {
@@ -282,6 +289,7 @@ typedef struct {
     int32_t chosen;
     st_ref_t weights, residual, bias, weight_rate, bias_rate, row;
     int32_t layer, kept_step, row_words;
+    st_velocity_refs_t velocity;
 } st_op_update_t;
 
 // Operator `index` of the image's table, all of its words inside; NULL with the status set.
@@ -305,6 +313,13 @@ int st_are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size);
 
 // The biases of an update that makes all output channels, and whose channels are placed already.
 void st_place_bias(st_context_t *c, st_ref_t bias, st_ref_t rate, st_update_t *u);
+
+/// Velocities (run_velocity.c) ///
+
+// An update's velocity, if it has one: *v, of `weights` elements. What else the update writes and
+// reads is placed already. With other channels than before it starts from 0.
+void st_place_velocity(st_context_t *c, const st_velocity_refs_t *refs, int64_t weights,
+                       st_update_t *u, st_velocity_t *v);
 
 /// Gradients of convolutions and max pools (run_gradient.c) ///
 

@@ -39,6 +39,9 @@ typedef struct {
     st_cores_t cores; // asked for; behind a run, how it went
 } st_machine_t;
 
+// Velocities do not move anything yet: the group of steps goes on (velocity.h).
+#define ST_UPDATE_WAITS 1u
+
 // The first words of the state buffer: what Python and C tell each other in a step.
 typedef struct {
     int32_t label;          // in: class of the sample
@@ -47,7 +50,10 @@ typedef struct {
     uint32_t rate_mantissa; // in: learning rate = mantissa * 2^exponent, mantissa < 2^16
     int32_t rate_exponent;  // in
     uint32_t seed;          // in: differs for every step
-    int32_t reserved[2];
+    int32_t reserved;
+    uint32_t update;   // in: ST_UPDATE_WAITS or 0
+    uint32_t momentum; // in: of layers with a velocity, in 1/32768, below 1
+    int32_t reserved_too[7];
 } st_control_t;
 
 typedef enum {

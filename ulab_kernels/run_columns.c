@@ -26,6 +26,7 @@ static st_columns_t columns(st_context_t *c, st_ref_t table, const st_conv_geome
         .table = (const uint32_t *)PLACE_OUT(uint32_t, table, g->in_c),
         .state = (int8_t *)c->machine->buffer[ST_IN_STATE].data,
         .store = (const int8_t *)c->machine->buffer[ST_IN_STORE].data,
+        .channels = g->in_c,
     };
     for (int32_t ic = 0; columns.table && ic < g->in_c; ic++) {
         const uint32_t space = st_space_of(columns.table[ic]);
@@ -123,6 +124,8 @@ void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
     if (op->chosen < 1)
         c->status = ST_BAD_OPERATOR;
     check_chosen(c, op, &u, g);
+    st_velocity_t velocity = {.inputs = g->in_c};
+    st_place_velocity(c, &op->velocity, column_bytes(g) * op->chosen, &u, &velocity);
     if (c->status == ST_OK)
         st_make_update(&job, &u);
 }

@@ -141,6 +141,12 @@ void st_place_bias(st_context_t *c, st_ref_t bias, st_ref_t rate, st_update_t *u
         c->status = ST_BAD_REF;
 }
 
+// Of which there is a velocity.
+static int64_t moving_weights(const st_op_update_t *op, const st_conv_geometry_t *g) {
+    const int64_t filters = (int64_t)g->kernel_h * g->kernel_w * g->out_c;
+    return is_depthwise(&op->head) ? filters : filters * op->chosen;
+}
+
 void st_run_update(st_context_t *c, const st_op_update_t *op) {
     const st_conv_geometry_t *g = st_gradient_geometry(c, op->geometry);
     if (!shape_ok(c, g, &op->head))
@@ -162,6 +168,8 @@ void st_run_update(st_context_t *c, const st_op_update_t *op) {
         st_place_sums(c, op->row, &u, &job);
     if (job.is_depthwise && u.kept_step != u.n_channels)
         c->status = ST_BAD_OPERATOR;
+    st_velocity_t velocity = {.inputs = st_group_inputs(g)};
+    st_place_velocity(c, &op->velocity, moving_weights(op, g), &u, &velocity);
     if (c->status == ST_OK)
         st_make_update(&job, &u);
 }

@@ -157,6 +157,8 @@ static void update_channels(const void *job, st_part_t part) {
         ST_FAST(depthwise_conv2d_update)(all->g, all->dy, &u, row);
     else
         ST_FAST(conv2d_update)(all->g, all->dy, &u, row);
+    if (u.velocity && !u.velocity->waits)
+        st_velocity_move(all->g, &u, all->is_depthwise);
 }
 
 void st_make_update(const st_gradient_t *job, const st_update_t *u) {

@@ -50,6 +50,10 @@ ST_AVX2_INLINE uint32_t which_move(st_vec_t sums, st_vec_t random, const vec_ste
 
 ST_AVX2 void st_update_tap_simd(const st_update_t *u, st_step_t step, int32_t base,
                                 const int32_t *sums) {
+    if (u->velocity) {
+        st_update_velocities(u, step, base, sums);
+        return;
+    }
     const int32_t whole = step.shift >= ST_LEAST_SHIFT ? u->n_channels & ~7 : 0;
     const vec_step_t s = {_mm256_set1_epi32((int32_t)step.mantissa), step.shift - 16};
     for (int32_t i = 0; i < whole; i += 8) {

@@ -3,8 +3,7 @@
 #include "fixedpoint.h"
 #include "random.h"
 
-// Leaves room for the sum of a window, so that forward cannot overflow.
-#define BIAS_LIMIT (1 << 30)
+#define FASTEST 32767 // of a weight's velocity
 
 #define MOST_SHIFT 46 // |upper half| < 2^30: room for 30 random bits
 
@@ -90,12 +89,22 @@ static int32_t subtract_sat(int32_t a, int32_t b, int32_t limit) {
     return st_clamp(v, -limit, limit);
 }
 
-static void step_with_residual(const st_update_t *u, int32_t index, int32_t delta) {
-    int32_t fine = u->weights[index] * 256 + u->residual[index];
-    fine = subtract_sat(fine, delta, 127 * 256);
+static void subtract_fine(int8_t *weight, int8_t *fraction, int32_t steps) {
+    const int32_t fine = subtract_sat(*weight * 256 + *fraction, steps, 127 * 256);
     const int32_t coarse = (fine + 128) >> 8;
-    u->weights[index] = (int8_t)coarse;
-    u->residual[index] = (int8_t)(fine - coarse * 256);
+    *weight = (int8_t)coarse;
+    *fraction = (int8_t)(fine - coarse * 256);
+}
+
+void st_add_fine(int8_t *weight, int8_t *fraction, int32_t steps) {
+    subtract_fine(weight, fraction, -steps);
+}
+
+void st_add_to_bias(int32_t *bias, int32_t v) {
+    int32_t sum;
+    if (__builtin_add_overflow(*bias, v, &sum))
+        sum = v < 0 ? -ST_BIAS_LIMIT : ST_BIAS_LIMIT;
+    *bias = st_clamp(sum, -ST_BIAS_LIMIT, ST_BIAS_LIMIT);
 }
 
 static void update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
@@ -103,13 +112,31 @@ static void update_weight(const st_update_t *u, st_step_t step, int32_t index, i
     const int32_t delta =
         u->residual ? wide_step(sum, step, random) : weight_step(sum, step, random);
     if (delta && u->residual)
-        step_with_residual(u, index, delta);
+        subtract_fine(u->weights + index, u->residual + index, delta);
     else if (delta)
         u->weights[index] = (int8_t)subtract_sat(u->weights[index], delta, 127);
 }
 
+static void update_velocity(int16_t *v, st_step_t step, int32_t sum, uint32_t random) {
+    const int32_t delta = wide_step(sum, step, random);
+    if (delta)
+        *v = (int16_t)subtract_sat(*v, delta, FASTEST);
+}
+
+void st_update_velocities(const st_update_t *u, st_step_t step, int32_t base, const int32_t *sums) {
+    int16_t *v = u->velocity->weights + base / u->velocity->inputs * u->n_channels;
+    for (int32_t i = 0; i < u->n_channels; i++)
+        if (sums[i])
+            update_velocity(v + i, step, sums[i],
+                            st_random_in_row(u->seed, (uint32_t)base, (uint32_t)i));
+}
+
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum) {
-    update_weight(u, step, index, sum, st_random(u->seed, (uint32_t)index));
+    const uint32_t random = st_random(u->seed, (uint32_t)index);
+    if (u->velocity)
+        update_velocity(u->velocity->weights + index, step, sum, random);
+    else
+        update_weight(u, step, index, sum, random);
 }
 
 void st_update_slot(const st_update_t *u, st_step_t step, int32_t base, int32_t slot, int32_t sum) {
@@ -173,8 +200,12 @@ static void step_slots(const st_weight_rows_t *r, int32_t count) {
     const int32_t *sums = r->sums;
     for (int32_t oc = r->next; oc < r->next + count; oc++, sums += r->step) {
         const st_step_t step = st_weight_step(r->u, oc);
-        for (int32_t i = 0; i < r->u->n_channels; i++)
-            st_update_slot(r->u, step, r->base + oc * r->filter, i, sums[i]);
+        const int32_t base = r->base + oc * r->filter;
+        if (r->u->velocity)
+            st_update_velocities(r->u, step, base, sums);
+        else
+            for (int32_t i = 0; i < r->u->n_channels; i++)
+                st_update_slot(r->u, step, base, i, sums[i]);
     }
 }
 
@@ -191,7 +222,7 @@ static void step_rows(st_weight_rows_t *r, int32_t count) {
 #endif
 
 void st_update_rows(st_weight_rows_t *r, int32_t count) {
-    if (r->u->residual)
+    if (r->u->residual || r->u->velocity)
         step_slots(r, count);
     else
         step_rows(r, count);
@@ -202,8 +233,9 @@ void st_update_rows(st_weight_rows_t *r, int32_t count) {
 void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {
     st_step_t step = step_of(u, u->bias_rate[out_channel]);
     const int32_t delta = wide_step(sum, step, st_random(~u->seed, (uint32_t)out_channel));
+    int32_t *bias = (u->velocity ? u->velocity->biases : u->bias) + out_channel;
     if (delta)
-        u->bias[out_channel] = subtract_sat(u->bias[out_channel], delta, BIAS_LIMIT);
+        *bias = subtract_sat(*bias, delta, ST_BIAS_LIMIT);
 }
 
 #define SUMS 8 // channels that are summed at once

@@ -8,6 +8,10 @@
 #include "arch.h"
 #include "columns.h"
 #include "conv_geometry.h"
+#include "velocity.h"
+
+// Leaves room for the sum of a window, so that forward cannot overflow.
+#define ST_BIAS_LIMIT (1 << 30)
 
 // A positive real factor mantissa * 2^exponent; mantissa in [2^15, 2^16), or 0.
 typedef struct {
@@ -15,7 +19,7 @@ typedef struct {
     int16_t exponent;
 } st_rate_t;
 
-typedef struct {
+typedef struct st_update {
     const int8_t *kept;       // activations of the chosen channels, those of a position and group
     int32_t kept_step;        // so many apart: n_channels, or a multiple of 4 with zeros behind
     const uint16_t *channels; // the chosen input channels, ascending, n_channels of them
@@ -24,13 +28,14 @@ typedef struct {
     const st_columns_t *columns;
     int8_t *residual;             // NULL, or the weights' fraction in 1/256 of a quantisation step
     int32_t *bias;                // NULL: the bias is frozen
-    const st_rate_t *weight_rate; // [out_c] x_scale / w_scale[c] (times 256 with a residual)
+    const st_rate_t *weight_rate; // [out_c] x_scale / w_scale[c] (with either of these times 256)
     const st_rate_t *bias_rate;   // [out_c] 1 / (x_scale * w_scale[c])
     st_rate_t learning_rate;
     int32_t error_exponent; // of dy
     int32_t row_words;      // of the scratch row: st_sums_room, or some times that
     uint32_t seed;          // differs for every layer and step
     st_range_t made;        // output channels whose weights and biases learn: all, or a part's
+    const st_velocity_t *velocity; // NULL: steps go to the weights at once
 } st_update_t;
 
 // Sums of an output channel's tap in the scratch row, an even number.
@@ -49,6 +54,12 @@ typedef struct {
 } st_step_t;
 
 st_step_t st_weight_step(const st_update_t *u, int32_t out_channel);
+
+// Adds 1/256 steps to a weight and its fraction, saturating at [-127, 127].
+void st_add_fine(int8_t *weight, int8_t *fraction, int32_t steps);
+
+// Adds to a bias, saturating.
+void st_add_to_bias(int32_t *bias, int32_t v);
 
 // Subtracts sum * step from weight `index`; stochastic rounding, saturating at [-127, 127].
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum);
@@ -100,6 +111,10 @@ typedef struct {
 // One slot, whose weight lies in a column.
 void st_update_slot_in_column(const st_update_t *u, st_step_t step, st_slot_t at, int32_t sum,
                               int8_t *weight);
+
+// Subtracts sums * step from the velocity of the chosen channels of one tap, whose first weight is
+// `base`.
+void st_update_velocities(const st_update_t *u, st_step_t step, int32_t base, const int32_t *sums);
 
 // Subtracts sum * step from the bias of one output channel.
 void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum);

@@ -53,6 +53,7 @@ class Image:
         self.target_at, self.target_bytes, self.loss_ops, self.cold_bytes = task[1:]
         # The operator behind the frozen front, 0 if there is none; what crosses there.
         self.cut_at, self.cut_ref, self.cut_bytes = struct.unpack_from("<3I", data, 164)
+        self.has_velocity = data[176] & 1  # what momentum and accumulation need
 
     def _read_header(self, words):
         self.ops, self.forward_ops, self.arena_bytes, self.state_bytes = words[1:5]

@@ -63,13 +63,14 @@ class Memory:
 COUNTS_RIGHT = ("softmax", "bce")  # losses for which an answer is right or wrong
 DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
             "warmup": 0, "hold": 0, "cache": 0, "replay": 0, "keep": 0,
-            "augment": ""}
+            "augment": "", "momentum": "0", "accumulate": 1}
 HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
           hold=None, cache=None, replay=None, keep=None, save_to=None, save_every=100, resume=False,
-          discard=False, flash=None, cores=2, out=None, augment=None):
+          discard=False, flash=None, cores=2, out=None, augment=None, momentum=None,
+          accumulate=None):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
@@ -78,7 +79,8 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     to flash). cache: of how many samples a file keeps what the frozen front makes of them, so that
     later epochs begin behind it, see cache.py (0; a run without it deletes the file). replay:
     percent of the steps that take an earlier sample, see replay.py (0). keep: how many of the
-    samples that this run trains on are left for later ones, see reservoir.py (0). save_to:
+    samples that this run trains on are left for later ones, see reservoir.py (0). momentum: decimal
+    text below 1 (0); accumulate: samples that a step is made of (1), see momentum.py. save_to:
     checkpoint path, written every save_every steps (0: at the end only), at the end and when
     interrupted, but not after a step that failed halfway. resume: go on from that checkpoint, with
     its run's settings where none are given; without it, the checkpoint of an earlier run is kept as
@@ -97,7 +99,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
              "warmup": warmup, "hold": hold, "cache": cache, "replay": replay, "keep": keep,
-             "augment": augment}
+             "augment": augment, "momentum": momentum, "accumulate": accumulate}
     settings = merge(given, stored)
     steps = settings["steps"]
     if first >= steps:
@@ -163,7 +165,8 @@ def merge(given, stored):
     settings = dict(DEFAULTS)
     settings.update((parse(stored) or ("", {}))[1])
     settings.update((name, value) for name, value in given.items() if value is not None)
-    settings["rate"] = str(settings["rate"])
+    for name in ("rate", "momentum"):
+        settings[name] = str(settings[name])
     return settings
 
 
@@ -176,6 +179,10 @@ class Run:
         self.seed = seed = settings["seed"]
         self.policy = make_policy(settings["policy"], engine.image.layers, seed)
         rate = parse_rate(settings["rate"]) if settings["rate"] else engine.image.rate
+        self.rate = rate
+        self.groups = open_groups(engine, settings)
+        if self.groups:
+            rate = self.groups.rate(rate)
         steps, warmup = settings["steps"], settings["warmup"]
         self.rates = Schedule(settings["schedule"], rate, steps, warmup)
         self.order = Order(samples.count, seed)
@@ -183,6 +190,8 @@ class Run:
         self.columns, self.store = open_columns(engine, flash, kept)
         self.hold = settings["hold"] or (HOLD if self.store else 1)
         self.augment = open_augment(settings["augment"], engine.image.data)
+        if self.groups:
+            self.hold = self.groups.hold(settings["hold"], self.hold)
         self.accuracy = Accuracy()
         self.counts_right = engine.image.loss in COUNTS_RIGHT
         # A policy that is a class has no text that could be written down.
@@ -215,7 +224,7 @@ class Run:
 
     def tell_start(self, first, out):
         engine, told = self.engine, dict(self.settings)
-        told.update(rate=rate_text(self.rates.base), cores=engine.cores())
+        told.update(rate=rate_text(self.rate), cores=engine.cores())
         told.update(image=engine.image.crc, samples=self.samples.count, first=first)
         out(event_line("start", **told))
 
@@ -285,6 +294,8 @@ class Run:
             label = self.load_own()
         self.policy.choose(self.step // self.hold, engine.state)
         self.bring()
+        if self.groups:
+            self.groups.begin(self.step)
         seed = kernels.random(self.seed, self.step)
         if self.augment and not engine.begin:
             kernels.augment(engine.sample, self.augment, seed)
@@ -305,6 +316,15 @@ class Run:
             return self.cache.load(index)
         engine.begin = 0
         return self.samples.load(index, engine.sample, engine.target)
+
+
+def open_groups(engine, settings):
+    """See momentum.py, whose code takes RAM only where it is asked for."""
+    if settings["accumulate"] == 1 and settings["momentum"] == "0":
+        return None
+    from .momentum import Groups
+
+    return Groups(engine, settings["accumulate"], settings["momentum"])
 
 
 def is_right(image, label, answer):

@@ -100,11 +100,12 @@ def flash_use(program: Program, image: Image) -> FlashUse:
 
 @dataclass(frozen=True)
 class StateUse:
-    """Bytes of the state: trained weights (with their residuals), trained biases, and the rest:
-    exponents, lists of channels, the control block."""
+    """Bytes of the state: trained weights (with their residuals), trained biases, their velocities,
+    and the rest: exponents, lists of channels, the control block."""
 
     weights: int
     biases: int
+    velocities: int
     rest: int
 
 
@@ -113,7 +114,11 @@ def state_use(program: Program, image: Image) -> StateUse:
     weights = sum(_size(layer.weights) + _size(layer.residual) for layer in layers)
     weights += sum(_size(layer.columns.pool) for layer in layers if layer.columns)
     biases = sum(_size(layer.bias) for layer in layers)
-    return StateUse(weights, biases, image.state_bytes - weights - biases)
+    velocities = sum(
+        _size(v.weights) + _size(v.biases) for layer in layers if (v := layer.velocity)
+    )
+    rest = image.state_bytes - weights - biases - velocities
+    return StateUse(weights, biases, velocities, rest)
 
 
 def _size(slot: Slot | None) -> int:

@@ -412,6 +412,12 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         "--error-bits", type=_count, metavar="N", help="of error tensors, 4 to 16 (16)"
     )
     parser.add_argument(
+        "--velocity",
+        action="store_const",
+        const=True,
+        help="make room for momentum and accumulation",
+    )
+    parser.add_argument(
         "--no-store", action="store_true", help="keep no trained channels in flash (stock firmware)"
     )
 
@@ -444,6 +450,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--augment",
         metavar="HOW",
         help="change each sample a little: flip,shift=4,gain=20,offset=10,erase=16 (nothing)",
+    )
+    parser.add_argument(
+        "--momentum", type=_rate, metavar="M", help="share of a step that goes on, below 1 (0)"
+    )
+    parser.add_argument(
+        "--accumulate", type=_count, metavar="N", help="samples that make a step together (1)"
     )
     parser.add_argument(
         "--save-every",

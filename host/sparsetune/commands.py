@@ -32,7 +32,7 @@ from .plan import (
 )
 from .plan_text import describe_analytic, describe_layers, describe_memory
 from .room import Room
-from .rules import with_rules
+from .rules import groups_of, with_rules
 from .schemes import load_scheme, scheme_plan
 from .task import task_of
 from .tflite import read_tflite
@@ -149,7 +149,7 @@ def choose_plan(
         raise does_not_fit(Wanted(graph, chosen, room), layout)
     if not rate:
         print("measuring a learning rate: short runs on this computer ...", flush=True)
-        rate = choose_rate(graph, chosen, model, data)
+        rate = choose_rate(graph, chosen, model, data, groups_of(args))
         layout = room.compile(graph, chosen, rate)
     return Chosen(chosen, rate, layout, given is not None, room.beside)
 

@@ -19,7 +19,8 @@ MAGIC = b"STIM"
 VERSION = 6
 HEADER_WORDS = 48
 DIGEST = slice(80, 112)  # of the header: sha256 of the .tflite
-CONTROL_BYTES = 32  # st_control_t
+CONTROL_BYTES = 64  # st_control_t
+RULES_AT = 176  # of the header: 1 where updates have a velocity
 CRC_FROM = 16  # the checksum covers everything behind itself
 IN_STATE, IN_ARENA, IN_COLD, NOWHERE = 1 << 29, 2 << 29, 3 << 29, 7 << 29
 ABSENT = 0xFFFFFFFF
@@ -71,6 +72,7 @@ class Image:
     cold_bytes: int
     cut_at: int
     cut_bytes: int
+    has_velocity: bool = False
 
     @property
     def crc(self) -> int:
@@ -249,6 +251,8 @@ def _with_header(
     for end in (source.task, source.input):
         head += struct.pack("<fi", end.scale, end.zero_point)
     head += _cut_words(cut_of(program))
+    has_velocity = any(layer.velocity for layer in program.layers)
+    head += struct.pack("<I", has_velocity)
     rest = head.ljust(HEADER_WORDS * 4 - CRC_FROM, b"\0") + body
     return MAGIC + struct.pack("<3I", VERSION, size, zlib.crc32(rest)) + rest
 
@@ -294,8 +298,9 @@ def parse_image(data: bytes, name: str = "image") -> Image:
     loss, _, _, _, cold_bytes, scale, zero, *steps = struct.unpack_from("<5Ififi", data, 128)
     cut_at, _, cut_bytes = struct.unpack_from("<3I", data, 164)
     task = Task(LOSSES[loss] if loss < len(LOSSES) else "", w[11], scale, zero)
+    has_velocity = bool(data[RULES_AT] & 1)
     ends = (task, data[80:112], Input(shape, *steps))
-    return Image(data, *sizes, *ends, tuple(records), cold_bytes, cut_at, cut_bytes)
+    return Image(data, *sizes, *ends, tuple(records), cold_bytes, cut_at, cut_bytes, has_velocity)
 
 
 def write_image(path: Path, data: bytes) -> str:

@@ -10,7 +10,7 @@ from .geometry import Geometry
 from .graph import Graph, Operator
 from .patches import Filtering
 from .plan import LayerPlan, UpdatePlan
-from .program import Buffer, Code, Columns, Const, Flag, Op, Place, Program, Slot, Word
+from .program import Buffer, Code, Columns, Const, Flag, Op, Place, Program, Slot, Velocity, Word
 
 
 @dataclass(eq=False)
@@ -29,6 +29,7 @@ class Layer:
     plan: LayerPlan | None
     residual: Slot | None = None
     columns: Columns | None = None
+    velocity: Velocity | None = None
     channels: Place = None
     kept: Buffer | None = None
     kept_step: int = 0  # from position to position of kept, bytes

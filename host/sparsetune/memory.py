@@ -20,6 +20,7 @@ CACHE = 3400  # of a cache of the frozen front: cache.py, its open file
 REPLAY = 2600  # of earlier samples: replay.py, their open file
 KEEP = 4000  # of leaving some behind, when all else is done: reservoir.py, its open files
 AUGMENT = 704  # where samples are augmented: augment.py
+VELOCITY = 400  # where there are velocities: momentum.py
 EPOCH = 288  # left by telling that an epoch is over
 
 
@@ -71,6 +72,7 @@ def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHIN
     package = spec.package_bytes + _objects(image.layers, samples)
     package += CACHE * beside.cache + REPLAY * (beside.replay > 0) + KEEP * (beside.keep > 0)
     package += AUGMENT * beside.augment
+    package += VELOCITY * image.has_velocity
     return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes)
 
 

@@ -15,11 +15,13 @@ from typing import Any
 from sparsetune_device.augment import open_augment, parse_augment
 from sparsetune_device.channels import make_policy
 from sparsetune_device.main import DEFAULTS, merge, train
+from sparsetune_device.momentum import parse_momentum
 from sparsetune_device.schedule import Schedule, parse_rate
 
 from .errors import SparsetuneError
 
-NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every", "cores", "keep", "augment")
+NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every", "cores", "keep", "augment",
+         "momentum", "accumulate")
 FRONT = {"cache": "--cache", "replay": "--replay-share"}
 ALL = 1 << 24  # samples of a cache that holds what has room
 OURS = ("image", "data", "out", "flash", "save_to", "resume")  # nobody else's to choose
@@ -155,6 +157,7 @@ def _check(options: dict[str, Any]) -> None:
             if settings["cache"]:
                 raise ValueError("augmented samples are other ones in each epoch: leave out "
                                  "--augment, or --cache")
+        parse_momentum(settings["momentum"])
     except ValueError as error:
         raise SparsetuneError(str(error)) from error
     if 0 < options.get("steps", 0) <= settings["warmup"]:

@@ -57,7 +57,8 @@ class UpdatePlan:
     units, which is quantisation-aware scaling (MCUNetV3, 2206.15472, 2.1); without it, plain
     gradient descent on the stored integers. error_bits: of an error tensor's mantissas, with their
     sign. smoothing: share of a label's probability that all classes get alike, in [0, 1), of losses
-    on classes."""
+    on classes. velocity: what momentum and accumulation need, two bytes of RAM for each weight of
+    the chosen channels and four for each bias."""
 
     layers: tuple[LayerPlan, ...]
     residual: bool = False
@@ -69,6 +70,7 @@ class UpdatePlan:
     qas: bool = True
     error_bits: int = 16
     smoothing: float = 0.0
+    velocity: bool = False
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)

@@ -108,13 +108,14 @@ def describe_memory(
     """What lies in flash, what in RAM, and what makes the arena's peak."""
     program, image = layout.program, parse_image(layout.image)
     flash, state = flash_use(program, image), state_use(program, image)
+    velocities = f"their velocities {state.velocities:,}, " if state.velocities else ""
     lines = [
         f"flash {len(image.data):>9,} of {spec.romfs_bytes:,} bytes: weights that stay "
         f"{flash.frozen:,}, first values of those that train {flash.initial:,}, program and "
         f"tables {flash.tables:,}",
         f"RAM   {use.used:>9,} of {limit:,} bytes: arena {use.arena:,}, trained weights "
-        f"{state.weights:,} and biases {state.biases:,}, other state {state.rest:,}, samples "
-        f"{use.data:,}, device package {use.package:,}; beside it MicroPython's own "
+        f"{state.weights:,} and biases {state.biases:,}, {velocities}other state {state.rest:,}, "
+        f"samples {use.data:,}, device package {use.package:,}; beside it MicroPython's own "
         f"{spec.ram_bytes - spec.heap_bytes:,}",
     ]
     if layout.cold_bytes:

@@ -152,6 +152,16 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Velocity:
+    """What the steps of an update go into (ulab_kernels/velocity.h): int16 for each weight of the
+    chosen channels, those channels where they take turns, int32 for each bias."""
+
+    weights: Slot | None
+    channels: Slot | None
+    biases: Slot | None
+
+
+@dataclass(frozen=True)
 class TrainedLayer:
     """What the device and the exporter know of one trained layer."""
 
@@ -164,6 +174,7 @@ class TrainedLayer:
     residual: Slot | None
     bias: Slot | None
     columns: Columns | None = None
+    velocity: Velocity | None = None
 
 
 @dataclass

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from typing import Any
 
 from .graph import Graph
 from .plan import UpdatePlan, with_patches
 
-FIELDS = ("qas", "error_bits", "smoothing")  # of UpdatePlan
+FIELDS = ("qas", "error_bits", "smoothing", "velocity")  # of UpdatePlan
 
 
 def with_rules(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
     """The plan with the rules that the command line asks for. A rate that was measured with others
     is not kept."""
     asked = {name: value for name in FIELDS if (value := getattr(args, name, None)) is not None}
+    if groups_of(args):
+        asked["velocity"] = True
     changed = replace(plan, **asked)
     if patch := getattr(args, "patch", None):
         changed = with_patches(graph, changed, patch)
     return plan if changed == plan else replace(changed, rate="")
+
+
+def groups_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Keywords of the device's train() for momentum and accumulation, where they are asked for."""
+    return {name: value for name, off in (("momentum", ("0", "0.0")), ("accumulate", (1,)))
+            if (value := getattr(args, name, None)) is not None and value not in off}
 
 
 def with_rules_of(graph: Graph, plan: UpdatePlan, other: UpdatePlan) -> UpdatePlan:

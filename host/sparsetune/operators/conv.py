@@ -13,7 +13,19 @@ from ..lowering import Layer, Lowering
 from ..numerics import channel_scale_q15, quantize_multiplier, rate
 from ..patches import Filtering, filtering_of
 from ..plan import LayerPlan, UpdatePlan
-from ..program import Buffer, Code, Columns, Const, Flag, Place, Slot, TrainedLayer, Word, WordsOf
+from ..program import (
+    Buffer,
+    Code,
+    Columns,
+    Const,
+    Flag,
+    Place,
+    Slot,
+    TrainedLayer,
+    Velocity,
+    Word,
+    WordsOf,
+)
 from .kind import Kind, check_fused, check_window, refuse
 
 Words = tuple[Word, ...]
@@ -126,7 +138,9 @@ class Weighted(Kind):
         dy.data.bound(INT32_ROOM // (layer.gradient.out_positions * 256))
         chosen = layer.plan.channels
         row = sums_of(f"urow{op.index}", layer, chosen) if chosen else None
-        ends = (row, op.index, layer.kept_step, WordsOf(row))
+        v = layer.velocity or Velocity(None, None, None)
+        velocity = (v.weights, v.channels, v.biases)
+        ends = (row, op.index, layer.kept_step, WordsOf(row), *velocity)
         weight_rate, bias_rate = _rates(back.graph, op, layer, back.low.plan)
         bias = layer.bias if layer.plan.bias else None
         if layer.columns:
@@ -412,6 +426,8 @@ def _layer(low: Lowering, op: Operator) -> Layer:
         layer.residual = Slot(len(weights), 4)
     if planned and planned.slots:
         layer.columns = _columns(low.graph, op, layer, planned)
+    if planned and low.plan.velocity:
+        layer.velocity = _velocity(low.graph, op, planned)
     low.layers[op.index] = layer
     return layer
 
@@ -425,6 +441,19 @@ def _columns(graph: Graph, op: Operator, layer: Layer, plan: LayerPlan) -> Colum
     pool, count = Slot(plan.slots * size, 4), max(plan.reach, plan.slots)
     table = Slot(4 * channels, 4, nowhere)
     return Columns(table, pool, plan.slots, size, layer.weights, count)
+
+
+def _velocity(graph: Graph, op: Operator, plan: LayerPlan) -> Velocity:
+    """Of a depthwise layer for all weights, as they lie."""
+    size, channels = graph.tensor(op.inputs[1]).size, input_channels(graph, op)
+    if op.kind != "DEPTHWISE_CONV_2D":
+        size = size // channels * plan.channels
+    takes_turns = 0 < plan.channels and (plan.channels < channels or plan.slots > 0)
+    return Velocity(
+        Slot(2 * size, 4) if plan.channels else None,
+        Slot(2 * plan.channels, 2) if takes_turns else None,
+        Slot(4 * output_channels(graph, op), 4) if plan.bias else None,
+    )
 
 
 def _home(data: bytes, trained: bool) -> Place:
@@ -513,7 +542,7 @@ def _rates(graph: Graph, op: Operator, layer: Layer, plan: UpdatePlan) -> tuple[
     one of these is the real one times its scale; QAS divides by the scale's square."""
     x_scale = graph.tensor(op.inputs[0]).scale
     scales = per_channel_scales(graph, op)
-    unit = 256.0 if layer.residual else 1.0
+    unit = 256.0 if layer.residual or layer.velocity else 1.0
     power = -1 if plan.qas else 1
     return _rate_table(unit * x_scale * scales**power), _rate_table((x_scale * scales) ** power)
 
@@ -536,6 +565,7 @@ def _record(low: Lowering, op: Operator, layer: Layer) -> None:
             layer.residual,
             _slot(layer.bias),
             layer.columns,
+            layer.velocity,
         )
     )
 
