@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -390,6 +391,20 @@ def test_plan_tells_how_many_samples_a_cache_holds(tmp_path: Path, capsys: Any) 
     (tmp_path / "m.tflite").write_bytes(a_net(1).to_bytes())
     assert not main(["plan", str(tmp_path / "m.tflite"), "--last", "2"])
     assert "cache 1,000 of 1,000 samples have room" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [(1 << 30, 2 << 29, 4), (3, 2 << 29 | 1 << 28, 4), (3, 3 << 29, 1 << 28)]
+)
+def test_a_damaged_place_is_refused(words: tuple[int, ...]) -> None:
+    net, model, plan, _ = case("chain")
+    image = image_of(model, plan)
+    data = bytearray(image.data)
+    struct.pack_into("<3I", data, 4 * 41, *words)
+    struct.pack_into("<I", data, 12, zlib.crc32(data[16:]))
+    with Twin(bytes(data), samples_of(net, image)) as twin:
+        with pytest.raises(SparsetuneError, match="the image is damaged"):
+            train(twin, cache=COUNT)
 
 
 # The emulated Pico ------------------------------------------------------------------------------
