@@ -135,7 +135,8 @@ def main(seeds: int) -> None:
         print("SKIP: there is no ../shared")
         return
     for make in TASKS:
-        print(*table(make, folder, seeds), sep="\n", flush=True)
+        for line in table(make, folder, seeds):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
