@@ -14,6 +14,7 @@ setup(
         "sparsetune",
         "sparsetune.boards",
         "sparsetune.operators",
+        "sparsetune.search",
         "sparsetune_device",
         "sparsetune_tools",
     ],

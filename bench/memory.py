@@ -20,13 +20,15 @@ from schemes import MBV2_99, published
 from shared_tasks import shared_folder
 from sparsetune.boardspec import load_spec
 from sparsetune.commands import SAMPLES_ASSUMED
-from sparsetune.compile import build_program, compile_image, source_of
+from sparsetune.compile import build_program, source_of
 from sparsetune.errors import SparsetuneError
 from sparsetune.graph import Graph
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.image import Layout, lay_out, parse_image
 from sparsetune.memory import predict
-from sparsetune.plan import UpdatePlan, default_plan, plan_within
+from sparsetune.plan import UpdatePlan, default_plan
+from sparsetune.room import Room
+from sparsetune.search.asked import plan_within
 from sparsetune.tflite import parse_tflite, read_tflite
 
 PICO = load_spec("pico")
@@ -54,9 +56,7 @@ def row(title: str, graph: Graph, plan: UpdatePlan, begin: float) -> None:
 
 
 def chosen(graph: Graph) -> UpdatePlan:
-    return plan_within(
-        graph, lambda plan: ram(compile_image(graph, plan)) <= PICO.heap_bytes
-    )
+    return plan_within(graph, Room(PICO, PICO.heap_bytes, SAMPLES_ASSUMED))
 
 
 def show(path: Path) -> None:

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,9 @@ from sparsetune.commands import SAMPLES_ASSUMED
 from sparsetune.errors import SparsetuneError
 from sparsetune.graph import Graph
 from sparsetune.head import HeadRequest, with_new_head
-from sparsetune.plan import UpdatePlan, default_plan, plan_within
+from sparsetune.plan import UpdatePlan, default_plan
 from sparsetune.room import Room
+from sparsetune.search.asked import plan_within
 from sparsetune.tflite import parse_tflite, read_tflite
 from sparsetune.ways_out import Wanted, does_not_fit
 
@@ -173,7 +173,7 @@ def plan_of(network: Network) -> UpdatePlan:
 def plan_that_fits(graph: Graph) -> UpdatePlan:
     """What `tune` trains where no channels take turns. Raises SparsetuneError where none fits."""
     room = Room(PICO, PICO.heap_bytes, SAMPLES_ASSUMED)
-    plan = plan_within(graph, partial(room.takes, graph))
+    plan = plan_within(graph, room)
     layout = room.compile(graph, plan)
     if not room.holds(layout):
         raise does_not_fit(Wanted(graph, plan, room), layout)

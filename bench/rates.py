@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -33,10 +33,11 @@ from sparsetune.data import Dataset, fit_dataset, load_npz, sample_file
 from sparsetune.digits import changed_sets
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.inputs import input_of
-from sparsetune.plan import UpdatePlan, default_plan, plan_within
+from sparsetune.plan import UpdatePlan, default_plan
 from sparsetune.quantizer import float_model, quantize_model
 from sparsetune.rate import suggest_rate
 from sparsetune.room import Room
+from sparsetune.search.asked import plan_within
 from sparsetune.task import task_of
 from sparsetune.tflite import parse_tflite
 from sparsetune.trial import choose_rate
@@ -70,7 +71,7 @@ class Task:
             return default_plan(self.graph, self.layers)
         spec = load_spec("pico")
         room = Room(spec, spec.heap_bytes, len(self.train), spec.store_bytes)
-        return plan_within(self.graph, partial(room.takes, self.graph), spec.store_bytes)
+        return plan_within(self.graph, room)
 
     @cached_property
     def image(self) -> bytes:

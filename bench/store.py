@@ -17,8 +17,8 @@ from shared_tasks import shared_folder
 from sparsetune.boardspec import load_spec
 from sparsetune.data import Dataset, sample_file
 from sparsetune.image import parse_image
-from sparsetune.plan import plan_within
 from sparsetune.room import Room
+from sparsetune.search.asked import plan_within
 from sparsetune.tflite import read_tflite
 from sparsetune.twin import Twin
 from sparsetune_device.telemetry import parse
@@ -34,7 +34,7 @@ def main(steps: int) -> None:
         return
     graph, spec = read_tflite(folder / MODEL), load_spec("pico")
     room = Room(spec, RAM, SAMPLES, spec.store_bytes)
-    plan = plan_within(graph, lambda p: room.takes(graph, p), spec.store_bytes)
+    plan = plan_within(graph, room)
     for layer in plan.layers:
         if layer.reach:
             turns = f"{layer.channels} channels a step, {layer.reach} in turn"

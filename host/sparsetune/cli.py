@@ -418,6 +418,22 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         help="make room for momentum and accumulation",
     )
     parser.add_argument(
+        "--search",
+        nargs="?",
+        const="gradients",
+        choices=("gradients", "runs"),
+        help="find the plan that gains most: by one pass of gradients, or by short runs (minutes)",
+    )
+    parser.add_argument(
+        "--budget-analytic", type=_size, metavar="SIZE", help="search: memory as MCUNetV3 counts it"
+    )
+    parser.add_argument(
+        "--time", type=_positive, metavar="S", help="search: seconds of a step on one core, at most"
+    )
+    parser.add_argument(
+        "--flash-writes", type=_size, metavar="SIZE", help="search: bytes of flash a step, at most"
+    )
+    parser.add_argument(
         "--no-store", action="store_true", help="keep no trained channels in flash (stock firmware)"
     )
 
@@ -706,6 +722,16 @@ def _rate(text: str) -> str:
         return text
     is_meant = value.is_finite() and "e" in text.lower() and -9 <= value.adjusted() <= 4
     return f"{value:f}" if is_meant else text
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
 
 
 def _png(text: str) -> Path:

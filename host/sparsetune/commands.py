@@ -26,7 +26,6 @@ from .plan import (
     check_store,
     default_plan,
     load_plan,
-    plan_within,
     save_plan,
     with_biases,
 )
@@ -34,6 +33,7 @@ from .plan_text import describe_analytic, describe_layers, describe_memory
 from .room import Room
 from .rules import groups_of, with_rules
 from .schemes import load_scheme, scheme_plan
+from .search.asked import asks_for_search, plan_within, refuse_beside, searched_plan
 from .task import task_of
 from .tflite import read_tflite
 from .trial import choose_rate
@@ -120,6 +120,7 @@ class Chosen:
     layout: Layout
     rate_is_given: bool = False
     beside: Beside = NOTHING
+    is_spelt: bool = False  # by --last and --ratio
 
 
 def choose_plan(
@@ -129,14 +130,8 @@ def choose_plan(
     SparsetuneError when it does not fit the board, or --ram."""
     store = 0 if getattr(args, "no_store", False) else spec.store_bytes
     room = Room(spec, _limit(args, spec), _count(data), store, beside_of(args))
-
-    def whole(plan: UpdatePlan) -> UpdatePlan:
-        return with_rules(graph, plan, args)
-
-    chosen = asked_for(graph, args) or plan_within(
-        graph, lambda plan: room.takes(graph, whole(plan)), store
-    )
-    chosen = whole(replace(chosen, loss=graph.loss))
+    chosen = asked_for(graph, args) or _found(graph, args, room, data)
+    chosen = with_rules(graph, replace(chosen, loss=graph.loss), args)
     check_plan(graph, chosen)
     check_store(graph, chosen, store)
     model = read_file(args.model)
@@ -151,7 +146,21 @@ def choose_plan(
         print("measuring a learning rate: short runs on this computer ...", flush=True)
         rate = choose_rate(graph, chosen, model, data, groups_of(args))
         layout = room.compile(graph, chosen, rate)
-    return Chosen(chosen, rate, layout, given is not None, room.beside)
+    is_spelt = bool(store and (args.last or args.ratio))
+    return Chosen(chosen, rate, layout, given is not None, room.beside, is_spelt)
+
+
+def _found(
+    graph: Graph, args: argparse.Namespace, room: Room, data: Dataset | None
+) -> UpdatePlan:
+    """What a search finds: where it was asked for, or the usual plan does not fit."""
+    def whole(plan: UpdatePlan) -> UpdatePlan:
+        return with_rules(graph, plan, args)
+
+    base = whole(UpdatePlan((), loss=graph.loss))
+    if asks_for_search(args):
+        return searched_plan(graph, args, room, base, data)
+    return plan_within(graph, room, base, whole)
 
 
 def beside_of(args: argparse.Namespace) -> Beside:
@@ -166,6 +175,8 @@ def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     """The plan that the options spell out, if they do."""
     named = {name: getattr(args, name) for name in ("last", "ratio", "biases")}
     spelt = {name: value for name, value in named.items() if value is not None}
+    whole = [name for name in ("plan", "scheme") if getattr(args, name, None)]
+    refuse_beside(args, [*whole, *sorted(spelt)])
     if getattr(args, "plan", None):
         if spelt:
             raise SparsetuneError(f"--plan says what trains: leave out --{min(spelt)}, or --plan")
@@ -243,10 +254,17 @@ def describe_plan(graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset |
 
 
 def _remarks(graph: Graph, chosen: Chosen) -> list[str]:
-    """Whether the faster kernels had to go without their scratch."""
+    """What the plan does without: flash for weights, scratch for the faster kernels."""
+    remarks = []
+    if chosen.is_spelt:
+        remarks.append(
+            "all weights that train lie in RAM: --last and --ratio leave none in flash (--search "
+            "may)"
+        )
     if chosen.layout.program.has_scratch or not build_program(graph, chosen.plan).has_scratch:
-        return []
-    return ["no room for the faster kernels' scratch: with a little more RAM a step is faster"]
+        return remarks
+    told = "no room for the faster kernels' scratch: with a little more RAM a step is faster"
+    return [*remarks, told]
 
 
 def _describe_rate(chosen: Chosen, data: Dataset | None) -> str:

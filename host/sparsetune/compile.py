@@ -20,6 +20,13 @@ from .task import Task, task_of
 
 def build_program(graph: Graph, plan: UpdatePlan) -> Program:
     """Forward and backward program. A plan without layers gives inference alone."""
+    program = lean_program(graph, plan)
+    grow_scratch(program)
+    return program
+
+
+def lean_program(graph: Graph, plan: UpdatePlan) -> Program:
+    """As build_program, with no more scratch than operators cannot do without."""
     active = active_operators(graph, plan)
     low = Lowering(graph, plan, active, held_tensors(graph, plan, active))
     _lower_forward(low)
@@ -27,7 +34,6 @@ def build_program(graph: Graph, plan: UpdatePlan) -> Program:
         _differentiate(low)
     if plan.strips:
         fuse_front(low.program)
-    grow_scratch(low.program)
     return low.program
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -119,7 +120,7 @@ class Graph:
         is_part_of_loss = OWN_LOSS.get(self.last.kind) == self.loss_name
         return self.last.inputs[0] if is_part_of_loss else self.output
 
-    @property
+    @cached_property
     def leading_to_logits(self) -> set[int]:
         """Operators whose output the loss depends on."""
         wanted = {self.logits}
@@ -130,7 +131,7 @@ class Graph:
                 wanted.update(op.inputs)
         return found
 
-    @property
+    @cached_property
     def logits_aliases(self) -> set[int]:
         """The logits, and what they were before a RESHAPE, if nothing else reads that."""
         aliases = {self.logits}
@@ -140,7 +141,7 @@ class Graph:
                 aliases.add(op.inputs[0])
         return aliases
 
-    @property
+    @cached_property
     def trainable(self) -> tuple[Operator, ...]:
         """Operators with weights that can be trained: the loss depends on them, and nobody else
         uses their constants."""

@@ -116,7 +116,7 @@ def lay_out(program: Program, source: Source, fast_bytes: int | None = None) -> 
     take of fast memory, on boards that have slower memory for the rest."""
     lives = lifetimes(program)
     arena_bytes, cold_bytes = place_in_two(program, lives, fast_bytes)
-    slots = _state_slots(program)
+    slots = state_slots(program)
     state_bytes = _place_slots(slots)
     writer = _Writer()
     for op in program.ops:
@@ -125,8 +125,8 @@ def lay_out(program: Program, source: Source, fast_bytes: int | None = None) -> 
     return Layout(data, arena_bytes, lower_bound(lives), cold_bytes, program)
 
 
-def _state_slots(program: Program) -> list[Slot]:
-    """All slots, those that start as zeros last, so that the image need not hold them."""
+def state_slots(program: Program) -> list[Slot]:
+    """All of the state's, those that start as zeros last, so that the image need not hold them."""
     slots = dict.fromkeys(
         word for op in program.ops for word in op.words if isinstance(word, Slot)
     )

@@ -9,6 +9,7 @@ from sparsetune_device.main import COLLECT_EVERY
 
 from .boardspec import BoardSpec
 from .image import ABSENT, Image, LayerRecord
+from .task import Task
 
 # Bytes of MicroPython's objects, 32 bits a word, and of what is left to collect after COLLECT_EVERY
 # steps; counted on runs of the emulated Pico, which tests/test_training.py holds against them.
@@ -64,26 +65,39 @@ class RamUse:
 def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHING) -> RamUse:
     """RAM of training `image` on `samples` samples on the given board."""
     orders = sum(_order_bytes(layer) for layer in image.layers)
-    label = image.task.target_bytes if image.task.has_classes else 0
-    number = 2 if samples <= FEW else 4
-    # Of each sample its place in the order, in the cache, and its label.
-    data = (number * (1 + beside.cache) + label) * samples + orders + label * beside.replay
-    data += 4 * beside.keep
-    package = spec.package_bytes + _objects(image.layers, samples)
-    package += CACHE * beside.cache + REPLAY * (beside.replay > 0) + KEEP * (beside.keep > 0)
-    package += AUGMENT * beside.augment
+    data = _of_samples(image.task, samples, beside) + orders
+    package = _of_package(samples, spec, beside) + _objects(image.layers)
     package += VELOCITY * image.has_velocity
     return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes)
 
 
-def _objects(layers: tuple[LayerRecord, ...], samples: int) -> int:
-    """Bytes of the Python objects that these layers take, and of those that few samples leave."""
+def fixed_bytes(task: Task, samples: int, spec: BoardSpec, beside: Beside = NOTHING) -> int:
+    """What a run takes beside arena and state, whatever trains."""
+    return _of_samples(task, samples, beside) + _of_package(samples, spec, beside)
+
+
+def _of_samples(task: Task, samples: int, beside: Beside) -> int:
+    """Of each sample its place in the order, in the cache, and its label."""
+    label = task.target_bytes if task.has_classes else 0
+    number = 2 if samples <= FEW else 4
+    each = number * (1 + beside.cache) + label
+    return each * samples + label * beside.replay + 4 * beside.keep
+
+
+def _of_package(samples: int, spec: BoardSpec, beside: Beside) -> int:
+    """Python objects of no layer, and what epochs of few samples leave."""
+    used = CACHE * beside.cache + REPLAY * (beside.replay > 0) + KEEP * (beside.keep > 0)
+    used += AUGMENT * beside.augment
+    return spec.package_bytes + used + EPOCH * ((COLLECT_EVERY - 1) // max(1, samples))
+
+
+def _objects(layers: tuple[LayerRecord, ...]) -> int:
+    """Bytes of the Python objects that these layers take."""
     in_flash = [layer for layer in layers if layer.table_at != ABSENT]
     choices = sum(layer.channels_at != ABSENT for layer in layers)
     turns = any(layer.count > layer.slots for layer in in_flash)
-    epochs = (COLLECT_EVERY - 1) // max(1, samples)
     fixed = IN_FLASH * bool(in_flash) + TAKING_TURNS * turns
-    return LAYER * len(layers) + CHOICE * choices + fixed + EPOCH * epochs
+    return LAYER * len(layers) + CHOICE * choices + fixed
 
 
 def _order_bytes(layer: LayerRecord) -> int:

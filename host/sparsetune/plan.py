@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -172,7 +171,7 @@ def _check_layer(graph: Graph, op: Operator, layer: LayerPlan) -> None:
             f"the plan updates {layer.channels} input channels of operator {op.index}, "
             f"which has {channels}: choose 0 to {channels}"
         )
-    if layer.slots and (op.kind == "DEPTHWISE_CONV_2D" or not _is_one_group(graph, op)):
+    if layer.slots and (op.kind == "DEPTHWISE_CONV_2D" or not has_one_group(graph, op)):
         raise SparsetuneError(
             f"operator {op.index} ({op.kind}) cannot stay in flash: give it no slots"
         )
@@ -214,7 +213,7 @@ def leave_in_flash(graph: Graph, plan: UpdatePlan, store_bytes: int = 0) -> Upda
     for layer in plan.layers:
         op = graph.operator(layer.operator)
         large = graph.tensor(op.inputs[1]).size >= LARGE_LAYER
-        if large and op.kind != "DEPTHWISE_CONV_2D" and _is_one_group(graph, op):
+        if large and op.kind != "DEPTHWISE_CONV_2D" and has_one_group(graph, op):
             whole = layer.channels == input_channels(graph, op)
             slots = max(1, layer.channels // 8 if whole else layer.channels)
             layer = replace(layer, channels=slots, slots=slots)
@@ -257,27 +256,11 @@ def check_store(graph: Graph, plan: UpdatePlan, store_bytes: int) -> None:
         )
 
 
-def _is_one_group(graph: Graph, op: Operator) -> bool:
+def has_one_group(graph: Graph, op: Operator) -> bool:
+    """Whether each output of a layer reads all of its input channels."""
     if op.kind == "FULLY_CONNECTED":
         return True
     return graph.tensor(op.inputs[0]).shape[-1] == input_channels(graph, op)
-
-
-def plan_within(
-    graph: Graph, is_small_enough: Callable[[UpdatePlan], bool], store_bytes: int = 0
-) -> UpdatePlan:
-    """The default plan, cut back until it fits: first fewer channels, then fewer layers, then with
-    layers that stay in flash. store_bytes: flash for channels that take turns in RAM. The smallest
-    is returned as it is, for the caller to say by how much it does not fit."""
-    ratios = (0.5, 0.25, 0.125)
-    in_ram = [default_plan(graph, last, ratio) for last in (6, 4, 2) for ratio in ratios]
-    in_flash = [
-        leave_in_flash(graph, default_plan(graph, last, ratio), store_bytes)
-        for last in (6, 4, 2, 1)
-        for ratio in ratios
-    ]
-    candidates = [*in_ram, *in_flash[:9], default_plan(graph, 1), *in_flash[9:]]
-    return next((plan for plan in candidates if is_small_enough(plan)), candidates[-1])
 
 
 def save_plan(plan: UpdatePlan) -> bytes:

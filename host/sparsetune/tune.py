@@ -28,6 +28,7 @@ from .judge import Score, judge
 from .litert import predict
 from .monitor import Monitor, Options, duration, plot_loss
 from .options import blaming_policy, check_augment, run_options
+from .search.asked import asks_for_search
 from .task import task_of
 from .transfer import (
     BOARD_IMAGE,
@@ -225,9 +226,10 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     inputs = {"trained": output, "model": args.model, "samples": args.samples}
     check_outputs({"output": kept, **inputs})
     refuse_other(output, read_file(args.model))  # before hours of training, and not behind them
+    searches = asks_for_search(args)
     if args.classes:
         args.model = _new_head(args, output)
-        if not (args.plan or args.scheme or args.last or args.ratio or args.biases):
+        if not (args.plan or args.scheme or args.last or args.ratio or args.biases or searches):
             args.last = 1  # the old layers' rate would keep the new one from learning
             print("trains the new head alone; --last N trains more layers")
     graph = read_model(args)

@@ -1,0 +1,188 @@
+"""Whether plan search finds good plans. Run: python bench/search.py [--task cifar|clothing]
+
+MobileNetV2-w0.35@128 with a new head, on enlarged CIFAR-10 and on clothes. Plans of all kinds
+(found by search at five budgets of MCUNetV3's analytic memory, its own published schemes, simple
+ones, random ones) train on the twin, with two seeds, each at the rate that is measured for it, and
+are judged on training samples that were held out: test samples are never looked at. Predicted gain
+is that of one pass of gradients, made before any of them trains. The table says how well it ranks
+them (Spearman). Runs that are done are kept in bench/results/search.json; what was broken off goes
+on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from emulated import PICO, ROOT
+from networks import MBV2_MODEL
+from schemes import published
+from scipy.stats import spearmanr
+from shared_tasks import shared_folder
+from sparsetune.analytic import analytic_memory
+from sparsetune.data import Dataset
+from sparsetune.graph import Graph, input_channels
+from sparsetune.head import HeadRequest, with_new_head
+from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, save_plan, with_biases
+from sparsetune.room import Room
+from sparsetune.schemes import load_scheme
+from sparsetune.search.chosen import Limits, search_plan
+from sparsetune.search.gains import Task, Worth, by_gradients
+from sparsetune.search.runs import Run, Samples, behind_front, train_and_judge
+from sparsetune.tflite import parse_tflite
+from sparsetune.trial import choose_rate, try_rates
+
+RESULTS = ROOT / "bench" / "results" / "search.json"
+BUDGETS = (25, 49, 73, 99, 138)  # KB
+SCHEMES = ("mbv2-49", "mbv2-73", "mbv2-99", "mbv2-138")
+SEEDS = (1, 2)
+EPOCHS = 2
+MUCH_RAM = 1 << 24  # analytic memory alone is the limit here
+
+
+@dataclass(frozen=True)
+class Kind:
+    """file: of the samples. train, held: how many."""
+
+    file: str
+    train: int
+    held: int
+
+
+KINDS = {
+    "cifar": Kind("data/cifar10_jpeg_train_dev.npz", 3000, 2000),
+    "clothing": Kind("data/clothing10_128_train_dev.npz", 2400, 668),
+}
+
+
+def samples_of(folder: Path, kind: Kind) -> Samples:
+    """Decoded, enlarged to 128x128, int8."""
+    from PIL import Image
+
+    data = np.load(folder / kind.file)
+    packed, ends = data["jpeg"], data["off"]
+    chosen = np.random.default_rng(0).permutation(len(data["y"]))[: kind.train + kind.held]
+
+    def pixels(i: int) -> Any:
+        image = Image.open(io.BytesIO(packed[ends[i] : ends[i + 1]].tobytes())).convert("RGB")
+        return np.asarray(image.resize((128, 128), Image.Resampling.BILINEAR)) ^ 128
+
+    x = np.stack([pixels(i) for i in chosen]).view(np.int8)
+    data = Dataset(x, data["y"][chosen].astype(np.uint8))
+    return Samples(data.part(slice(kind.train)), data.part(slice(kind.train, None)))
+
+
+def plans_of(graph: Graph, worth: Worth) -> dict[str, UpdatePlan]:
+    """By name."""
+    plans = {f"searched, {kb} KB": searched(graph, worth, kb) for kb in BUDGETS}
+    plans |= {name: published(graph, load_scheme(name)) for name in SCHEMES}
+    plans["head alone"] = default_plan(graph, 1)
+    plans["last 6, half"] = default_plan(graph, 6)
+    plans["biases of 25"] = with_biases(graph, default_plan(graph, 1), 25)
+    plans |= {f"random {i}, 99 KB": drawn(graph, i, 99 * 1024) for i in (1, 2)}
+    return plans
+
+
+def searched(graph: Graph, worth: Worth, kilobytes: int) -> UpdatePlan:
+    limits = Limits(Room(PICO, MUCH_RAM, 1000), analytic=1024 * kilobytes)
+    return search_plan(graph, UpdatePlan((), scratch=False), limits, worth.of).plan
+
+
+def drawn(graph: Graph, seed: int, limit: int) -> UpdatePlan:
+    """Random layers and shares, until the next one would be too much."""
+    rng = np.random.default_rng(seed)
+    depth = int(rng.integers(16, 36))
+    plan = with_biases(graph, default_plan(graph, 1), depth)
+    for at in rng.permutation(np.arange(1, depth)):
+        op = graph.trainable[-1 - at]
+        channels = int(input_channels(graph, op) * rng.choice([1 / 8, 1 / 4, 1 / 2, 1]))
+        others = [layer for layer in plan.layers if layer.operator != op.index]
+        layers = sorted([*others, LayerPlan(op.index, channels)], key=lambda p: p.operator)
+        larger = replace(plan, layers=tuple(layers))
+        if analytic_memory(graph, larger).total <= limit:
+            plan = larger
+    return plan
+
+
+class Kept:
+    """What was found before, in a file."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+    def get(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self.found:
+            self.found[key] = make()
+            RESULTS.write_text(json.dumps(self.found, indent=1, sort_keys=True) + "\n")
+        return self.found[key]
+
+
+def worth_of(kept: Kept, name: str, task: Task) -> Worth:
+    def measure() -> Any:
+        begin = time.process_time()
+        found = asdict(by_gradients(task))
+        return found | {"cpu_seconds": round(time.process_time() - begin, 1)}
+
+    found = kept.get(f"{name}: gradients", measure)
+    values = ({int(n): v for n, v in found[key].items()} for key in ("weights", "biases"))
+    return Worth(*values, power=found["power"])
+
+
+def train(graph: Graph, plan: UpdatePlan, samples: Samples) -> Any:
+    """{rate, loss and accuracy of each seed}."""
+    plan = replace(plan, residual=True)
+    rest, behind = behind_front(graph, plan, samples)
+    rate = try_rates(rest, plan, behind.train, "0.005")
+    runs = (Run(EPOCHS * len(samples.train), rate, seed) for seed in SEEDS)
+    with ThreadPoolExecutor(len(SEEDS)) as threads:
+        found = list(threads.map(lambda run: train_and_judge(rest, plan, behind, run), runs))
+    right, loss = [j.right for j in found], [round(j.loss, 4) for j in found]
+    return {"plan": json.loads(save_plan(plan)), "rate": rate, "right": right, "loss": loss}
+
+
+def bench(name: str, folder: Path, kept: Kept) -> None:
+    samples = samples_of(folder, KINDS[name])
+    model = with_new_head((folder / MBV2_MODEL).read_bytes(), HeadRequest(10, x=samples.train.x))
+    graph = parse_tflite(model)
+    head = default_plan(graph, 1)
+    rate = kept.get(f"{name}: head", lambda: choose_rate(graph, head, model, samples.train))
+    worth = worth_of(kept, name, Task(graph, rate, samples))
+    print(f"{name}: {len(samples.train)} samples, {len(samples.held)} held out, {EPOCHS} epochs")
+    print(f"{'plan':<20} {'KB':>6} {'predicted':>9} {'right, %':>14} {'loss':>7} {'rate':>8}")
+    points = []
+    for title, plan in plans_of(graph, worth).items():
+        found = kept.get(f"{name}: {title}", lambda p=plan: train(graph, p, samples))
+        predicted, right = worth.of_plan(graph, plan), np.array(found["right"])
+        points.append((predicted, right.mean(), -np.mean(found["loss"])))
+        size = analytic_memory(graph, plan).total / 1024
+        accuracy = f"{100 * right.mean():.2f} +-{50 * np.ptp(right):.2f}"
+        print(f"{title:<20} {size:>6.1f} {predicted:>9.2f} {accuracy:>14} "
+              f"{np.mean(found['loss']):>7.3f} {found['rate']:>8}", flush=True)  # fmt: skip
+    gains, rights, losses = zip(*points, strict=True)
+    print(f"Spearman of predicted gain: {spearmanr(gains, rights)[0]:.2f} with accuracy, "
+          f"{spearmanr(gains, losses)[0]:.2f} with loss, over {len(points)} plans")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=KINDS, action="append")
+    args = parser.parse_args()
+    folder = shared_folder()
+    if folder is None:
+        print("SKIP: there is no ../shared")
+        return
+    kept = Kept()
+    for name in args.task or KINDS:
+        bench(name, folder, kept)
+
+
+if __name__ == "__main__":
+    main()
