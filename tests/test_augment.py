@@ -326,6 +326,7 @@ def test_a_flip_needs_width() -> None:
     with pytest.raises(ValueError, match="flip: the samples are one place wide"):
         open_augment("flip", image_of((1, 6, 1, 3)))
     assert parse_augment("flip") == {"flip": []}
+    assert parse_augment("flip+shift=4+gain=9") == parse_augment("flip,shift=4,gain=9")
 
 
 # Runs -------------------------------------------------------------------------------------------

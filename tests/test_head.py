@@ -16,6 +16,7 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.judge import judge
 from sparsetune.litert import predict
+from sparsetune.plan import load_plan
 from sparsetune.tflite import parse_tflite
 from test_losses import train_on_twin
 
@@ -54,6 +55,25 @@ def test_the_seed_decides() -> None:
     model = real_model("digits", 1).model
     heads = [with_new_head(model, HeadRequest(4, seed=seed)) for seed in (1, 1, 2)]
     assert heads[0] == heads[1] != heads[2]
+
+
+def test_a_head_that_trains_with_a_residual_has_larger_weights(tmp_path: Path) -> None:
+    """Twice the range, about the same first weights; and `plan` keeps the residual."""
+    model = real_model("digits", 1).model
+    heads = []
+    for options in ([], ["--residual"]):
+        source, path = tmp_path / "m.tflite", tmp_path / f"head{len(options)}.tflite"
+        source.write_bytes(model)
+        assert main(["head", str(source), "--classes", "4", *options, "-o", str(path)]) == 0
+        graph = parse_tflite(path.read_bytes())
+        weights = graph.tensor(graph.trainable[-1].inputs[1])
+        assert weights.data is not None
+        heads.append((weights.scales[0], weights.scales[0] * weights.data.astype(float)))
+        plan = tmp_path / "plan.json"
+        assert main(["plan", str(path), "--last", "1", *options, "-o", str(plan)]) == 0
+        assert load_plan(plan).residual == bool(options)
+    assert heads[1][0] == pytest.approx(2 * heads[0][0])
+    assert np.abs(heads[1][1] - heads[0][1]).max() <= 0.76 * heads[1][0]
 
 
 def test_a_new_head_learns_classes_of_its_own() -> None:

@@ -35,7 +35,7 @@ void st_run_loss(st_context_t *c, const st_op_loss_t *op) {
     const int8_t *logits = PLACE(int8_t, op->logits, p->depth);
     int32_t *row = PLACE_OUT(int32_t, op->out.row, p->depth);
     st_emit_t e = st_open_error(c, &op->out, &op->head, p->depth);
-    if (!st_in_range(op->smoothing, 0, (1 << 30) / p->depth))
+    if (op->smoothing < 0 || (int64_t)op->smoothing * p->depth > 1 << 30)
         c->status = ST_BAD_OPERATOR;
     if (!st_in_range(control->label, 0, p->depth - 1))
         c->status = ST_BAD_LABEL;

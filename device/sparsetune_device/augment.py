@@ -1,6 +1,7 @@
 """Light augmentation: what a run asks for, as the kernel takes it (ulab_kernels/augment.h).
 
-A text such as "flip,shift=4,gain=20,offset=10,erase=16x8":
+A text such as "flip,shift=4,gain=20,offset=10,erase=16x8", with + for a comma where one means
+something else:
     flip        mirrored from left to right in every second step
     shift=N     moved by up to N places along both axes; shift=5x0: along the first alone
     gain=P      times a factor between 1 - P % and 1 + P %, around the real 0
@@ -21,7 +22,7 @@ SHAPE_AT, ZERO_AT = 28 * 4, 40 * 4  # in the header of the image: words 28 to 31
 def parse_augment(text):
     """{name: numbers of each axis}. Raises ValueError for what is no augmentation."""
     asked = {}
-    for part in text.split(","):
+    for part in text.replace("+", ",").split(","):
         name, equals, value = part.partition("=")
         if name not in AXES:
             raise ValueError("no augmentation %s: choose %s" % (name, ", ".join(sorted(AXES))))

@@ -395,6 +395,12 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         "--scheme", metavar="NAME", help="train what others published, e.g. mbv2-99 (MCUNetV3)"
     )
     parser.add_argument(
+        "--residual",
+        action="store_const",
+        const=True,
+        help="8 more bits of each trained weight, a byte of RAM each, while it learns",
+    )
+    parser.add_argument(
         "--patch",
         type=_count,
         metavar="R",
@@ -559,6 +565,9 @@ def _head_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=Path, help="samples (.npz) to size the new weights by")
     parser.add_argument("--seed", type=_natural, default=1, help="of the first weights (1)")
+    parser.add_argument(
+        "--residual", action="store_true", help="it will be trained with --residual: larger weights"
+    )
     _add_output(parser, "the new .tflite file (MODEL_head.tflite)")
 
 

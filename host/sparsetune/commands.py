@@ -15,7 +15,7 @@ from .export import export_tflite, parse_checkpoint
 from .files import check_outputs, read_file, write_output
 from .geometry import macs
 from .graph import TRAINABLE, Graph, input_channels
-from .head import HeadRequest, with_new_head
+from .head import FINE_ROOM, ROOM, HeadRequest, with_new_head
 from .image import Image, Layout, parse_image, read_image, write_image
 from .inputs import input_of
 from .memory import NOTHING, Beside, RamUse, predict
@@ -301,7 +301,8 @@ def head(args: argparse.Namespace) -> None:
     """Gives the model a new head."""
     output = args.output or args.model.with_name(args.model.stem + "_head.tflite")
     x = load_npz(args.data)[0].x if args.data else None
-    request = HeadRequest(args.classes, args.append, args.seed, x)
+    room = FINE_ROOM if args.residual else ROOM
+    request = HeadRequest(args.classes, args.append, args.seed, x, room)
     write_output(output, with_new_head(read_file(args.model), request))
     where = "behind the old output" if args.append else "in the place of the last layer"
     print(f"{output}: a new head of {args.classes} classes {where}")

@@ -16,6 +16,7 @@ SAMPLES = 32  # that the features are measured on
 TYPICAL = 0.07  # root mean square of an activation over its range, where there are no samples
 FIRST_LOGITS = 0.1  # standard deviation of the logits that the new weights make
 ROOM = 32  # largest weight in units of the first ones' standard deviation
+FINE_ROOM = 64  # where a residual keeps what int8 weights cannot tell
 LOGIT_SCALE = 0.125  # int8 logits reach +-16: a probability of 1 - 1e-7
 KINDS = ("FULLY_CONNECTED", "CONV_2D")
 
@@ -23,12 +24,14 @@ KINDS = ("FULLY_CONNECTED", "CONV_2D")
 @dataclass(frozen=True)
 class HeadRequest:
     """classes: of the new head. append: put it behind the output, instead of in the place of the
-    last layer. seed: of its first weights. x: samples to measure the features on, or None."""
+    last layer. seed: of its first weights. x: samples to measure the features on, or None. room: of
+    the largest weight, in units of the first ones' standard deviation."""
 
     classes: int
     append: bool = False
     seed: int = 1
     x: Array | None = None
+    room: int = ROOM
 
 
 def with_new_head(model: bytes, request: HeadRequest) -> bytes:
@@ -96,6 +99,6 @@ def _first_weights(request: HeadRequest, inputs: int, energy: float) -> NewHead:
     """Random weights that make small logits of any sample, and have room to grow."""
     rng = np.random.default_rng(request.seed)
     std = FIRST_LOGITS / np.sqrt(energy)
-    scale = std * ROOM / 127
+    scale = std * request.room / 127
     weights = np.rint(rng.normal(0, std / scale, (request.classes, inputs)))
     return NewHead(weights.astype(np.int8), float(scale), LOGIT_SCALE)

@@ -9,7 +9,7 @@ from typing import Any
 from .graph import Graph
 from .plan import UpdatePlan, with_patches
 
-FIELDS = ("qas", "error_bits", "smoothing", "velocity")  # of UpdatePlan
+FIELDS = ("qas", "error_bits", "smoothing", "residual", "velocity")  # of UpdatePlan
 
 
 def with_rules(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:

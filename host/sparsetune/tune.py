@@ -21,7 +21,7 @@ from .data import Dataset, doubts, fit_dataset, leaks, load_npz, sample_file
 from .errors import SparsetuneError, warn
 from .files import check_outputs, read_file, refuse_other, write_output
 from .graph import Graph
-from .head import HeadRequest, with_new_head
+from .head import FINE_ROOM, ROOM, HeadRequest, with_new_head
 from .image import Image, parse_image, write_image
 from .inputs import as_file_takes, as_graph_gives, input_of
 from .judge import Score, judge
@@ -341,7 +341,8 @@ def _what_is_left(
 def _new_head(args: argparse.Namespace, output: Path) -> Path:
     """Writes the model with its new head beside the output: what is trained and judged then."""
     train, _ = load_npz(args.samples)
-    request = HeadRequest(args.classes, x=train.x)
+    room = FINE_ROOM if args.residual else ROOM
+    request = HeadRequest(args.classes, x=train.x, room=room)
     path = output.with_name(f"{args.model.stem}_{args.classes}_classes.tflite")
     write_output(path, with_new_head(read_file(args.model), request))
     print(f"new head of {args.classes} classes: {path}")
