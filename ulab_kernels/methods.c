@@ -1,6 +1,7 @@
 #include "methods.h"
 
 #include "augment.h"
+#include "decay.h"
 #include "program.h"
 #include "random.h"
 
@@ -72,6 +73,28 @@ void st_method_augment(const st_arg_t *arg, st_result_t *result) {
         augment_s8(&p, arg[2].value, arg[0].data);
     else
         refuse(result, "impossible augmentation");
+}
+
+static int is_inside(uint32_t at, uint32_t count, size_t size) {
+    return count <= size && at <= size - count;
+}
+
+void st_method_decay(const st_arg_t *arg, st_result_t *result) {
+    const st_arg_t state = arg[0];
+    const uint32_t at = arg[1].value, fractions_at = arg[2].value, count = arg[3].value;
+    const st_share_t share = {arg[4].value, (int32_t)arg[5].value};
+    const int has_fractions = fractions_at != UINT32_MAX;
+    if (!is_inside(at, count, state.size) ||
+        (has_fractions && !is_inside(fractions_at, count, state.size))) {
+        refuse(result, "decay reaches outside");
+        return;
+    }
+    if (share.mantissa > UINT16_MAX || share.shift < 16) {
+        refuse(result, "decay of 1 or more");
+        return;
+    }
+    int8_t *data = (int8_t *)state.data;
+    st_decay(data + at, has_fractions ? data + fractions_at : NULL, count, share, arg[6].value, at);
 }
 
 void st_method_random(const st_arg_t *arg, st_result_t *result) {

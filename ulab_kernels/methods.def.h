@@ -11,6 +11,9 @@ ST_METHOD(run, MP_QSTR_run, "rwwwriii")
 ST_METHOD(gather, MP_QSTR_gather, "wiriii")
 // augment(sample, params, seed) -> 0: a sample augmented in place (augment.h).
 ST_METHOD(augment, MP_QSTR_augment, "wri")
+// decay(state, at, fractions_at, count, mantissa, shift, seed): the int8 weights from `at` on, and
+// their fractions (0xffffffff: none), shrink by the share mantissa * 2^-shift (decay.h).
+ST_METHOD(decay, MP_QSTR_decay, "wiiiiii")
 // random(seed, counter) -> int in [0, 2^30): a pure function of its arguments.
 ST_METHOD(random, MP_QSTR_random, "ii")
 // abi() -> int: the version of the image format that this module runs.

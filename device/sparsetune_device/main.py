@@ -63,14 +63,15 @@ class Memory:
 COUNTS_RIGHT = ("softmax", "bce")  # losses for which an answer is right or wrong
 DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
             "warmup": 0, "hold": 0, "cache": 0, "replay": 0, "keep": 0,
-            "augment": "", "momentum": "0", "accumulate": 1}
+            "augment": "", "momentum": "0", "accumulate": 1,
+            "decay": "0"}
 HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
           hold=None, cache=None, replay=None, keep=None, save_to=None, save_every=100, resume=False,
           discard=False, flash=None, cores=2, out=None, augment=None, momentum=None,
-          accumulate=None):
+          accumulate=None, decay=None):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
@@ -89,6 +90,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     one run's. cores: 1, or 2 for both of an RP2040's where nobody else uses the second one
     (engine.py). out: takes the lines (a Teller, which does not wait for a host that has stopped
     reading). augment: how each sample is changed a little, see augment.py (nothing).
+    decay: decimal text, see decay.py (0).
     """
     collect()
     out = out or open_teller()
@@ -99,7 +101,8 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
              "warmup": warmup, "hold": hold, "cache": cache, "replay": replay, "keep": keep,
-             "augment": augment, "momentum": momentum, "accumulate": accumulate}
+             "augment": augment, "momentum": momentum, "accumulate": accumulate,
+             "decay": decay}
     settings = merge(given, stored)
     steps = settings["steps"]
     if first >= steps:
@@ -165,7 +168,7 @@ def merge(given, stored):
     settings = dict(DEFAULTS)
     settings.update((parse(stored) or ("", {}))[1])
     settings.update((name, value) for name, value in given.items() if value is not None)
-    for name in ("rate", "momentum"):
+    for name in ("rate", "momentum", "decay"):
         settings[name] = str(settings[name])
     return settings
 
@@ -190,6 +193,7 @@ class Run:
         self.columns, self.store = open_columns(engine, flash, kept)
         self.hold = settings["hold"] or (HOLD if self.store else 1)
         self.augment = open_augment(settings["augment"], engine.image.data)
+        self.decay = open_decay(engine, settings)
         if self.groups:
             self.hold = self.groups.hold(settings["hold"], self.hold)
         self.accuracy = Accuracy()
@@ -299,8 +303,11 @@ class Run:
         seed = kernels.random(self.seed, self.step)
         if self.augment and not engine.begin:
             kernels.augment(engine.sample, self.augment, seed)
-        loss, answer = engine.step(label, self.rates.rate(self.step), seed)
+        rate = self.rates.rate(self.step)
+        loss, answer = engine.step(label, rate, seed)
         self.step += 1
+        if self.decay:
+            self.decay.after(self.step, rate)
         return loss, is_right(engine.image, label, answer)
 
     def load_own(self):
@@ -316,6 +323,15 @@ class Run:
             return self.cache.load(index)
         engine.begin = 0
         return self.samples.load(index, engine.sample, engine.target)
+
+
+def open_decay(engine, settings):
+    """See decay.py, whose code takes RAM only where weights decay."""
+    if settings["decay"] == "0":
+        return None
+    from .decay import Decay
+
+    return Decay(engine, settings["decay"], settings)
 
 
 def open_groups(engine, settings):

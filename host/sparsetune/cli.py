@@ -474,6 +474,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="change each sample a little: flip,shift=4,gain=20,offset=10,erase=16 (nothing)",
     )
     parser.add_argument(
+        "--decay", type=_rate, help="of weights, decoupled: w -= rate * decay * w, a step (0)"
+    )
+    parser.add_argument(
         "--momentum", type=_rate, metavar="M", help="share of a step that goes on, below 1 (0)"
     )
     parser.add_argument(

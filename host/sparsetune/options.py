@@ -21,7 +21,7 @@ from sparsetune_device.schedule import Schedule, parse_rate
 from .errors import SparsetuneError
 
 NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every", "cores", "keep", "augment",
-         "momentum", "accumulate")
+         "momentum", "accumulate", "decay")
 FRONT = {"cache": "--cache", "replay": "--replay-share"}
 ALL = 1 << 24  # samples of a cache that holds what has room
 OURS = ("image", "data", "out", "flash", "save_to", "resume")  # nobody else's to choose
@@ -158,6 +158,7 @@ def _check(options: dict[str, Any]) -> None:
                 raise ValueError("augmented samples are other ones in each epoch: leave out "
                                  "--augment, or --cache")
         parse_momentum(settings["momentum"])
+        parse_rate(settings["decay"])
     except ValueError as error:
         raise SparsetuneError(str(error)) from error
     if 0 < options.get("steps", 0) <= settings["warmup"]:

@@ -1,0 +1,51 @@
+"""Decoupled weight decay (1711.05101): every so many steps w -= rate * decay * steps * w, of all
+weights of the trained layers, with stochastic rounding (ulab_kernels/decay.h).
+"""
+
+import struct
+
+import sparsetune_kernels as kernels
+
+from .schedule import _times, parse_rate
+
+EVERY = 16  # steps: a pass over the weights takes a while
+EVERY_LOG2 = 4
+LAYER_BYTES, WEIGHTS_AT = 64, 20  # of a layer record: weights, their bytes, residuals
+ABSENT = 0xFFFFFFFF
+ONE = 16  # the smallest shift of a share, which is below 1
+
+
+class Decay:
+    """text: decimal, as of a learning rate. Raises ValueError where it would shrink what does not
+    learn, or could not reach all that does."""
+
+    def __init__(self, engine, text, settings):
+        layers = engine.image.layers
+        if any(layer.has_columns for layer in layers):
+            raise ValueError("decay does not reach layers that stay in flash: leave it out, or "
+                             "plan them into RAM")
+        if settings["policy"] == "static" and any(layer.is_sparse for layer in layers):
+            raise ValueError("decay would shrink channels that the policy static never trains: "
+                             "choose another policy")
+        self.state = engine.state
+        self.decay = parse_rate(text)
+        self.seed = settings["seed"]
+        data = engine.image.data
+        at, count = struct.unpack_from("<2I", data, 64)
+        parts = [struct.unpack_from("<3I", data, at + LAYER_BYTES * i + WEIGHTS_AT)
+                 for i in range(count)]
+        self.parts = [part for part in parts if part[0] != ABSENT]
+
+    def after(self, steps, rate):
+        """steps: done by now. rate: of the last one."""
+        if steps % EVERY:
+            return
+        mantissa = _times(rate[0], self.decay[0]) >> 8
+        shift = -(rate[1] + self.decay[1] + 16 + EVERY_LOG2)
+        if not mantissa:
+            return
+        if shift < ONE:
+            raise ValueError("decay times the learning rate is too large: try 0.0001")
+        seed = kernels.random(self.seed ^ 0x3C6EF372, steps)
+        for at, size, residual in self.parts:
+            kernels.decay(self.state, at, residual, size, mantissa, shift, seed)
