@@ -2,11 +2,11 @@
 
 MobileNetV2-w0.35@128 with a new head, on enlarged CIFAR-10 and on clothes. Plans of all kinds
 (found by search at five budgets of MCUNetV3's analytic memory, its own published schemes, simple
-ones, random ones) train on the twin, with two seeds, each at the rate that is measured for it, and
-are judged on training samples that were held out: test samples are never looked at. Predicted gain
-is that of one pass of gradients, made before any of them trains. The table says how well it ranks
-them (Spearman). Runs that are done are kept in bench/results/search.json; what was broken off goes
-on.
+ones, random ones) train on the twin, with two seeds, all at one rate (0.0017; with --quick, one
+epoch of 1,000 samples, at 0.005), and are judged on training samples that were held out: test
+samples are never looked at. Predicted gain is that of one pass of gradients, made before any of
+them trains. The table says how well it ranks them (Spearman). Runs that are done are kept in
+bench/results/search.json; what was broken off goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import io
 import json
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -38,23 +39,28 @@ from sparsetune.search.chosen import Limits, search_plan
 from sparsetune.search.gains import Task, Worth, by_gradients
 from sparsetune.search.runs import Run, Samples, behind_front, train_and_judge
 from sparsetune.tflite import parse_tflite
-from sparsetune.trial import choose_rate, try_rates
+from sparsetune.trial import choose_rate
 
 RESULTS = ROOT / "bench" / "results" / "search.json"
 BUDGETS = (25, 49, 73, 99, 138)  # KB
 SCHEMES = ("mbv2-49", "mbv2-73", "mbv2-99", "mbv2-138")
 SEEDS = (1, 2)
-EPOCHS = 2
 MUCH_RAM = 1 << 24  # analytic memory alone is the limit here
 
 
 @dataclass(frozen=True)
 class Kind:
-    """file: of the samples. train, held: how many."""
+    """file: of the samples. train, held: how many. epochs, rate: of each run."""
 
     file: str
     train: int
     held: int
+    epochs: int = 2
+    rate: str = "0.0017"
+
+    @property
+    def quick(self) -> Kind:
+        return replace(self, train=1000, held=min(self.held, 668), epochs=1, rate="0.005")
 
 
 KINDS = {
@@ -136,36 +142,42 @@ def worth_of(kept: Kept, name: str, task: Task) -> Worth:
     return Worth(*values, power=found["power"])
 
 
-def train(graph: Graph, plan: UpdatePlan, samples: Samples) -> Any:
-    """{rate, loss and accuracy of each seed}."""
+def train(graph: Graph, plan: UpdatePlan, samples: Samples, kind: Kind) -> Any:
+    """{plan, loss and accuracy of each seed}."""
     plan = replace(plan, residual=True)
     rest, behind = behind_front(graph, plan, samples)
-    rate = try_rates(rest, plan, behind.train, "0.005")
-    runs = (Run(EPOCHS * len(samples.train), rate, seed) for seed in SEEDS)
+    runs = (Run(kind.epochs * len(samples.train), kind.rate, seed) for seed in SEEDS)
     with ThreadPoolExecutor(len(SEEDS)) as threads:
         found = list(threads.map(lambda run: train_and_judge(rest, plan, behind, run), runs))
     right, loss = [j.right for j in found], [round(j.loss, 4) for j in found]
-    return {"plan": json.loads(save_plan(plan)), "rate": rate, "right": right, "loss": loss}
+    return {"plan": json.loads(save_plan(plan)), "right": right, "loss": loss}
 
 
-def bench(name: str, folder: Path, kept: Kept) -> None:
-    samples = samples_of(folder, KINDS[name])
+def key_of(plan: UpdatePlan) -> str:
+    """What is trained, in a few letters: another plan of the same name is trained anew."""
+    return f"{zlib.crc32(save_plan(plan)):08x}"
+
+
+def bench(title: str, kind: Kind, folder: Path, kept: Kept) -> None:
+    samples = samples_of(folder, kind)
     model = with_new_head((folder / MBV2_MODEL).read_bytes(), HeadRequest(10, x=samples.train.x))
     graph = parse_tflite(model)
     head = default_plan(graph, 1)
-    rate = kept.get(f"{name}: head", lambda: choose_rate(graph, head, model, samples.train))
-    worth = worth_of(kept, name, Task(graph, rate, samples))
-    print(f"{name}: {len(samples.train)} samples, {len(samples.held)} held out, {EPOCHS} epochs")
-    print(f"{'plan':<20} {'KB':>6} {'predicted':>9} {'right, %':>14} {'loss':>7} {'rate':>8}")
+    rate = kept.get(f"{title}: head", lambda: choose_rate(graph, head, model, samples.train))
+    worth = worth_of(kept, title, Task(graph, rate, samples))
+    print(f"{title}: {len(samples.train)} samples, {len(samples.held)} held out, {kind.epochs} "
+          f"epochs at {kind.rate}")  # fmt: skip
+    print(f"{'plan':<20} {'KB':>6} {'predicted':>9} {'right, %':>14} {'loss':>7}")
     points = []
-    for title, plan in plans_of(graph, worth).items():
-        found = kept.get(f"{name}: {title}", lambda p=plan: train(graph, p, samples))
+    for name, plan in plans_of(graph, worth).items():
+        key = f"{title}: {name} {key_of(plan)}"
+        found = kept.get(key, lambda p=plan: train(graph, p, samples, kind))
         predicted, right = worth.of_plan(graph, plan), np.array(found["right"])
         points.append((predicted, right.mean(), -np.mean(found["loss"])))
         size = analytic_memory(graph, plan).total / 1024
         accuracy = f"{100 * right.mean():.2f} +-{50 * np.ptp(right):.2f}"
-        print(f"{title:<20} {size:>6.1f} {predicted:>9.2f} {accuracy:>14} "
-              f"{np.mean(found['loss']):>7.3f} {found['rate']:>8}", flush=True)  # fmt: skip
+        print(f"{name:<20} {size:>6.1f} {predicted:>9.2f} {accuracy:>14} "
+              f"{np.mean(found['loss']):>7.3f}", flush=True)  # fmt: skip
     gains, rights, losses = zip(*points, strict=True)
     print(f"Spearman of predicted gain: {spearmanr(gains, rights)[0]:.2f} with accuracy, "
           f"{spearmanr(gains, losses)[0]:.2f} with loss, over {len(points)} plans")  # fmt: skip
@@ -174,6 +186,7 @@ def bench(name: str, folder: Path, kept: Kept) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=KINDS, action="append")
+    parser.add_argument("--quick", action="store_true", help="1,000 samples, one epoch")
     args = parser.parse_args()
     folder = shared_folder()
     if folder is None:
@@ -181,7 +194,8 @@ def main() -> None:
         return
     kept = Kept()
     for name in args.task or KINDS:
-        bench(name, folder, kept)
+        kind = KINDS[name].quick if args.quick else KINDS[name]
+        bench(name + " (quick)" * args.quick, kind, folder, kept)
 
 
 if __name__ == "__main__":
