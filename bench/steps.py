@@ -86,7 +86,7 @@ class Step:
 
 def group_of(op: Op, position: int, forward: int) -> str:
     """Of Step: where an operator belongs. position: in the program."""
-    if op.code.name.endswith("UPDATE") or op.code.name == "KEEP_CHANNELS":
+    if op.code.name.endswith("UPDATE") or op.code.name in ("KEEP_CHANNELS", "PATCH_VALUES"):
         return "weights"
     return "forward" if position < forward else "backward"
 

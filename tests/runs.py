@@ -16,7 +16,7 @@ from sparsetune.digits import changed_sets
 from sparsetune.graph import Graph
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.image import Image, parse_image
-from sparsetune.plan import UpdatePlan, default_plan, leave_in_flash
+from sparsetune.plan import UpdatePlan, default_plan, leave_in_flash, with_patches
 from sparsetune.push import push_file, push_rom
 from sparsetune.tflite import read_tflite
 from sparsetune.transfer import BOARD_TRAINED, pull_checkpoint
@@ -78,6 +78,16 @@ def kws_task(shared: Path, steps: int = 200, seed: int = 1) -> Task:
     rate = choose_rate(graph, default_plan(graph, 6), model.read_bytes(), train)
     options = {"steps": steps, "rate": rate, "seed": seed, "policy": "cyclic"}
     return make_task(model, sets, lambda g: default_plan(g, 6), **options)
+
+
+def kws_in_patches_task(shared: Path, steps: int = 100, size: int = 2) -> Task:
+    """The same with gradients over patches of its maps."""
+    task = kws_task(shared, steps)
+    sets = {"x_train": task.train.x, "y_train": task.train.y}
+    sets |= {"x_test": task.test.x, "y_test": task.test.y}
+    plan = with_patches(task.graph, default_plan(task.graph, 6), size)
+    assert sum(layer.patch == size for layer in plan.layers) == 5
+    return make_task(task.model, sets, lambda g: plan, **task.options)
 
 
 def kws_in_flash_task(shared: Path, steps: int = 20) -> Task:

@@ -111,6 +111,18 @@ def test_digits_on_the_emulated_pico(emulated_pico) -> None:
 
 
 @needs_shared
+def test_kws_in_patches_on_the_emulated_pico(emulated_pico) -> None:
+    assert SHARED
+    task = runs.kws_in_patches_task(SHARED)
+    with Board.connect(emulated_pico.port) as board:
+        lines, checkpoint = runs.board_train(board, task)
+    twin_lines, twin_checkpoint = runs.twin_train(task)
+    assert len(runs.losses(lines)) == task.options["steps"] == 100
+    assert runs.telemetry(lines) == runs.telemetry(twin_lines)
+    assert checkpoint == twin_checkpoint
+
+
+@needs_shared
 def test_kws_200_steps_on_the_emulated_pico(emulated_pico) -> None:
     assert SHARED
     with Board.connect(emulated_pico.port) as board:

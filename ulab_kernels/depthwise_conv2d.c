@@ -230,8 +230,9 @@ static int32_t correlate(const st_conv_geometry_t *g, const int16_t *dy, const s
     return sum;
 }
 
+// The weights of `taps` taps from t on, which have the same sums.
 static void update_tap(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                       const st_kernel_tap_t *t) {
+                       const st_kernel_tap_t *t, int32_t taps) {
     const int32_t multiplier = g->out_c / g->in_c;
     for (int32_t i = 0; i < u->n_channels; i++) {
         int32_t oc = u->channels[i] * multiplier;
@@ -239,17 +240,22 @@ static void update_tap(const st_conv_geometry_t *g, const int16_t *dy, const st_
             if (oc < u->made.begin || oc >= u->made.end)
                 continue;
             const int32_t sum = correlate(g, dy + oc, u, t, i);
-            if (sum)
-                st_update_weight(u, st_weight_step(u, oc), t->base + oc, sum);
+            for (int32_t k = 0; sum && k < taps; k++)
+                st_update_weight(u, st_weight_step(u, oc), t->base + k * g->out_c + oc, sum);
         }
     }
 }
 
 static void update_taps(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u) {
+    if (!(g->dilation_h | g->dilation_w)) { // of patches (patch.h): all taps lie at one place
+        const st_kernel_tap_t all = kernel_tap(g, 0, 0);
+        update_tap(g, dy, u, &all, g->kernel_h * g->kernel_w);
+        return;
+    }
     for (int32_t ky = 0; ky < g->kernel_h; ky++) {
         for (int32_t kx = 0; kx < g->kernel_w; kx++) {
             const st_kernel_tap_t tap = kernel_tap(g, ky, kx);
-            update_tap(g, dy, u, &tap);
+            update_tap(g, dy, u, &tap, 1);
         }
     }
 }

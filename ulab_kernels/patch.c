@@ -44,14 +44,26 @@ static st_mean_t mean_of(const st_patches_t *p, const st_patch_t *a) {
                        .reciprocal = (1u << 24) / count + 1};
 }
 
+// Of the patches that most plans have.
+static inline uint32_t sum_of_four(const st_mean_t *m, const int8_t *x) {
+    const int8_t *below = x + 2 * m->step + m->row_end;
+    return (uint32_t)(x[0] + x[m->step] + below[0] + below[m->step]);
+}
+
+static uint32_t sum_of(const st_mean_t *m, const int8_t *x) {
+    uint32_t sum = 0;
+    for (int32_t rows = m->rows; rows > 0; rows--, x += m->row_end)
+        for (int32_t columns = m->columns; columns > 0; columns--, x += m->step)
+            sum += (uint32_t)*x;
+    return sum;
+}
+
 ST_HOT static void mean_channels(const st_mean_t *m, const int8_t *x, const st_channels_t *channels,
                                  int8_t *kept) {
+    const int are_four = m->rows == 2 && m->columns == 2;
     for (int32_t i = 0; i < channels->n; i++) {
         const int8_t *at = x + channels->index[i];
-        uint32_t sum = m->half;
-        for (int32_t rows = m->rows; rows > 0; rows--, at += m->row_end)
-            for (int32_t columns = m->columns; columns > 0; columns--, at += m->step)
-                sum += (uint32_t)*at;
+        const uint32_t sum = m->half + (are_four ? sum_of_four(m, at) : sum_of(m, at));
         kept[i] = (int8_t)((int32_t)(sum * m->reciprocal >> 24) - 128);
     }
     for (int32_t i = channels->n; i < channels->step; i++)

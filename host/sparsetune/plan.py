@@ -19,7 +19,7 @@ from .store_room import Kept, fits
 _Plan = TypeVar("_Plan")
 WORTH_IT = 1.25  # as many times the channels that have room in RAM
 FEWEST_BITS, MOST_BITS = 4, 16  # of an error's mantissa, with its sign
-SMALLEST_MAP = 4  # rows and columns of a map that is worth patches
+SMALLEST_MAP = 64  # outputs of a channel: patches of smaller maps cost accuracy (docs/DESIGN.md)
 LARGE_LAYER = 4096  # weights: smaller ones are worth their place in RAM
 
 
@@ -106,19 +106,21 @@ def with_biases(graph: Graph, plan: UpdatePlan, last: int) -> UpdatePlan:
 
 def with_patches(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:
     """The plan with the gradients of its convolutions in patches of size x size, where weights
-    train and the map is large enough: at least two patches along either axis, and SMALLEST_MAP."""
-    least = max(SMALLEST_MAP, 2 * size)
+    train and the map is large enough."""
     layers = (
-        replace(layer, patch=size) if layer.channels and _map_of(graph, layer) >= least else layer
+        replace(layer, patch=size) if layer.channels and _has_room(graph, layer, size) else layer
         for layer in plan.layers
     )
     return replace(plan, layers=tuple(layers))
 
 
-def _map_of(graph: Graph, layer: LayerPlan) -> int:
-    """The shorter axis of the map that a convolution makes; 0 of other layers."""
+def _has_room(graph: Graph, layer: LayerPlan, size: int) -> bool:
+    """Whether the map that a convolution makes is worth patches: two at least along either axis."""
     op = graph.operator(layer.operator)
-    return 0 if op.kind == "FULLY_CONNECTED" else min(graph.tensor(op.outputs[0]).shape[1:3])
+    if op.kind == "FULLY_CONNECTED":
+        return False
+    height, width = graph.tensor(op.outputs[0]).shape[1:3]
+    return height * width >= SMALLEST_MAP and min(height, width) > size
 
 
 def _layer(graph: Graph, op: Operator, ratio: float) -> LayerPlan:
