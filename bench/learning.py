@@ -51,12 +51,15 @@ class Experiment:
 SCHEME = "MCUNetV3's MbV2-99 scheme"
 # The plan of the first method is what the others of an experiment vary.
 OURS = ("int8=published", "residual=published:residual=1")
-KWS = ("--common", "last=6,ratio=0.5", "--rates", "auto")
+KWS = ("--common", "last=6,ratio=0.5", "--rates", "auto", "--search-epochs", "4")
 EXPERIMENTS = {
     "precision": Experiment(
         "cifar", f"CIFAR-10, {SCHEME}: what integers cost", OURS, ("same:of=int8",)
     ),
-    "last": Experiment("cifar", "CIFAR-10: the last layer alone", ("head",), ("last",)),
+    "last": Experiment(
+        "cifar", "CIFAR-10: the last layer alone",
+        ("head", "head residual=head:residual=1"), ("last",),
+    ),
     "full": Experiment(
         "cifar", "CIFAR-10: full fine-tuning in float", ("int8=published",), ("all",),
         ("--rates", "x0.33,x1,x3", "--float-rates", "0.01,0.03,0.1"),
@@ -84,7 +87,7 @@ EXPERIMENTS = {
     ),
     "kws": Experiment(
         "kws", "keyword spotting, 360 samples", ("head", "int8", "residual", "static", "random"),
-        ("last", "same:of=int8"), KWS,
+        ("last:batch=16", "same:of=int8,batch=16"), KWS,
     ),
 }  # fmt: skip
 
