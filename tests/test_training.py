@@ -130,6 +130,33 @@ def test_kws_200_steps_on_the_emulated_pico(emulated_pico) -> None:
 
 
 @needs_shared
+@pytest.mark.parametrize(
+    ("rules", "options"),
+    [
+        ({"velocity": True}, {"momentum": "0.9", "accumulate": 4, "decay": "0.001"}),
+        ({"qas": False, "error_bits": 8}, {"rate": "300"}),
+    ],
+)
+def test_other_update_rules_on_the_emulated_pico(
+    emulated_pico, rules: dict[str, Any], options: dict[str, Any]
+) -> None:
+    """Board and twin print the same losses, and end with the same checkpoint."""
+    assert SHARED
+    task = runs.kws_task(SHARED, steps=100)
+    plan = replace(default_plan(task.graph, 6), **rules)
+    task = with_plan(task, plan, 500, **options)
+    twin_lines, twin_checkpoint = runs.twin_train(task)
+    with Board.connect(emulated_pico.port) as board:
+        lines, checkpoint = runs.board_train(board, task)
+    assert len(runs.losses(lines)) == 100
+    assert runs.telemetry(lines) == runs.telemetry(twin_lines)
+    assert checkpoint == twin_checkpoint
+    told, use = runs.events(lines, "mem")[-1], predict_ram(task.image, 500, load_spec("pico"))
+    print(f"free {told['free']:,}, predicted {use.free:,}")
+    assert use.free <= told["free"]
+
+
+@needs_shared
 def test_layers_left_in_flash_on_the_emulated_pico(emulated_pico) -> None:
     assert SHARED
     with Board.connect(emulated_pico.port) as board:
