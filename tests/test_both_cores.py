@@ -4,8 +4,10 @@ the same memory as the whole, on the twin's portable kernels and on the emulated
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -212,6 +214,24 @@ def test_chosen_channels_and_strips(last: int, core: BareCore) -> None:
         machine.load(net.sample())
         split = check_step(machine, core)
         assert last > 1 or Code.STRIP in split
+
+
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_velocities(share: float, core: BareCore) -> None:
+    """Steps that wait, and steps behind which all moves."""
+    net = Net((1, 7, 6, 6), seed=3)
+    net.conv(10, 3)
+    net.depthwise(2, 3)
+    net.conv(9, 1)
+    net.flatten()
+    net.dense(5, scale=0.03)
+    graph = parse_tflite(net.to_bytes())
+    machine = Machine(graph, replace(default_plan(graph, 4, share), velocity=True))
+    for waits in (1, 0, 1, 0):
+        machine.control(waits, RATE, waits)
+        struct.pack_into("<2I", machine.state, 28, waits, 29491)  # st_control_t
+        machine.load(net.sample())
+        assert Code.CONV2D_UPDATE in check_step(machine, core)
 
 
 @pytest.mark.parametrize("more", [0, 1, 11, 12, 100])

@@ -151,9 +151,6 @@ def test_other_update_rules_on_the_emulated_pico(
     assert len(runs.losses(lines)) == 100
     assert runs.telemetry(lines) == runs.telemetry(twin_lines)
     assert checkpoint == twin_checkpoint
-    told, use = runs.events(lines, "mem")[-1], predict_ram(task.image, 500, load_spec("pico"))
-    print(f"free {told['free']:,}, predicted {use.free:,}")
-    assert use.free <= told["free"]
 
 
 @needs_shared
