@@ -27,7 +27,7 @@ FIRMWARE = ROOT / "build" / "firmware" / "SPARSETUNE_PICO" / "firmware.bin"
 HERTZ = 125_000_000
 PICO = load_spec("pico")
 RAM = PICO.heap_bytes - 12_000  # of arena and state together: MicroPython takes some itself
-CONTROL_BYTES = 32
+CONTROL_BYTES = 64
 ON_BOARD = """
 import gc, machine, sparsetune_kernels as k
 def rom(name):

@@ -35,10 +35,10 @@ def step():
     except KeyboardInterrupt:
         told = "interrupted"
     return told, time.ticks_diff(time.ticks_us(), begin) // 1000
-before = bytes(engine.state[32:])
-print("#", *step(), before == engine.state[32:], engine.is_broken)
+before = bytes(engine.state[64:])
+print("#", *step(), before == engine.state[64:], engine.is_broken)
 engine.sample[:] = bytes(len(engine.sample))
-print("#", *step(), before == engine.state[32:], engine.is_broken)
+print("#", *step(), before == engine.state[64:], engine.is_broken)
 """
 TRAIN = """
 from sparsetune_device.main import train

@@ -170,6 +170,20 @@ def bring_columns(machine: Machine) -> None:
                 table[i] = 1 << 29 | layer.columns.pool.offset + i * layer.columns.size
 
 
+def with_selection() -> tuple[Machine, Array, Array]:
+    """Layers whose errors are selected, one of them depthwise with some of its channels."""
+    net = Net((1, 9, 8, 3), zero=17, seed=2)
+    net.conv(18, 3, stride=2, activation=RELU, zero=-128)
+    net.depthwise(1, 3)
+    net.conv(20, 1)
+    net.flatten()
+    net.dense(17)
+    graph = parse_tflite(net.to_bytes())
+    layers = [LayerPlan(op.index, -(-input_channels(graph, op) // 2)) for op in graph.trainable]
+    machine = Machine(graph, UpdatePlan(tuple(layers), tinyprop="0.1:0.6:0.9"))
+    return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 17
+
+
 def recording(machine: Machine, x: Array, y: Array) -> bytes:
     """The file that tests/c/replay.c reads."""
     image = machine.image
@@ -200,6 +214,7 @@ def test_training_steps_are_clean_and_equal_those_of_the_twin(replay: Path, tmp_
         check_replay(replay, tmp_path / "patches.rec", *with_patches(size))
     for share, columns in VELOCITIES:
         check_replay(replay, tmp_path / "velocity.rec", *with_velocity(share, columns))
+    check_replay(replay, tmp_path / "selection.rec", *with_selection())
 
 
 def test_gradients_over_patches_are_clean(replay: Path, tmp_path: Path) -> None:
@@ -215,7 +230,7 @@ def test_every_operator_is_clean(replay: Path, tmp_path: Path) -> None:
             machine, x, y = swept(case, seed)
             check_replay(replay, tmp_path / "case.rec", machine, x, y)
             codes |= {op.code for op in machine.ops}
-    others = with_strips()[0], with_columns()[0], with_patches()[0]  # replayed above
+    others = [with_strips()[0], with_columns()[0], with_patches()[0], with_selection()[0]]
     assert codes | {op.code for machine in others for op in machine.ops} == set(Code)
 
 
@@ -264,6 +279,7 @@ def test_two_cores_share_nothing(two_cores: Path, tmp_path: Path) -> None:
     check_two_cores(two_cores, tmp_path / "patches.rec", *with_patches())
     for share, columns in VELOCITIES:
         check_two_cores(two_cores, tmp_path / "velocity.rec", *with_velocity(share, columns))
+    check_two_cores(two_cores, tmp_path / "selection.rec", *with_selection())
 
 
 def test_two_cores_share_nothing_in_any_operator(two_cores: Path, tmp_path: Path) -> None:
@@ -302,14 +318,15 @@ def check_damaged(program: Path, file: Path, seed: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "name", ["small", "few", "strips", "columns", "patches", "velocity", "digits", "kws"]
+    "name",
+    ["small", "few", "strips", "columns", "patches", "velocity", "selection", "digits", "kws"],
 )
 def test_damaged_images_never_leave_their_buffers(
     replay_wrapping: Path, tmp_path: Path, name: str
 ) -> None:
     """The image's checksum is Python's to check; C must survive what passes by."""
     ours = {"small": common_operators, "strips": with_strips, "columns": with_columns,
-            "few": few_channels, "patches": with_patches,
+            "few": few_channels, "patches": with_patches, "selection": with_selection,
             "velocity": partial(with_velocity, 2, True)}  # fmt: skip
     if name in ours:
         machine, x, y = ours[name]()
@@ -408,6 +425,9 @@ DIVISIONS = {
     "update_words",
     "st_words_make",  # once a tap
     "shape_ok",  # once a call
+    "part_of",  # once an error tensor, as the next one
+    "add_chosen",
+    "place_channels",  # once a call
     "st_group_inputs",  # where there are groups
     "st_group_outputs",  # where there are groups
     "group_outputs",  # once a position, where there are groups

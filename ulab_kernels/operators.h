@@ -45,6 +45,7 @@ enum {
     OP_CONV2D_COLUMNS_UPDATE = 52,
     OP_MSE = 50,
     OP_BCE = 51,
+    OP_SELECT_ERRORS = 54,
     OP_PATCH_ERRORS = 55,
     OP_SPREAD_ERRORS = 56,
 };
@@ -292,6 +293,15 @@ typedef struct {
     st_velocity_refs_t velocity;
 } st_op_update_t;
 
+// maximum: int32 [2] in the state. channels: nowhere, or of a depthwise layer that trains some of
+// its input channels those, `chosen` of them. inputs, chosen: what an error costs
+// (select_errors.h).
+typedef struct {
+    st_op_head_t head;
+    st_ref_t geometry, dy, dy_exponent_at, maximum, row, channels;
+    int32_t chosen, inputs, least, span;
+} st_op_select_t;
+
 // Operator `index` of the image's table, all of its words inside; NULL with the status set.
 const st_op_head_t *st_operator_at(st_context_t *c, int32_t index);
 
@@ -303,6 +313,10 @@ int st_error_exponent(st_context_t *c, st_ref_t at);
 // Opens the error tensor of `count` elements that an operator writes.
 st_emit_t st_open_error(st_context_t *c, const st_error_out_t *out, const st_op_head_t *h,
                         int64_t count);
+
+// What a loss tells beside its value: the norm of its gradient, row[count] int32 of the exponent
+// that it wrote with. A step's effort begins there.
+void st_tell_norm(st_context_t *c, const int32_t *row, int32_t count, int exponent);
 
 /// Convolutions (run_conv.c) ///
 
@@ -407,6 +421,7 @@ void st_run_resize_grad_input(st_context_t *c, const st_op_resize_grad_t *op);
 void st_run_lookup_grad_input(st_context_t *c, const st_op_lookup_grad_t *op);
 void st_run_conv_columns(st_context_t *c, const st_op_conv_columns_t *op);
 void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_grad_t *op);
+void st_run_select_errors(st_context_t *c, const st_op_select_t *op);
 void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op);
 void st_run_update(st_context_t *c, const st_op_update_t *op);
 

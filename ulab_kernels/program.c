@@ -43,6 +43,7 @@ static void run_one(st_context_t *c, const st_op_head_t *op, int32_t index) {
              st_run_conv_columns_grad_input)
         CASE(OP_CONV2D_COLUMNS_UPDATE, st_op_columns_update_t, st_run_columns_update)
         CASE(OP_MSE, st_op_target_loss_t, st_run_mse)
+        CASE(OP_SELECT_ERRORS, st_op_select_t, st_run_select_errors)
         CASE(OP_BCE, st_op_target_loss_t, st_run_bce)
         CASE(OP_APPLY_MASK, st_op_apply_mask_t, st_run_apply_mask)
         CASE(OP_ERROR_ADD, st_op_error_add_t, st_run_error_add)

@@ -50,11 +50,15 @@ typedef struct {
     uint32_t rate_mantissa; // in: learning rate = mantissa * 2^exponent, mantissa < 2^16
     int32_t rate_exponent;  // in
     uint32_t seed;          // in: differs for every step
-    int32_t reserved;
-    uint32_t update;   // in: ST_UPDATE_WAITS or 0
-    uint32_t momentum; // in: of layers with a velocity, in 1/32768, below 1
-    int32_t reserved_too[7];
+    int32_t norm_q16;       // out: L1 norm of the loss' gradient, at most ST_MOST_NORM
+    uint32_t update;        // in: ST_UPDATE_WAITS or 0
+    uint32_t momentum;      // in: of layers with a velocity, in 1/32768, below 1
+    uint32_t effort;   // out: multiply-accumulates of the gradients (select_errors.h), saturates
+    int32_t most_norm; // Python's: the largest norm of late
+    int32_t reserved[5];
 } st_control_t;
+
+#define ST_MOST_NORM ((1 << 30) - 1) // what MicroPython holds without an object
 
 typedef enum {
     ST_OK = 0,

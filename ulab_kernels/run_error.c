@@ -24,3 +24,14 @@ st_emit_t st_open_error(st_context_t *c, const st_error_out_t *out, const st_op_
         st_emit_begin(&e, base, h->flags & FLAG_ACCUMULATE);
     return e;
 }
+
+void st_tell_norm(st_context_t *c, const int32_t *row, int32_t count, int exponent) {
+    st_control_t *control = st_control_of(c);
+    uint64_t norm = 0; // below 2^47
+    for (int32_t i = 0; i < count; i++)
+        norm += row[i] < 0 ? 0u - (uint32_t)row[i] : (uint32_t)row[i];
+    const int left = st_clamp(exponent + 16, -63, 16);
+    norm = left < 0 ? norm >> -left : norm << left;
+    control->norm_q16 = norm > ST_MOST_NORM ? ST_MOST_NORM : (int32_t)norm;
+    control->effort = 0;
+}

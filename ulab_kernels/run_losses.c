@@ -23,11 +23,12 @@ static st_targets_t open_targets(st_context_t *c, const st_op_target_loss_t *op,
     return t;
 }
 
-static void tell(st_context_t *c, st_target_loss_t loss, const st_emit_t *e) {
+static void tell(st_context_t *c, st_target_loss_t loss, const st_targets_t *t, int exponent) {
     st_control_t *control = st_control_of(c);
     control->loss_q16 = loss.loss_q16;
     control->predicted = loss.is_right;
-    st_emit_end(e);
+    st_tell_norm(c, t->row, t->e.count, exponent);
+    st_emit_end(&t->e);
 }
 
 void st_run_mse(st_context_t *c, const st_op_target_loss_t *op) {
@@ -39,7 +40,7 @@ void st_run_mse(st_context_t *c, const st_op_target_loss_t *op) {
         !st_in_range(p->loss_shift, 0, 62))
         c->status = ST_BAD_OPERATOR;
     if (c->status == ST_OK)
-        tell(c, mean_squared_error(p, t.y, t.target, t.row, &t.e), &t.e);
+        tell(c, mean_squared_error(p, t.y, t.target, t.row, &t.e), &t, op->out.exponent);
 }
 
 void st_run_bce(st_context_t *c, const st_op_target_loss_t *op) {
@@ -48,5 +49,5 @@ void st_run_bce(st_context_t *c, const st_op_target_loss_t *op) {
         return;
     st_targets_t t = open_targets(c, op, p->count);
     if (c->status == ST_OK)
-        tell(c, binary_cross_entropy(p, t.y, t.target, t.row, &t.e), &t.e);
+        tell(c, binary_cross_entropy(p, t.y, t.target, t.row, &t.e), &t, op->out.exponent);
 }

@@ -48,5 +48,6 @@ void st_run_loss(st_context_t *c, const st_op_loss_t *op) {
     const st_loss_t loss = softmax_cross_entropy(p, logits, answer, row, &e);
     control->loss_q16 = loss.loss_q16;
     control->predicted = loss.predicted;
+    st_tell_norm(c, row, p->depth, op->out.exponent);
     st_emit_end(&e);
 }

@@ -28,6 +28,7 @@ class Backward:
         self.low = low
         self.graph: Graph = low.graph
         self.errors: dict[int, Error] = {}
+        self.layers_behind = 0  # those with weights, up to the loss
         # Tensors whose gradient somebody needs.
         self.wanted = {t for op in low.graph.operators if op.index in low.active
                        for t in op.outputs}

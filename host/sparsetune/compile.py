@@ -13,7 +13,8 @@ from .loss import differentiate_loss, lower_target
 from .lowering import Lowering
 from .operators import KINDS
 from .plan import UpdatePlan, check_plan
-from .program import Buffer, Code, Flag, Program
+from .program import Buffer, Code, Flag, Program, StepMacs
+from .selection import forward_macs
 from .strips import fuse_front
 from .task import Task, task_of
 
@@ -29,6 +30,8 @@ def lean_program(graph: Graph, plan: UpdatePlan) -> Program:
     """As build_program, with no more scratch than operators cannot do without."""
     active = active_operators(graph, plan)
     low = Lowering(graph, plan, active, held_tensors(graph, plan, active))
+    if plan.layers and plan.tinyprop:
+        low.program.macs = StepMacs(forward_macs(graph))
     _lower_forward(low)
     if plan.layers:
         _differentiate(low)

@@ -157,22 +157,6 @@ def _size(word: object) -> int:
     return word.size if isinstance(word, Buffer) else 0
 
 
-def _rows(g: Geometry) -> int:
-    """Pairs of an output row and an input row that it reads: none outside of the input."""
-    return _reads(g.in_h, g.out_h, g.stride_h, g.kernel_h, g.dilation_h, g.pad_h)
-
-
-def _places(g: Geometry) -> int:
-    """Pairs of an output position and an input position that it reads."""
-    return _rows(g) * _reads(g.in_w, g.out_w, g.stride_w, g.kernel_w, g.dilation_w, g.pad_w)
-
-
-def _reads(size: int, out: int, stride: int, kernel: int, dilation: int, pad: int) -> int:
-    """Along one axis."""
-    at = (o * stride - pad + k * dilation for o in range(out) for k in range(kernel))
-    return sum(0 <= i < size for i in at)
-
-
 def _window(op: Op) -> Geometry:
     geometry = op.words[0]
     assert isinstance(geometry, Const)
@@ -184,8 +168,8 @@ def _forward_work(op: Op) -> Work:
     g = _window(op)
     if op.has_scratch:
         return _packed_work(op, g)
-    macs = _places(g) * g.out_c * (g.in_c if op.code in DENSE else 1)
-    return Work(macs, _rows(g) * g.out_w * g.out_c, g.out_h * g.out_w * g.out_c)
+    macs = g.places_read * g.out_c * (g.in_c if op.code in DENSE else 1)
+    return Work(macs, g.rows_read * g.out_w * g.out_c, g.out_h * g.out_w * g.out_c)
 
 
 def _packed_work(op: Op, g: Geometry) -> Work:
@@ -194,7 +178,7 @@ def _packed_work(op: Op, g: Geometry) -> Work:
     Of the depthwise one the elements are those that it reads."""
     outputs = g.out_h * g.out_w * g.out_c
     if op.code == Code.DEPTHWISE_CONV2D:
-        return Work(_places(g) * g.out_c, g.out_c, g.in_h * g.in_w * g.in_c)
+        return Work(g.places_read * g.out_c, g.out_c, g.in_h * g.in_w * g.in_c)
     weights = g.kernel_h * g.kernel_w * g.in_c
     return Work(outputs * weights, weights * g.out_c, outputs)
 
@@ -202,7 +186,7 @@ def _packed_work(op: Op, g: Geometry) -> Work:
 def _backward_work(op: Op, share: float) -> Work:
     """The innermost loop runs along the input's channels."""
     g = _window(op)
-    loops = _places(g) * (g.out_c if op.code in DENSE else g.out_c // g.in_c)
+    loops = g.places_read * (g.out_c if op.code in DENSE else g.out_c // g.in_c)
     done = loops * share if op.code in SKIP_ZEROS else loops
     return Work(done * g.in_c, done, g.in_h * g.in_w * g.in_c)
 
@@ -215,10 +199,10 @@ def _update_work(op: Op, share: float) -> Work:
     assert isinstance(chosen, int)
     filters = g.out_c if op.code in DENSE else g.out_c // g.in_c
     sums = g.out_h * g.out_w * g.out_c if bias is not None else 0
-    loops = _places(g) * filters if chosen else 0
+    loops = g.places_read * filters if chosen else 0
     done = loops * share if op.code in DENSE else loops
     taps = g.kernel_h * g.kernel_w
-    moved = 1 - (1 - share) ** (_places(g) / taps)
+    moved = 1 - (1 - share) ** (g.places_read / taps)
     return Work(done * chosen + sums, done, taps * filters * chosen * moved)
 
 

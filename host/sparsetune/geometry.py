@@ -48,6 +48,18 @@ class Geometry:
         return self.out_h * self.out_w
 
     @property
+    def rows_read(self) -> int:
+        """Pairs of an output row and an input row that it reads: none outside of the input."""
+        h = (self.in_h, self.out_h, self.stride_h, self.kernel_h, self.dilation_h, self.pad_h)
+        return _reads(*h)
+
+    @property
+    def places_read(self) -> int:
+        """Pairs of an output position and an input position that it reads."""
+        w = (self.in_w, self.out_w, self.stride_w, self.kernel_w, self.dilation_w, self.pad_w)
+        return self.rows_read * _reads(*w)
+
+    @property
     def is_small_enough(self) -> bool:
         """Whether the kernels take it: of a larger one they would only say that it is wrong."""
         values: tuple[int, ...] = tuple(self.__dict__.values())
@@ -55,6 +67,12 @@ class Geometry:
 
     def const(self) -> Const:
         return Const(struct.pack("<20i", *self.__dict__.values()))
+
+
+def _reads(size: int, out: int, stride: int, kernel: int, dilation: int, pad: int) -> int:
+    """Along one axis."""
+    at = (o * stride - pad + k * dilation for o in range(out) for k in range(kernel))
+    return sum(0 <= i < size for i in at)
 
 
 def output_limits(graph: Graph, op: Operator) -> tuple[int, int]:

@@ -21,6 +21,7 @@ HEADER_WORDS = 48
 DIGEST = slice(80, 112)  # of the header: sha256 of the .tflite
 CONTROL_BYTES = 64  # st_control_t
 RULES_AT = 176  # of the header: 1 where updates have a velocity
+MACS_AT = 180  # multiply-accumulates of a step
 CRC_FROM = 16  # the checksum covers everything behind itself
 IN_STATE, IN_ARENA, IN_COLD, NOWHERE = 1 << 29, 2 << 29, 3 << 29, 7 << 29
 ABSENT = 0xFFFFFFFF
@@ -77,6 +78,13 @@ class Image:
     @property
     def crc(self) -> int:
         return int(struct.unpack_from("<I", self.data, 12)[0])
+
+    @property
+    def macs(self) -> tuple[int, int]:
+        """Multiply-accumulates of a step's forward and of its full backward pass; 0, 0 where the
+        plan does not have them counted."""
+        forward, backward = struct.unpack_from("<2I", self.data, MACS_AT)
+        return forward, backward
 
     @property
     def initial_bytes(self) -> int:
@@ -252,7 +260,7 @@ def _with_header(
         head += struct.pack("<fi", end.scale, end.zero_point)
     head += _cut_words(cut_of(program))
     has_velocity = any(layer.velocity for layer in program.layers)
-    head += struct.pack("<I", has_velocity)
+    head += struct.pack("<I", has_velocity) + _macs_words(program)
     rest = head.ljust(HEADER_WORDS * 4 - CRC_FROM, b"\0") + body
     return MAGIC + struct.pack("<3I", VERSION, size, zlib.crc32(rest)) + rest
 
@@ -267,6 +275,12 @@ def _cut_words(cut: Cut | None) -> bytes:
 
 def _ref(buffer: Buffer) -> int:
     return (IN_COLD if buffer.is_cold else IN_ARENA) | buffer.offset
+
+
+def _macs_words(program: Program) -> bytes:
+    """Words 45 and 46; what has no room in one saturates."""
+    counts = (program.macs.forward, program.macs.backward) if program.macs else (0, 0)
+    return struct.pack("<2I", *(min(count, 0xFFFFFFFF) for count in counts))
 
 
 def _task_words(program: Program, task: Task) -> bytes:

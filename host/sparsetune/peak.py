@@ -19,6 +19,7 @@ DIRECTIONS = {
     Code.PATCH_VALUES: ", patches to keep",
     Code.PATCH_ERRORS: ", gradient in patches",
     Code.SPREAD_ERRORS: ", gradient in patches",
+    Code.SELECT_ERRORS: ", selection of errors",
 }
 
 
@@ -37,6 +38,7 @@ KINDS = {
     "d": Kind("error tensor", "int16", "tensor"),
     "row": Kind("scratch row", "int32", "tensor"),
     "urow": Kind("scratch row", "int32", "operator"),
+    "srow": Kind("scratch row", "int32", "operator"),
     "mask": Kind("clamp mask", "bit", "operator"),
     "winner": Kind("places of maxima", "uint8", "operator"),
     "kept": Kind("kept channels", "int8", "operator"),

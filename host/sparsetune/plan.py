@@ -15,6 +15,7 @@ from .geometry import conv_geometry
 from .graph import Graph, Operator, input_channels
 from .patches import filtering_of
 from .store_room import Kept, fits
+from .tinyprop import parse_tinyprop
 
 _Plan = TypeVar("_Plan")
 WORTH_IT = 1.25  # as many times the channels that have room in RAM
@@ -57,7 +58,8 @@ class UpdatePlan:
     gradient descent on the stored integers. error_bits: of an error tensor's mantissas, with their
     sign. smoothing: share of a label's probability that all classes get alike, in [0, 1), of losses
     on classes. velocity: what momentum and accumulation need, two bytes of RAM for each weight of
-    the chosen channels and four for each bias."""
+    the chosen channels and four for each bias. tinyprop: how many channels of an error tensor stay,
+    as text (tinyprop.py), or empty for all."""
 
     layers: tuple[LayerPlan, ...]
     residual: bool = False
@@ -70,6 +72,7 @@ class UpdatePlan:
     error_bits: int = 16
     smoothing: float = 0.0
     velocity: bool = False
+    tinyprop: str = ""
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)
@@ -143,6 +146,11 @@ def check_plan(graph: Graph, plan: UpdatePlan) -> None:
             'line "model" out of it'
         )
     _check_smoothing(graph, plan.smoothing)
+    if parse_tinyprop(plan.tinyprop) and any(layer.patch > 1 for layer in plan.layers):
+        raise SparsetuneError(
+            "the plan has patches and a tinyprop, whose effort is counted for exact gradients: "
+            "leave out one"
+        )
     by_index = {op.index: op for op in graph.trainable}
     if len({layer.operator for layer in plan.layers}) < len(plan.layers):
         raise SparsetuneError("the plan names an operator twice: take one of them out")

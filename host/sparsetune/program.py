@@ -47,6 +47,7 @@ class Code(IntEnum):
     MSE = 50
     BCE = 51
     CONV2D_COLUMNS_UPDATE = 52
+    SELECT_ERRORS = 54
     PATCH_ERRORS = 55
     SPREAD_ERRORS = 56
 
@@ -178,10 +179,20 @@ class TrainedLayer:
 
 
 @dataclass
+class StepMacs:
+    """Multiply-accumulates of a step, none outside of the maps. forward: of the forward pass.
+    backward: of both gradients, were no error zero."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@dataclass
 class Program:
     """ops[:forward] are the forward pass; the rest is the backward pass with its updates, the first
     of it the loss. target: what the loss compares with, written before the step; None for a class
-    number, or where it is the input."""
+    number, or where it is the input. macs: multiply-accumulates of a step where they are counted,
+    else nothing."""
 
     ops: list[Op] = field(default_factory=list)
     forward: int = 0
@@ -189,6 +200,7 @@ class Program:
     input: Buffer | None = None
     output: Buffer | None = None
     target: Buffer | None = None
+    macs: StepMacs | None = None
 
     @property
     def has_scratch(self) -> bool:

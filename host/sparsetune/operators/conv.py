@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from ..program import (
     Word,
     WordsOf,
 )
+from ..selection import Errors, may_drop, select_errors
 from .kind import Kind, check_fused, check_window, refuse
 
 Words = tuple[Word, ...]
@@ -94,6 +96,14 @@ class Weighted(Kind):
     def differentiate(self, back: Backward, op: Operator) -> None:
         layer, dy = back.low.layers[op.index], back.take(op)
         wanted, trained = op.inputs[0] in back.wanted, layer.plan and layer.plan.trains
+        errors = Errors(op, layer, dy, wanted, self.code == Code.DEPTHWISE_CONV2D)
+        if back.low.plan.tinyprop and errors.cost_something:
+            if layer.plan and layer.plan.bias and may_drop(back, errors):
+                self._update(back, op, _bias_alone(layer), dy)
+                layer = _without_bias(layer)
+                trained = layer.plan and layer.plan.trains
+            select_errors(back, errors)
+        back.layers_behind += 1
         if layer.filtering and (wanted or trained):
             dy = sum_patches(back, op, layer.filtering, dy)
         if wanted:
@@ -397,6 +407,21 @@ def _pair_words(g: Geometry) -> tuple[int, int]:
     rows = min(most, (2 * MOST_SUMS // g.out_w - 2) // 3)
     least = (3 * rows + 2) * g.out_w if rows > 0 else _sum_words(g)[0]
     return least, (3 * most + 2) * g.out_w
+
+
+def _bias_alone(layer: Layer) -> Layer:
+    """For the update of a bias from all errors, as in TinyProp, before some of them are dropped."""
+    assert layer.plan
+    plan = LayerPlan(layer.plan.operator, 0)
+    velocity = layer.velocity and Velocity(None, None, layer.velocity.biases)
+    frozen = replace(layer, plan=plan, columns=None, residual=None, velocity=velocity)
+    return replace(frozen, kept=None, channels=None, kept_step=0)
+
+
+def _without_bias(layer: Layer) -> Layer:
+    assert layer.plan
+    velocity = layer.velocity and replace(layer.velocity, biases=None)
+    return replace(layer, plan=replace(layer.plan, bias=False), velocity=velocity)
 
 
 # Constants and state --------------------------------------------------------------------------
