@@ -106,7 +106,18 @@ class Engine:
         Returns (loss in units of 1/65536, answer), both from before the update. The answer is the
         predicted class; of a loss on targets: 1 if every output was on the right side.
         """
+        return self._step_until(self.image.ops, label, rate, seed)
+
+    def begin_step(self, label, rate, seed):
+        """The part of a step that ends with the loss: nothing is learnt yet. Returns as step."""
+        return self._step_until(self.image.loss_ops, label, rate, seed)
+
+    def finish_step(self):
+        """The other part, right behind it."""
+        self._run(self.image.loss_ops, self.image.ops, 1)
+
+    def _step_until(self, end, label, rate, seed):
         struct.pack_into("<i", self.state, LABEL, label)
         struct.pack_into("<IiI", self.state, RATE, rate[0], rate[1], seed)
-        self._run(self.begin, self.image.ops, 1)
+        self._run(self.begin, end, 1)
         return struct.unpack_from("<2i", self.state, LOSS)

@@ -46,6 +46,7 @@ class Image:
             raise ValueError("the image is damaged: push it again")
         self.crc = crc
         self._read_header(struct.unpack_from("<14I", data, CRC_FROM))
+        self.macs = struct.unpack_from("<2I", data, 180)  # of a step, where they are counted
         self.rate = struct.unpack_from("<Ii", data, 72)
         task = struct.unpack_from("<5I", data, 128)
         self.has_vectors = task[0] in (1, 2)  # targets are vectors, not class numbers

@@ -64,14 +64,14 @@ COUNTS_RIGHT = ("softmax", "bce")  # losses for which an answer is right or wron
 DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
             "warmup": 0, "hold": 0, "cache": 0, "replay": 0, "keep": 0,
             "augment": "", "momentum": "0", "accumulate": 1,
-            "decay": "0"}
+            "decay": "0", "skip": ""}
 HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
           hold=None, cache=None, replay=None, keep=None, save_to=None, save_every=100, resume=False,
           discard=False, flash=None, cores=2, out=None, augment=None, momentum=None,
-          accumulate=None, decay=None):
+          accumulate=None, decay=None, skip=None):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
@@ -90,7 +90,8 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     one run's. cores: 1, or 2 for both of an RP2040's where nobody else uses the second one
     (engine.py). out: takes the lines (a Teller, which does not wait for a host that has stopped
     reading). augment: how each sample is changed a little, see augment.py (nothing).
-    decay: decimal text, see decay.py (0).
+    decay: decimal text, see decay.py (0). skip: a step ends with its loss where the output's error
+    is below this share, as text, of the largest of late, see effort.py ("").
     """
     collect()
     out = out or open_teller()
@@ -102,7 +103,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
              "warmup": warmup, "hold": hold, "cache": cache, "replay": replay, "keep": keep,
              "augment": augment, "momentum": momentum, "accumulate": accumulate,
-             "decay": decay}
+             "decay": decay, "skip": skip}
     settings = merge(given, stored)
     steps = settings["steps"]
     if first >= steps:
@@ -133,6 +134,8 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
         run.store.tell(out)
     if run.cache:
         run.cache.tell(out)
+    if run.effort:
+        run.effort.tell(out)
     if run.settings["keep"]:
         keep_some(data, run, out)
     out(event_line("done", steps=run.step))
@@ -168,7 +171,7 @@ def merge(given, stored):
     settings = dict(DEFAULTS)
     settings.update((parse(stored) or ("", {}))[1])
     settings.update((name, value) for name, value in given.items() if value is not None)
-    for name in ("rate", "momentum", "decay"):
+    for name in ("rate", "momentum", "decay", "skip"):
         settings[name] = str(settings[name])
     return settings
 
@@ -181,6 +184,7 @@ class Run:
         self.samples = samples
         self.seed = seed = settings["seed"]
         self.policy = make_policy(settings["policy"], engine.image.layers, seed)
+        self.effort = open_effort(engine, settings)
         rate = parse_rate(settings["rate"]) if settings["rate"] else engine.image.rate
         self.rate = rate
         self.groups = open_groups(engine, settings)
@@ -262,6 +266,8 @@ class Run:
                 memory.look()
             if self.own > own and self.own % self.samples.count == 0:
                 out(event_line("epoch", n=self.own // self.samples.count))
+                if self.effort and self.step < steps:
+                    self.effort.tell(out)
             if keeper and save_every and self.step % save_every == 0:
                 self.save(keeper)
 
@@ -304,7 +310,7 @@ class Run:
         if self.augment and not engine.begin:
             kernels.augment(engine.sample, self.augment, seed)
         rate = self.rates.rate(self.step)
-        loss, answer = engine.step(label, rate, seed)
+        loss, answer = (self.effort or engine).step(label, rate, seed)
         self.step += 1
         if self.decay:
             self.decay.after(self.step, rate)
@@ -357,6 +363,19 @@ def tell_columns(image, checkpoint, flash=None, out=print):
             if column is not None:
                 for line in hex_events("column", column, op=layer.layer.operator, channel=channel):
                     out(line)
+
+
+def open_effort(engine, settings):
+    """See effort.py, whose code takes RAM only where effort is counted, or steps are skipped."""
+    skip = settings["skip"]
+    if not engine.image.macs[1] and not skip:
+        return None
+    if skip and settings["accumulate"] > 1:
+        raise ValueError("steps of a group that accumulates cannot be skipped: leave out skip, or "
+                         "accumulate")
+    from .effort import Effort
+
+    return Effort(engine, skip)
 
 
 def open_columns(engine, flash, settings, reads_only=False):

@@ -401,6 +401,13 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         help="8 more bits of each trained weight, a byte of RAM each, while it learns",
     )
     parser.add_argument(
+        "--tinyprop",
+        metavar="LEAST:MOST:DAMPING",
+        help="of an error tensor only the channels with the largest errors stay: their share, by "
+        "how large a sample's errors are, times DAMPING for each layer from the output (off; "
+        "0.5:1:1; 1:1:1 counts effort alone)",
+    )
+    parser.add_argument(
         "--patch",
         type=_count,
         metavar="R",
@@ -467,6 +474,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--schedule", help="of the learning rate: constant, linear, cosine (cosine)"
+    )
+    parser.add_argument(
+        "--skip",
+        metavar="SHARE",
+        help="end a step at its loss where the output's error is below this share of the largest "
+        "of late, such as 0.5 (off)",
     )
     parser.add_argument(
         "--augment",

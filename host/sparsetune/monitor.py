@@ -244,7 +244,7 @@ def _last_events(run: Run) -> list[Text]:
     """Return a line for each event worth keeping in view."""
     lines = [
         Text(f"{kind:<9}{_fields_text(run.events[kind])}")
-        for kind in ("mem", "epoch", "eval", "saved", "lost")
+        for kind in ("mem", "epoch", "effort", "eval", "saved", "lost")
         if kind in run.events
     ]
     lines += [Text(run.remark)] if run.remark else []

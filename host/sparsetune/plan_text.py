@@ -23,6 +23,7 @@ from .memory import RamUse
 from .peak import Tenant, find_peak, short_name
 from .plan import UpdatePlan
 from .room import files_room
+from .tinyprop import parse_tinyprop
 
 ROLE = 38  # characters of what an operator does
 
@@ -42,9 +43,23 @@ def describe_layers(
         text = f"{op.index:>3} {op.kind:<18} {shape:<13} {roles[op.index]:<{width}}"
         lines.append((text + (_times(time.layers[op.index]) if time else "")).rstrip())
     lines.append(_summary(graph, plan, parts))
+    lines += _effort_lines(plan, layout)
     if time and spec.clock:
         lines.append(_time_summary(time, spec.clock.source))
     return lines
+
+
+def _effort_lines(plan: UpdatePlan, layout: Layout) -> list[str]:
+    """What TinyProp leaves of the errors, and what effort is counted against."""
+    policy, macs = parse_tinyprop(plan.tinyprop), layout.program.macs
+    if not policy or not macs:
+        return []
+    ends = f"{float(policy.least):.3g} to {float(policy.most):.3g} of a layer's error channels"
+    return [
+        f"tinyprop {plan.tinyprop}: {ends} stay, by sample, times {float(policy.damping):.3g} for "
+        f"each layer from the output; a step forward has {macs.forward:,} multiply-accumulates, "
+        f"full gradients {macs.backward:,}"
+    ]
 
 
 def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 from .graph import Graph
 from .plan import UpdatePlan, with_patches
+from .tinyprop import COUNT_ALONE
 
-FIELDS = ("qas", "error_bits", "smoothing", "residual", "velocity")  # of UpdatePlan
+FIELDS = ("qas", "error_bits", "smoothing", "residual", "velocity", "tinyprop")  # of UpdatePlan
 
 
 def with_rules(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
@@ -18,6 +19,9 @@ def with_rules(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> Upda
     asked = {name: value for name in FIELDS if (value := getattr(args, name, None)) is not None}
     if groups_of(args):
         asked["velocity"] = True
+    has_patches = getattr(args, "patch", None) or any(layer.patch > 1 for layer in plan.layers)
+    if getattr(args, "skip", None) and not (plan.tinyprop or has_patches):
+        asked = {"tinyprop": COUNT_ALONE, **asked}  # effort is to be counted
     changed = replace(plan, **asked)
     if patch := getattr(args, "patch", None):
         changed = with_patches(graph, changed, patch)

@@ -9,6 +9,7 @@ from fractions import Fraction
 from .errors import SparsetuneError
 
 ONE = 1 << 15  # of the kernel's shares
+COUNT_ALONE = "1:1:1"  # all channels stay
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,7 @@ class Result:
     memory: dict[str, Any]
     store: dict[str, Any]
     cache: dict[str, Any]
+    effort: dict[str, Any]
     checked: int
     differing: int | SparsetuneError
     output: Path
@@ -175,6 +176,8 @@ class Result:
                 f"peak memory on the board: {peak:,} of {spec.ram_bytes:,} bytes of RAM, with "
                 f"MicroPython's own {own:,} (not counted by --ram and `plan`)"
             )
+        if self.effort:
+            lines.append(describe_effort(self.effort))
         if self.store:
             lines.append(
                 f"store in flash: {self.store['columns']:,} columns written; "
@@ -279,6 +282,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
         monitor.run.events.get("mem", {}),
         monitor.run.events.get("store", {}),
         monitor.run.events.get("cache", {}),
+        monitor.run.events.get("effort", {}),
         len(few),
         _differing(target, trained, few, graph),
         output,
@@ -321,6 +325,17 @@ def _plan_cache(
             "samples, or leave out --cache"
         )
     options["cache"] = room.samples
+
+
+def describe_effort(event: dict[str, Any]) -> str:
+    """What a run's last `effort` told, which is in 1/10000."""
+    text = f"effort: {event['steps'] / 10000:.1%} of the steps went behind their loss"
+    if "backward" not in event:
+        return text
+    return text + (
+        f"; {event['backward'] / 10000:.1%} of the multiply-accumulates of full gradients, "
+        f"{event['all'] / 10000:.1%} of those of whole steps"
+    )
 
 
 def _what_is_left(
