@@ -28,6 +28,7 @@ from sparsetune_device.schedule import parse_rate, rate_text
 SHARED = shared_tasks.shared_folder()
 needs_shared = pytest.mark.skipif(SHARED is None, reason="SKIP: no ../shared here")
 RAM_TOLERANCE = 512
+SKIPPING = 500  # that steps which may be skipped leave, and is promised to all that count effort
 
 
 def accuracies(task: runs.Task, checkpoint: bytes) -> tuple[float, float]:
@@ -101,7 +102,8 @@ def check_memory(task: runs.Task, lines: list[str]) -> None:
     assert told["arena"] == use.arena and told["state"] == use.state
     assert use.free <= told["free"]  # never less than promised
     if task.options.get("hold") != 1 or not has_store(task):  # which collects in each step
-        assert told["free"] - use.free <= RAM_TOLERANCE
+        may_skip = task.image.macs[1] and not task.options.get("skip")
+        assert told["free"] - use.free <= RAM_TOLERANCE + SKIPPING * bool(may_skip)
     assert peak <= spec.ram_bytes
 
 

@@ -22,6 +22,7 @@ REPLAY = 2600  # of earlier samples: replay.py, their open file
 KEEP = 4000  # of leaving some behind, when all else is done: reservoir.py, its open files
 AUGMENT = 704  # where samples are augmented: augment.py
 VELOCITY = 400  # where there are velocities: momentum.py
+EFFORT = 1300  # where effort is counted: effort.py, and what is left where steps are skipped
 EPOCH = 288  # left by telling that an epoch is over
 
 
@@ -68,6 +69,14 @@ def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHIN
     data = _of_samples(image.task, samples, beside) + orders
     package = _of_package(samples, spec, beside) + _objects(image.layers)
     package += VELOCITY * image.has_velocity
+    label = image.task.target_bytes if image.task.has_classes else 0
+    number = 2 if samples <= FEW else 4
+    # Of each sample its place in the order, in the cache, and its label.
+    data = (number * (1 + beside.cache) + label) * samples + orders + label * beside.replay
+    data += 4 * beside.keep
+    package = spec.package_bytes + _objects(image.layers, samples)
+    package += CACHE * beside.cache + REPLAY * (beside.replay > 0) + KEEP * (beside.keep > 0)
+    package += EFFORT * (image.macs != (0, 0))
     return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes)
 
 
