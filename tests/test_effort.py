@@ -13,14 +13,12 @@ import shared_tasks
 import sparsetune_device.engine as engine
 from sparsetune import cli
 from sparsetune.board import Board
-from sparsetune.boardspec import load_spec
 from sparsetune.compile import compile_image
 from sparsetune.image import parse_image
-from sparsetune.memory import predict as predict_ram
 from sparsetune.plan import default_plan, load_plan, save_plan
 from sparsetune.tune import describe_effort
 from sparsetune_device.effort import Effort, threshold
-from test_training import RAM_TOLERANCE, check_board_against_twin, needs_shared
+from test_training import check_board_against_twin, check_memory, needs_shared
 
 SHARED = shared_tasks.shared_folder()
 V1 = "0.05:0.5:0.9"
@@ -184,11 +182,8 @@ def test_kws_on_the_emulated_pico(emulated_pico, skip: str) -> None:
 
 
 def test_memory_where_only_steps_are_skipped(emulated_pico) -> None:
-    """Without a plan that counts effort its objects are not promised: what is left is little."""
     task = with_policy(runs.digits_task(steps=17), "", skip="0.3")
     with Board.connect(emulated_pico.port) as board:
-        lines = runs.board_train(board, task)[0]
-    free = predict_ram(task.image, len(task.train), load_spec("pico")).free
-    assert abs(runs.events(lines, "mem")[-1]["free"] - free) < 3 * RAM_TOLERANCE
+        check_memory(task, runs.board_train(board, task)[0])
 
 

@@ -28,7 +28,6 @@ from sparsetune_device.schedule import parse_rate, rate_text
 SHARED = shared_tasks.shared_folder()
 needs_shared = pytest.mark.skipif(SHARED is None, reason="SKIP: no ../shared here")
 RAM_TOLERANCE = 512
-SKIPPING = 500  # that steps which may be skipped leave, and is promised to all that count effort
 
 
 def accuracies(task: runs.Task, checkpoint: bytes) -> tuple[float, float]:
@@ -91,7 +90,8 @@ def has_store(task: runs.Task) -> bool:
 
 def check_memory(task: runs.Task, lines: list[str]) -> None:
     spec = load_spec("pico")
-    beside = Beside(augment="augment" in task.options)
+    options = task.options
+    beside = Beside(augment="augment" in options, skip=bool(options.get("skip")))
     use = predict_ram(task.image, len(task.train), spec, beside)
     told = runs.events(lines, "mem")[-1]
     peak = spec.ram_bytes - told["free"]
@@ -102,8 +102,7 @@ def check_memory(task: runs.Task, lines: list[str]) -> None:
     assert told["arena"] == use.arena and told["state"] == use.state
     assert use.free <= told["free"]  # never less than promised
     if task.options.get("hold") != 1 or not has_store(task):  # which collects in each step
-        may_skip = task.image.macs[1] and not task.options.get("skip")
-        assert told["free"] - use.free <= RAM_TOLERANCE + SKIPPING * bool(may_skip)
+        assert told["free"] - use.free <= RAM_TOLERANCE
     assert peak <= spec.ram_bytes
 
 

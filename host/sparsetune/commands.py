@@ -168,7 +168,8 @@ def beside_of(args: argparse.Namespace) -> Beside:
     replay = getattr(args, "replay_share", None) or getattr(args, "replay", None)
     earlier = args.replay_samples if replay else 0
     keep, augment = getattr(args, "keep", None) or 0, bool(getattr(args, "augment", None))
-    return Beside(getattr(args, "cache", False), earlier, keep, augment)
+    skip = bool(getattr(args, "skip", None))
+    return Beside(getattr(args, "cache", False), earlier, keep, augment, skip)
 
 
 def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:

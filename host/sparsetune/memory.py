@@ -22,7 +22,8 @@ REPLAY = 2600  # of earlier samples: replay.py, their open file
 KEEP = 4000  # of leaving some behind, when all else is done: reservoir.py, its open files
 AUGMENT = 704  # where samples are augmented: augment.py
 VELOCITY = 400  # where there are velocities: momentum.py
-EFFORT = 1300  # where effort is counted: effort.py, and what is left where steps are skipped
+EFFORT = 900  # where effort is counted or steps may be skipped: effort.py
+SKIP = 500  # what these steps leave beside
 EPOCH = 288  # left by telling that an epoch is over
 
 
@@ -30,12 +31,13 @@ EPOCH = 288  # left by telling that an epoch is over
 class Beside:
     """What a run has beside its samples. cache: whether the front's is cached. replay: earlier
     samples that it draws from. keep: samples that it leaves for later runs. augment: whether it
-    augments them."""
+    augments them. skip: whether steps may be skipped."""
 
     cache: bool = False
     replay: int = 0
     keep: int = 0
     augment: bool = False
+    skip: bool = False
 
 
 NOTHING = Beside()
@@ -68,15 +70,8 @@ def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHIN
     orders = sum(_order_bytes(layer) for layer in image.layers)
     data = _of_samples(image.task, samples, beside) + orders
     package = _of_package(samples, spec, beside) + _objects(image.layers)
-    package += VELOCITY * image.has_velocity
-    label = image.task.target_bytes if image.task.has_classes else 0
-    number = 2 if samples <= FEW else 4
-    # Of each sample its place in the order, in the cache, and its label.
-    data = (number * (1 + beside.cache) + label) * samples + orders + label * beside.replay
-    data += 4 * beside.keep
-    package = spec.package_bytes + _objects(image.layers, samples)
-    package += CACHE * beside.cache + REPLAY * (beside.replay > 0) + KEEP * (beside.keep > 0)
-    package += EFFORT * (image.macs != (0, 0))
+    package += VELOCITY * image.has_velocity + SKIP * beside.skip
+    package += EFFORT * (image.macs != (0, 0) or beside.skip)
     return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes)
 
 
