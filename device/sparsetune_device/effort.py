@@ -40,9 +40,14 @@ class Effort:
         self.steps += 1
         if self.skip:
             told = engine.begin_step(label, rate, seed)
-            if self._is_learnt():
+            norm, most = self._norms()
+            is_learnt = norm < self._least(most)
+            if not is_learnt:
+                engine.finish_step()
+            # Written last, so that a step that Ctrl-C breaks off at its loss never was.
+            struct.pack_into("<i", engine.state, MOST, most)
+            if is_learnt:
                 return told
-            engine.finish_step()
         else:
             told = engine.step(label, rate, seed)
         self.done += 1
@@ -51,14 +56,16 @@ class Effort:
         self.low = low & (1 << CARRY) - 1
         return told
 
-    def _is_learnt(self):
+    def _norms(self):
+        """Of the loss' gradient, and the largest of late with it."""
         state = self.engine.state
         norm = struct.unpack_from("<i", state, NORM)[0]
         most = struct.unpack_from("<i", state, MOST)[0]
-        most = max(norm, most - (most >> FORGET))
-        struct.pack_into("<i", state, MOST, most)
-        # In two parts: products beyond 30 bits are objects.
-        return norm < (most >> 15) * self.skip + ((most & 32767) * self.skip >> 15)
+        return norm, max(norm, most - (most >> FORGET))
+
+    def _least(self, most):
+        """What a norm must reach. In two parts: products beyond 30 bits are objects."""
+        return (most >> 15) * self.skip + ((most & 32767) * self.skip >> 15)
 
     def tell(self, out):
         """Shares in 1/10000 of all of this run's steps until now: of those that were not skipped;
