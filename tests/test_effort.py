@@ -160,6 +160,26 @@ def test_the_plan_keeps_its_policy(tmp_path: Any, capsys: pytest.CaptureFixture[
     assert "give LEAST:MOST:DAMPING" in capsys.readouterr().err
 
 
+def test_what_cannot_be_combined_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["plan", str(runs.DIGITS), "--last", "6", "--tinyprop", V1, "--patch", "2"]
+    assert cli.main(command) == 1
+    assert "leave out one" in capsys.readouterr().err
+    tune = ["tune", str(runs.DIGITS), "no.npz", "--twin", "--skip", "0.5", "--accumulate", "4"]
+    assert cli.main(tune) == 1
+    assert "leave out --skip, or --accumulate" in capsys.readouterr().err
+
+
+def test_momentum_and_selection() -> None:
+    """Counting alone changes nothing there either; a selection does."""
+    task, losses = runs.digits_task(steps=60), []
+    for policy in ("", "1:1:1", V1):
+        plan = replace(default_plan(task.graph, 6), tinyprop=policy, velocity=True)
+        image = parse_image(compile_image(task.graph, plan).image)
+        options = {**task.options, "momentum": "0.5"}
+        losses.append(runs.losses(runs.twin_train(replace(task, image=image, options=options))[0]))
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_effort_for_people() -> None:
     text = describe_effort({"n": 7, "steps": 7400, "backward": 2130, "all": 5200})
     assert "74.0% of the steps" in text and "21.3% of the mult" in text and "52.0%" in text
