@@ -242,11 +242,14 @@ def test_plan_beyond_the_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("--set", "cores=2", "it has an option, --cores"),
         ("--set", "save_to=/elsewhere", "takes no save_to"),
         ("--port", "/dev/nowhere", "on no port"),
-        ("--set", "hold=-1", "a whole number from 0 on"),
+        ("--set", "warmup=-1", "a whole number from 0 on"),
+        ("--set", "hold=2", "it has an option, --hold"),
+        ("--share", "0", "is not in (0, 100]"),
+        ("--share", "0.1", "train fewer layers"),
         ("--set", "warmup=200", "smaller warmup"),
         ("--last", "99", "the model has 8 layers with weights, choose at most 8"),
         ("--biases", "99", "the model has 8 layers with weights, choose at most 8"),
-        ("--policy", "best", "choose cyclic, random, static"),
+        ("--policy", "best", "choose cyclic, importance, magnitude, random, random-epoch, static"),
         ("--schedule", "step", "choose constant, cosine, linear"),
         ("--augment", "turn", "no augmentation turn: choose erase, flip"),
         ("--augment", "flip,shift=16", "samples of 16 x 16 move by less"),
@@ -328,7 +331,7 @@ def test_outputs_take_the_place_of_no_input(
 
 
 def test_a_setting_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ("train", "--port", "/dev/nowhere", "--set", "hold=1", "--set", "hold=2")
+    args = ("train", "--port", "/dev/nowhere", "--set", "warmup=1", "--set", "warmup=2")
     assert "same name" in refused(capsys, *args)
 
 

@@ -76,11 +76,11 @@ def in_columns(graph: Graph) -> UpdatePlan:
         LayerPlan(op.index, 2, True, 0 if op.kind == "DEPTHWISE_CONV_2D" else 3)
         for op in graph.trainable
     ]
-    return UpdatePlan(tuple(layers))
+    return UpdatePlan(tuple(layers), scores=True)
 
 
 def bring(machine: Machine) -> None:
-    """What device/columns.py does: the first channels in RAM, another in the store."""
+    """What device/columns.py does: the chosen channels in RAM, another in the store."""
     for layer in machine.program.layers:
         if layer.columns:
             columns = layer.columns
@@ -88,10 +88,14 @@ def bring(machine: Machine) -> None:
             offset = len(machine.store)
             machine.store += bytes(i * 37 & 255 for i in range(columns.size))
             table = np.full(layer.in_channels, 7 << 29, np.uint32)
-            table[: columns.slots] = [
+            assert layer.channels
+            chosen = machine.slot(layer.channels, np.uint16)
+            others = np.setdiff1d(np.arange(layer.in_channels), chosen)
+            order = np.concatenate([chosen, others])
+            table[order[: columns.slots]] = [
                 1 << 29 | columns.pool.offset + i * columns.size for i in range(columns.slots)
             ]
-            table[columns.slots :][:1] = 4 << 29 | offset
+            table[order[columns.slots :][:1]] = 4 << 29 | offset
             machine.slot(columns.table, np.uint8)[:] = table.view(np.uint8)
 
 
@@ -99,7 +103,8 @@ def half_of_the_channels(case: str, shift: int) -> Job:
     drawn = draw(case, shift)
     whole = train_all(drawn.graph).layers
     layers = [replace(layer, channels=(layer.channels + 1) // 2) for layer in whole]
-    return Job(drawn.graph, UpdatePlan(tuple(layers), bool(shift % 2)), drawn.x, drawn.target)
+    plan = UpdatePlan(tuple(layers), bool(shift % 2), scores=shift % 4 < 2)
+    return Job(drawn.graph, plan, drawn.x, drawn.target)
 
 
 def with_selection(case: str, shift: int) -> Job:

@@ -263,7 +263,8 @@ class SparseRun:
         net.flatten()
         net.dense(4, scale=0.02)
         self.graph = parse_tflite(net.to_bytes())
-        plan = UpdatePlan(tuple(LayerPlan(op, n, bias) for op, n in self.CHOSEN.items()), residual)
+        layers = tuple(LayerPlan(op, n, bias) for op, n in self.CHOSEN.items())
+        plan = UpdatePlan(layers, residual, scores=policy == "importance")
         self.machine = Machine(self.graph, plan)
         self.engine = Engine(Image(self.machine.image.data))
         self.policy = make_policy(policy, self.engine.image.layers, 5)
@@ -318,7 +319,7 @@ def test_only_chosen_channels_change(policy: str, residual: bool) -> None:
     assert all(changed.values())
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ["static", "cyclic", "random"])
 def test_which_channels_are_visited(policy: str) -> None:
     """Cyclic and random reach all of them in each round of ceil(all / chosen) steps."""
     run = SparseRun(policy)

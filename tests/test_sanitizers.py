@@ -65,7 +65,7 @@ def sparse_machine(model: bytes, last: int, residual: bool) -> Machine:
         LayerPlan(op.index, -(-input_channels(graph, op) // 2), graph.bias_of(op) is not None)
         for op in graph.trainable[-last:]
     ]
-    return Machine(graph, UpdatePlan(tuple(layers), residual))
+    return Machine(graph, UpdatePlan(tuple(layers), residual, scores=True))
 
 
 def common_operators(residual: bool = True) -> tuple[Machine, Array, Array]:
@@ -157,7 +157,7 @@ def with_columns(patch: int = 1) -> tuple[Machine, Array, Array]:
         LayerPlan(op.index, 2, True, 0 if op.kind == "DEPTHWISE_CONV_2D" else 3)
         for op in graph.trainable
     ]
-    machine = Machine(graph, in_patches(graph, UpdatePlan(tuple(layers)), patch))
+    machine = Machine(graph, in_patches(graph, UpdatePlan(tuple(layers), scores=True), patch))
     bring_columns(machine)
     return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 3
 
@@ -166,8 +166,11 @@ def bring_columns(machine: Machine) -> None:
     for layer in machine.program.layers:
         if layer.columns:
             table = machine.slot(layer.columns.table, np.uint32)
-            for i in range(layer.columns.slots):
-                table[i] = 1 << 29 | layer.columns.pool.offset + i * layer.columns.size
+            assert layer.channels
+            chosen = machine.slot(layer.channels, np.uint16)
+            others = np.setdiff1d(np.arange(layer.in_channels), chosen)
+            for i, channel in enumerate([*chosen, *others][: layer.columns.slots]):
+                table[channel] = 1 << 29 | layer.columns.pool.offset + i * layer.columns.size
 
 
 def with_selection() -> tuple[Machine, Array, Array]:

@@ -376,7 +376,7 @@ def test_the_command_line_tells_the_erases(tmp_path: Path, capsys: Any) -> None:
     np.savez(tmp_path / "s.npz", x=data.x, y=data.y)
     command = ["tune", str(tmp_path / "m.tflite"), str(tmp_path / "s.npz"), "--twin", "--plain"]
     rest = ["--plan", str(tmp_path / "p.json"), "--log", str(tmp_path / "log.jsonl")]
-    run = ["--steps", "300", "--set", "hold=1", "-o", str(tmp_path / "t.tflite")]
+    run = ["--steps", "300", "--hold", "1", "-o", str(tmp_path / "t.tflite")]
     assert not main([*command, *rest, *run])
     told = capsys.readouterr().out
     assert "0 differing bytes" in told

@@ -332,6 +332,8 @@ static void update_columns(const st_kernel_tap_t *t, int32_t oc, const int32_t *
 // The weights of output channels.
 static void update_weights(const st_kernel_tap_t *t, st_weight_rows_t *rows, st_range_t channels,
                            int32_t *sums) {
+    for (int32_t i = 0; t->u->norms && i < channels.end - channels.begin; i++)
+        st_add_norms(t->u->norms, sums + i * rows->step, t->u->n_channels);
     if (t->u->columns) {
         for (int32_t oc = channels.begin; oc < channels.end; oc++, sums += rows->step)
             update_columns(t, oc, sums);

@@ -240,6 +240,8 @@ static void update_tap(const st_conv_geometry_t *g, const int16_t *dy, const st_
             if (oc < u->made.begin || oc >= u->made.end)
                 continue;
             const int32_t sum = correlate(g, dy + oc, u, t, i);
+            for (int32_t k = 0; u->norms && k < taps; k++)
+                st_add_norms(u->norms + i, &sum, 1);
             for (int32_t k = 0; sum && k < taps; k++)
                 st_update_weight(u, st_weight_step(u, oc), t->base + k * g->out_c + oc, sum);
         }
@@ -260,15 +262,19 @@ static void update_taps(const st_conv_geometry_t *g, const int16_t *dy, const st
     }
 }
 
-// All taps of one output channel.
+// All taps of one output channel, whose input is the i-th that is kept.
 static void update_channel(const st_tiles_t *t, const st_channel_t *c, const st_update_t *u,
-                           int32_t oc) {
+                           const int32_t at[2]) {
+    const int32_t i = at[0], oc = at[1];
     const st_step_t step = st_weight_step(u, oc);
     uint32_t sums[9];
     st_depthwise_sums(t, c, sums);
     for (int32_t k = 0; k < 9; k++) {
-        if (sums[k])
-            st_update_weight(u, step, k * t->g->out_c + oc, (int32_t)sums[k]);
+        const int32_t sum = (int32_t)sums[k];
+        if (u->norms)
+            st_add_norms(u->norms + i, &sum, 1);
+        if (sum)
+            st_update_weight(u, step, k * t->g->out_c + oc, sum);
     }
 }
 
@@ -279,7 +285,7 @@ static void update_channels(const st_tiles_t *t, const int16_t *dy, const st_upd
         const int32_t end = st_min(first + multiplier, u->made.end);
         for (int32_t oc = st_max(first, u->made.begin); oc < end; oc++) {
             const st_channel_t c = {dy + oc, u->kept + i, t->g->out_c, u->n_channels};
-            update_channel(t, &c, u, oc);
+            update_channel(t, &c, u, (int32_t[2]){i, oc});
         }
     }
 }

@@ -1,6 +1,7 @@
 #include "methods.h"
 
 #include "augment.h"
+#include "choice.h"
 #include "decay.h"
 #include "program.h"
 #include "random.h"
@@ -23,6 +24,18 @@ static char *append_number(char *to, const char *end, int32_t value) {
     return append(to, end, d);
 }
 
+static void refuse(st_result_t *result, const char *why) {
+    const char *end = result->error + ST_ERROR_TEXT - 1;
+    result->error_length = (size_t)(append(result->error, end, why) - result->error);
+}
+
+// Whether n elements lie in a buffer from byte `at` on, aligned.
+static int has_room(const st_arg_t *buffer, uint32_t at, uint32_t n, uint32_t element) {
+    const int is_aligned = (((uintptr_t)buffer->data + at) & (element - 1)) == 0;
+    return is_aligned && n <= 1u << 16 && at <= buffer->size &&
+           (size_t)n * element <= buffer->size - at;
+}
+
 void st_method_run(const st_arg_t *arg, st_result_t *result) {
     st_machine_t machine;
     for (int i = 0; i < ST_BUFFERS; i++)
@@ -43,11 +56,6 @@ void st_method_run(const st_arg_t *arg, st_result_t *result) {
     to = append(to, end, ": ");
     to = append(to, end, st_status_text(status));
     result->error_length = (size_t)(to - result->error);
-}
-
-static void refuse(st_result_t *result, const char *text) {
-    const char *end = result->error + ST_ERROR_TEXT - 1;
-    result->error_length = (size_t)(append(result->error, end, text) - result->error);
 }
 
 void st_method_gather(const st_arg_t *arg, st_result_t *result) {
@@ -95,6 +103,40 @@ void st_method_decay(const st_arg_t *arg, st_result_t *result) {
     }
     int8_t *data = (int8_t *)state.data;
     st_decay(data + at, has_fractions ? data + fractions_at : NULL, count, share, arg[6].value, at);
+}
+
+void st_method_shuffle(const st_arg_t *arg, st_result_t *result) {
+    if (!has_room(&arg[0], 0, arg[1].value, 2))
+        refuse(result, "shuffle: the order is too short, or not of 16 bits");
+    else
+        st_shuffle((uint16_t *)arg[0].data, (int32_t)arg[1].value, arg[2].value);
+}
+
+void st_method_draw(const st_arg_t *arg, st_result_t *result) {
+    const uint32_t scores = arg[1].value, count = arg[2].value, list = arg[3].value;
+    const st_arg_t *state = &arg[0], *tree = &arg[5];
+    uint8_t *data = (uint8_t *)state->data;
+    if (!has_room(state, scores, count, sizeof(st_score_t)) ||
+        !has_room(state, list, arg[4].value, 2) || arg[4].value > count ||
+        !has_room(tree, 0, count, sizeof(uint32_t)) || !count) {
+        refuse(result, "draw reaches outside, or draws more than there are");
+        return;
+    }
+    const st_draw_t d = {(const st_score_t *)(data + scores), (int32_t)count, (int32_t)arg[4].value,
+                         (uint32_t *)tree->data};
+    st_draw(&d, arg[6].value, (uint16_t *)(data + list));
+}
+
+void st_method_mark(const st_arg_t *arg, st_result_t *result) {
+    const uint32_t bits = arg[1].value, count = arg[2].value, list = arg[3].value;
+    uint8_t *data = (uint8_t *)arg[0].data;
+    if (count > 1u << 16 || !has_room(&arg[0], bits, (count + 7) / 8, 1) ||
+        !has_room(&arg[0], list, arg[4].value, 2)) {
+        refuse(result, "mark reaches outside");
+        return;
+    }
+    result->value = st_mark(data + bits, (int32_t)count, (const uint16_t *)(data + list),
+                            (int32_t)arg[4].value);
 }
 
 void st_method_random(const st_arg_t *arg, st_result_t *result) {

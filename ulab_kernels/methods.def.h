@@ -14,6 +14,14 @@ ST_METHOD(augment, MP_QSTR_augment, "wri")
 // decay(state, at, fractions_at, count, mantissa, shift, seed): the int8 weights from `at` on, and
 // their fractions (0xffffffff: none), shrink by the share mantissa * 2^-shift (decay.h).
 ST_METHOD(decay, MP_QSTR_decay, "wiiiiii")
+// shuffle(order, count, seed): uint16 order[count] becomes a permutation of 0 ... count - 1.
+ST_METHOD(shuffle, MP_QSTR_shuffle, "wii")
+// draw(state, scores_at, count, channels_at, chosen, tree, seed): `chosen` of `count` channels, by
+// the scores in the state, into the list there (choice.h). tree: scratch, 4 * count bytes.
+ST_METHOD(draw, MP_QSTR_draw, "wiiiiwi")
+// mark(state, bits_at, count, channels_at, chosen) -> int: sets the chosen channels' bits; how many
+// of them were not set before.
+ST_METHOD(mark, MP_QSTR_mark, "wiiii")
 // random(seed, counter) -> int in [0, 2^30): a pure function of its arguments.
 ST_METHOD(random, MP_QSTR_random, "ii")
 // abi() -> int: the version of the image format that this module runs.

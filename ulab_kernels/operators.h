@@ -48,6 +48,7 @@ enum {
     OP_SELECT_ERRORS = 54,
     OP_PATCH_ERRORS = 55,
     OP_SPREAD_ERRORS = 56,
+    OP_SCORES = 59,
 };
 
 // First word of an operator: opcode, flags, words in all.
@@ -221,6 +222,7 @@ typedef struct {
     st_ref_t table, bias, weight_rate, bias_rate, row;
     int32_t layer, kept_step, row_words;
     st_velocity_refs_t velocity;
+    st_ref_t norms; // nowhere, or where SCORES behind it finds them (run_scores.c)
 } st_op_columns_update_t;
 
 typedef struct {
@@ -291,6 +293,7 @@ typedef struct {
     st_ref_t weights, residual, bias, weight_rate, bias_rate, row;
     int32_t layer, kept_step, row_words;
     st_velocity_refs_t velocity;
+    st_ref_t norms;
 } st_op_update_t;
 
 // maximum: int32 [2] in the state. channels: nowhere, or of a depthwise layer that trains some of
@@ -301,6 +304,13 @@ typedef struct {
     st_ref_t geometry, dy, dy_exponent_at, maximum, row, channels;
     int32_t chosen, inputs, least, span;
 } st_op_select_t;
+
+typedef struct {
+    st_op_head_t head;
+    st_ref_t norms, dy_exponent_at, channels;
+    int32_t chosen, of;
+    st_ref_t scores;
+} st_op_scores_t;
 
 // Operator `index` of the image's table, all of its words inside; NULL with the status set.
 const st_op_head_t *st_operator_at(st_context_t *c, int32_t index);
@@ -358,6 +368,9 @@ void st_place_sums(st_context_t *c, st_ref_t row, const st_update_t *u, st_gradi
 
 void st_make_input_gradient(const st_gradient_t *job, st_emit_t *dx);
 void st_make_update(const st_gradient_t *job, const st_update_t *u);
+
+// Zeros: norms of the chosen channels for each of two parts; NULL where nobody asks for them.
+st_norm_t *st_place_norms(st_context_t *c, st_ref_t ref, int32_t chosen);
 
 /// Forward ///
 
@@ -424,5 +437,6 @@ void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_gr
 void st_run_select_errors(st_context_t *c, const st_op_select_t *op);
 void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op);
 void st_run_update(st_context_t *c, const st_op_update_t *op);
+void st_run_scores(st_context_t *c, const st_op_scores_t *op);
 
 #endif

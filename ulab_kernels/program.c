@@ -55,6 +55,7 @@ static void run_one(st_context_t *c, const st_op_head_t *op, int32_t index) {
         CASE(OP_SOFTMAX_GRAD_INPUT, st_op_softmax_grad_t, st_run_softmax_grad_input)
         CASE(OP_CONV2D_UPDATE, st_op_update_t, st_run_update)
         CASE(OP_DEPTHWISE_CONV2D_UPDATE, st_op_update_t, st_run_update)
+        CASE(OP_SCORES, st_op_scores_t, st_run_scores)
 #undef CASE
     case OP_STRIP:
         if (op->words * 4u != sizeof(st_op_strip_t))

@@ -55,7 +55,8 @@ typedef struct {
     uint32_t momentum;      // in: of layers with a velocity, in 1/32768, below 1
     uint32_t effort;   // out: multiply-accumulates of the gradients (select_errors.h), saturates
     int32_t most_norm; // Python's: the largest norm of late
-    int32_t reserved[5];
+    int32_t choice;    // Python's: which of its choices stands in the lists, plus 1
+    int32_t reserved[4];
 } st_control_t;
 
 #define ST_MOST_NORM ((1 << 30) - 1) // what MicroPython holds without an object

@@ -121,6 +121,7 @@ void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
     st_gradient_t job = {.g = g};
     job.dy = PLACE(int16_t, op->dy, st_out_count(g));
     st_place_sums(c, op->row, &u, &job);
+    u.norms = st_place_norms(c, op->norms, op->chosen);
     if (op->chosen < 1)
         c->status = ST_BAD_OPERATOR;
     check_chosen(c, op, &u, g);

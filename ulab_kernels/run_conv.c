@@ -166,6 +166,8 @@ void st_run_update(st_context_t *c, const st_op_update_t *op) {
     job.dy = PLACE(int16_t, op->dy, st_out_count(g));
     if (op->chosen)
         st_place_sums(c, op->row, &u, &job);
+    if (op->chosen)
+        u.norms = st_place_norms(c, op->norms, op->chosen);
     if (job.is_depthwise && u.kept_step != u.n_channels)
         c->status = ST_BAD_OPERATOR;
     st_velocity_t velocity = {.inputs = st_group_inputs(g)};

@@ -151,6 +151,8 @@ static void update_channels(const void *job, st_part_t part) {
     const st_gradient_t *all = update->job;
     st_update_t u = *update->u;
     u.made = (st_range_t){part.begin, part.end};
+    if (u.norms)
+        u.norms += part.number * u.n_channels;
     int32_t own[SMALL_ROW], *row = row_of(all, part, own);
     u.row_words = row == own ? SMALL_ROW : all->row_size;
     if (all->is_depthwise)

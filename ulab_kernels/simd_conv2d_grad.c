@@ -176,6 +176,8 @@ ST_AVX2 static void update_tap(const st_conv_geometry_t *g, const st_update_t *u
             const int32_t oc = first + i + r;
             const int32_t k = tap[0] * g->kernel_w + tap[1], base = (oc * taps + k) * channels;
             const int32_t *sums = tile.c + r * step;
+            if (u->norms)
+                st_add_norms(u->norms, sums, u->n_channels);
             if (u->columns)
                 st_update_columns(u, st_weight_step(u, oc), base, sums, k * g->out_c + oc);
             else

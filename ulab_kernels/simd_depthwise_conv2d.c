@@ -394,6 +394,8 @@ ST_AVX2 static void update_tap(const st_conv_geometry_t *g, const st_update_t *u
         correlate(g, tap, padded(u->n_channels), c, sums);
         for (int32_t i = 0; i < LANES && c + i < u->n_channels; i++) {
             const int32_t oc = u->channels[c + i];
+            if (u->norms)
+                st_add_norms(u->norms + c + i, &sums[i], 1);
             if (sums[i])
                 st_update_weight(u, st_weight_step(u, oc), base + oc, sums[i]);
         }

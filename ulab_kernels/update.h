@@ -8,6 +8,7 @@
 #include "arch.h"
 #include "columns.h"
 #include "conv_geometry.h"
+#include "scores.h"
 #include "velocity.h"
 
 // Leaves room for the sum of a window, so that forward cannot overflow.
@@ -36,6 +37,7 @@ typedef struct st_update {
     uint32_t seed;          // differs for every layer and step
     st_range_t made;        // output channels whose weights and biases learn: all, or a part's
     const st_velocity_t *velocity; // NULL: steps go to the weights at once
+    st_norm_t *norms;              // NULL, or [n_channels] that the gradients are added to
 } st_update_t;
 
 // Sums of an output channel's tap in the scratch row, an even number.

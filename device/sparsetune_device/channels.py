@@ -1,13 +1,17 @@
 """Which input channels a step trains: the dynamic part of the sparse update (DGSU, 2503.17959).
 
-A policy is a class with choose(step, state); it writes the chosen channels of every sparse layer
-into the state buffer as little-endian uint16. Write your own and pass it to train(), the class or
-"MODULE:CLASS".
+A policy is a class with choose(number, state); it writes the chosen channels of every sparse layer
+into the state buffer as little-endian uint16. number: of the choice, counted from 0; a choice stays
+for `hold` steps (main.py), and is asked for in each of them. What a policy knows beside number and
+seed must be in the state, so that a resumed run goes on as an unbroken one would. Write your own
+and pass it to train(), the class or "MODULE:CLASS".
 """
 
 import struct
 
 import sparsetune_kernels as kernels
+
+EPOCH = "epoch"  # a hold of as many steps as there are samples
 
 
 class _Walk:
@@ -29,12 +33,7 @@ class _Walk:
 
     def shuffle(self, seed):
         """A permutation that depends on nothing but the seed."""
-        self.natural()
-        order = self.order
-        for i in range(self.count - 1, 0, -1):
-            a, b = 2 * i, 2 * (kernels.random(seed, i) % (i + 1))
-            order[a], order[b] = order[b], order[a]
-            order[a + 1], order[b + 1] = order[b + 1], order[a + 1]
+        kernels.shuffle(self.order, self.count, seed)
 
     def write(self, window, state):
         layer = self.layer
@@ -44,22 +43,22 @@ class _Walk:
 
 
 class Static:
-    """The same channels in every step."""
+    """The same channels in every step: the first ones."""
 
     def __init__(self, layers, seed):
         self.walks = [_Walk(layer) for layer in layers if layer.is_sparse]
 
-    def choose(self, step, state):
+    def choose(self, number, state):
         for walk in self.walks:
             walk.write(0, state)
 
 
 class Cyclic(Static):
-    """A window of neighbours that moves on with every step: all are visited in turn."""
+    """A window of neighbours that moves on with every choice: all are visited in turn."""
 
-    def choose(self, step, state):
+    def choose(self, number, state):
         for walk in self.walks:
-            walk.write(step % walk.windows, state)
+            walk.write(number % walk.windows, state)
 
 
 class Random(Static):
@@ -69,16 +68,18 @@ class Random(Static):
         super().__init__(layers, seed)
         self.seed = seed
 
-    def choose(self, step, state):
+    def choose(self, number, state):
         for walk in self.walks:
-            number = step // walk.windows  # divmod would leave an object to collect
-            if number != walk.round:
-                walk.round = number
-                walk.shuffle(kernels.random(self.seed + walk.layer.operator, number))
-            walk.write(step % walk.windows, state)
+            turn = number // walk.windows  # divmod would leave an object to collect
+            if turn != walk.round:
+                walk.round = turn
+                walk.shuffle(kernels.random(self.seed + walk.layer.operator, turn))
+            walk.write(number % walk.windows, state)
 
 
-POLICIES = {"static": Static, "cyclic": Cyclic, "random": Random}
+# A text is the name of a class in choices.py, whose code takes RAM only where it is asked for.
+POLICIES = {"static": Static, "cyclic": Cyclic, "random": Random, "random-epoch": "RandomEpoch",
+            "magnitude": "Magnitude", "importance": "Importance"}
 
 
 def make_policy(policy, layers, seed):
@@ -95,4 +96,20 @@ def make_policy(policy, layers, seed):
             raise ValueError("the policy %s needs __init__(self, layers, seed)" % name)
     if policy not in POLICIES:
         raise ValueError("no policy %s: choose %s" % (policy, ", ".join(sorted(POLICIES))))
-    return POLICIES[policy](layers, seed)
+    kind = POLICIES[policy]
+    if isinstance(kind, str):
+        from . import choices
+
+        kind = getattr(choices, kind)
+    return kind(layers, seed)
+
+
+def steps_of(hold, policy, samples):
+    """Steps for which a choice stays. hold: a number of them, 0 for what suits the policy, or
+    EPOCH. samples: steps of an epoch."""
+    hold = hold or getattr(policy, "HOLD", 0)
+    if hold == EPOCH:
+        return samples
+    if not isinstance(hold, int) or hold < 0:
+        raise ValueError("hold %s: give a number of steps, or %s" % (hold, EPOCH))
+    return hold

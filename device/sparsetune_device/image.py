@@ -9,17 +9,22 @@ MAGIC = b"STIM"
 CRC_FROM = 16
 LOSSES = ("softmax", "bce", "mse", "autoencoder")
 ABSENT = 0xFFFFFFFF
-LAYER_BYTES = 64
+LAYER_BYTES = 80
 
 
 class Layer:
-    """Where one trained layer lives in the state buffer (byte offsets)."""
+    """Where one trained layer lives in the state buffer (byte offsets). data: the image; init_at:
+    where in it the state's beginning is."""
 
-    def __init__(self, words):
+    def __init__(self, words, data, init_at):
+        self.data = data
+        self.init_at = init_at
         self.operator, self.in_channels, self.out_channels, self.chosen = words[:4]
         self.channels_at = words[4]
         self.table_at, self.pool_at, self.slots, self.base_at, self.column_bytes = words[9:14]
         self.count = words[14]  # channels that learn in all
+        self.visited_at, self.scores_at = words[15:17]
+        self.weights_bytes = words[6]
 
     @property
     def has_columns(self):
@@ -30,6 +35,16 @@ class Layer:
     def is_sparse(self):
         """Whether a step trains only some of the input channels."""
         return self.channels_at != ABSENT
+
+    @property
+    def channel_bytes(self):
+        """Weights of an input channel."""
+        return self.column_bytes if self.has_columns else self.weights_bytes // self.in_channels
+
+    def write_first(self, state):
+        """The channels that a new state has in its list: those with the largest weights."""
+        at, size = self.channels_at, 2 * self.chosen
+        state[at : at + size] = self.data[self.init_at + at : self.init_at + at + size]
 
 
 class Image:
@@ -62,7 +77,8 @@ class Image:
         self.input_at, self.input_bytes, self.output_at, self.output_bytes = words[7:11]
         self.outputs = words[11]
         self.layers = [
-            Layer(struct.unpack_from("<16I", self.data, words[12] + LAYER_BYTES * i))
+            Layer(struct.unpack_from("<20I", self.data, words[12] + LAYER_BYTES * i), self.data,
+                  self.init_at)
             for i in range(words[13])
         ]
 

@@ -7,7 +7,7 @@ import gc
 
 import sparsetune_kernels as kernels
 
-from .channels import make_policy
+from .channels import make_policy, steps_of
 from .checkpoint import OLD, Keeper, is_pulled, load, settings_of
 from .clock import now_us, since_us
 from .data import Order, Samples, forget
@@ -76,22 +76,23 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
     all that is random (1). policy: see channels.py (cyclic). schedule, warmup: see schedule.py
-    (cosine, 0). hold: steps for which the policy's channels stay (1; HOLD where trained channels go
-    to flash). cache: of how many samples a file keeps what the frozen front makes of them, so that
-    later epochs begin behind it, see cache.py (0; a run without it deletes the file). replay:
-    percent of the steps that take an earlier sample, see replay.py (0). keep: how many of the
-    samples that this run trains on are left for later ones, see reservoir.py (0). momentum: decimal
-    text below 1 (0); accumulate: samples that a step is made of (1), see momentum.py. save_to:
-    checkpoint path, written every save_every steps (0: at the end only), at the end and when
-    interrupted, but not after a step that failed halfway. resume: go on from that checkpoint, with
-    its run's settings where none are given; without it, the checkpoint of an earlier run is kept as
-    PATH.old. discard: what earlier runs learnt may go, though nobody has pulled it. flash: where
-    trained channels go that have no room in RAM, see store.py (what the board has); it has room for
-    one run's. cores: 1, or 2 for both of an RP2040's where nobody else uses the second one
-    (engine.py). out: takes the lines (a Teller, which does not wait for a host that has stopped
-    reading). augment: how each sample is changed a little, see augment.py (nothing).
-    decay: decimal text, see decay.py (0). skip: a step ends with its loss where the output's error
-    is below this share, as text, of the largest of late, see effort.py ("").
+    (cosine, 0). hold: steps for which the policy's channels stay, or "epoch" (what the policy says,
+    else 1; HOLD where trained channels go to flash). cache: of how many samples a file keeps what
+    the frozen front makes of them, so that later epochs begin behind it, see cache.py (0; a run
+    without it deletes the file). replay: percent of the steps that take an earlier sample, see
+    replay.py (0). keep: how many of the samples that this run trains on are left for later ones,
+    see reservoir.py (0). momentum: decimal text below 1 (0); accumulate: samples that a step is
+    made of (1), see momentum.py. save_to: checkpoint path, written every save_every steps (0: at
+    the end only), at the end and when interrupted, but not after a step that failed halfway.
+    resume: go on from that checkpoint, with its run's settings where none are given; without it,
+    the checkpoint of an earlier run is kept as PATH.old. discard: what earlier runs learnt may go,
+    though nobody has pulled it. flash: where trained channels go that have no room in RAM, see
+    store.py (what the board has); it has room for one run's. cores: 1, or 2 for both of an RP2040's
+    where nobody else uses the second one (engine.py). out: takes the lines (a Teller, which does
+    not wait for a host that has stopped reading). augment: how each sample is changed a little, see
+    augment.py (nothing). decay: decimal text, see decay.py (0). skip: a step ends with its loss
+    where the output's error is below this share, as text, of the largest of late, see effort.py
+    ("").
     """
     collect()
     out = out or open_teller()
@@ -195,7 +196,9 @@ class Run:
         self.order = Order(samples.count, seed)
         kept = {name: settings.pop(name) for name in ("store", "generation") if name in settings}
         self.columns, self.store = open_columns(engine, flash, kept)
-        self.hold = settings["hold"] or (HOLD if self.store else 1)
+        hold = steps_of(settings["hold"], self.policy, samples.count)
+        self.hold = hold or (HOLD if self.store else 1)
+        self.visited = open_visited(engine)
         self.augment = open_augment(settings["augment"], engine.image.data)
         self.decay = open_decay(engine, settings)
         if self.groups:
@@ -264,12 +267,18 @@ class Run:
             if self.step % COLLECT_EVERY == 0:
                 out(event_line("at", step=self.step, steps=steps))  # for who begins to listen now
                 memory.look()
+                self.tell_visited(out)
             if self.own > own and self.own % self.samples.count == 0:
                 out(event_line("epoch", n=self.own // self.samples.count))
                 if self.effort and self.step < steps:
                     self.effort.tell(out)
             if keeper and save_every and self.step % save_every == 0:
                 self.save(keeper)
+        self.tell_visited(out)
+
+    def tell_visited(self, out):
+        if self.visited:
+            self.visited.tell(self.step, out)
 
     def save(self, keeper):
         if keeper.saved == self.step:
@@ -303,6 +312,8 @@ class Run:
         else:
             label = self.load_own()
         self.policy.choose(self.step // self.hold, engine.state)
+        if self.visited:
+            self.visited.mark(engine.state)
         self.bring()
         if self.groups:
             self.groups.begin(self.step)
@@ -394,6 +405,16 @@ def open_augment(text, image):
     from .augment import open_augment
 
     return open_augment(text, image)
+
+
+def open_visited(engine):
+    """What counts visited weights, where a step trains only some of a layer's."""
+    layers = engine.image.layers
+    if not any(layer.is_sparse for layer in layers):
+        return None
+    from .visited import Visited
+
+    return Visited(layers, engine.state)
 
 
 def load_trained(engine, checkpoint, flash=None):

@@ -23,6 +23,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from sparsetune_device.channels import EPOCH
 from sparsetune_device.telemetry import parse
 
 from sparsetune.board import Board, PortLost, still_learnt
@@ -389,7 +390,18 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last", type=_count, help="train the last N layers that have weights")
     parser.add_argument("--ratio", type=float, help="share of input channels a step trains (0.5)")
     parser.add_argument(
+        "--share",
+        type=float,
+        metavar="PERCENT",
+        help="in place of --ratio: of all convolution weights, what a step trains at most",
+    )
+    parser.add_argument(
         "--biases", type=_count, metavar="N", help="train the biases of the last N layers too"
+    )
+    parser.add_argument(
+        "--scores",
+        action="store_true",
+        help="measure what --policy importance chooses by (tune: as the policy needs)",
     )
     parser.add_argument(
         "--scheme", metavar="NAME", help="train what others published, e.g. mbv2-99 (MCUNetV3)"
@@ -470,7 +482,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_natural, help="seed of all that is random (1)")
     parser.add_argument("--rate", type=_rate, help="learning rate (default: what suits the model)")
     parser.add_argument(
-        "--policy", help="choice of channels: static, cyclic, random, or FILE.py:CLASS (cyclic)"
+        "--policy",
+        help="choice of channels: static, magnitude, cyclic, random, random-epoch, importance, or "
+        "FILE.py:CLASS (cyclic)",
+    )
+    parser.add_argument(
+        "--hold",
+        type=_hold,
+        metavar="N",
+        help="steps for which a choice of channels stays, or: epoch (1; 8 where channels go to "
+        "flash; random-epoch: epoch)",
     )
     parser.add_argument(
         "--schedule", help="of the learning rate: constant, linear, cosine (cosine)"
@@ -736,6 +757,10 @@ def _natural(text: str, smallest: int = 0) -> int:
 
 def _count(text: str) -> int:
     return _natural(text, 1)
+
+
+def _hold(text: str) -> int | str:
+    return text if text == EPOCH else _count(text)
 
 
 def _rate(text: str) -> str:

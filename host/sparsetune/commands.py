@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sparsetune_device.channels import POLICIES
+
 from .boardspec import BoardSpec, load_spec
 from .compile import build_program
 from .data import Dataset, fit_dataset, load_npz
@@ -34,6 +36,7 @@ from .room import Room
 from .rules import groups_of, with_rules
 from .schemes import load_scheme, scheme_plan
 from .search.asked import asks_for_search, plan_within, refuse_beside, searched_plan
+from .share import plan_of_share
 from .task import task_of
 from .tflite import read_tflite
 from .trial import choose_rate
@@ -167,14 +170,15 @@ def beside_of(args: argparse.Namespace) -> Beside:
     """What the run has beside its samples, as far as that is known before."""
     replay = getattr(args, "replay_share", None) or getattr(args, "replay", None)
     earlier = args.replay_samples if replay else 0
+    late = isinstance(POLICIES.get(getattr(args, "policy", None) or ""), str)
     keep, augment = getattr(args, "keep", None) or 0, bool(getattr(args, "augment", None))
     skip = bool(getattr(args, "skip", None))
-    return Beside(getattr(args, "cache", False), earlier, keep, augment, skip)
+    return Beside(getattr(args, "cache", False), earlier, keep, augment, skip, late)
 
 
 def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     """The plan that the options spell out, if they do."""
-    named = {name: getattr(args, name) for name in ("last", "ratio", "biases")}
+    named = {name: getattr(args, name) for name in ("last", "ratio", "biases", "share")}
     spelt = {name: value for name, value in named.items() if value is not None}
     whole = [name for name in ("plan", "scheme") if getattr(args, name, None)]
     refuse_beside(args, [*whole, *sorted(spelt)])
@@ -194,9 +198,18 @@ def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     _check_layers(len(graph.trainable), spelt)
     if spelt.keys() <= {"biases"}:
         return with_biases(graph, UpdatePlan(()), args.biases) if args.biases else None
-    last, ratio = spelt.get("last", DEFAULT_LAST), spelt.get("ratio", DEFAULT_RATIO)
-    plan = default_plan(graph, last, ratio)
+    plan = _last_layers(graph, spelt)
     return with_biases(graph, plan, args.biases) if args.biases else plan
+
+
+def _last_layers(graph: Graph, spelt: dict[str, Any]) -> UpdatePlan:
+    """With the same ratio of channels each, or the ratio that comes to a share of all weights."""
+    last, ratio = spelt.get("last", DEFAULT_LAST), spelt.get("ratio", DEFAULT_RATIO)
+    if "share" not in spelt:
+        return default_plan(graph, last, ratio)
+    if "ratio" in spelt:
+        raise SparsetuneError("--share says how many channels train: leave out --ratio")
+    return plan_of_share(graph, last, spelt["share"])
 
 
 def _check_layers(most: int, spelt: dict[str, Any]) -> None:

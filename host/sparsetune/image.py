@@ -25,7 +25,7 @@ MACS_AT = 180  # multiply-accumulates of a step
 CRC_FROM = 16  # the checksum covers everything behind itself
 IN_STATE, IN_ARENA, IN_COLD, NOWHERE = 1 << 29, 2 << 29, 3 << 29, 7 << 29
 ABSENT = 0xFFFFFFFF
-LAYER_WORDS = 16
+LAYER_WORDS = 20
 LOSS_CODES = (Code.LOSS, Code.MSE, Code.BCE)
 
 
@@ -49,6 +49,8 @@ class LayerRecord:
     base_at: int
     column_bytes: int
     count: int
+    visited_at: int
+    scores_at: int
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def state_slots(program: Program) -> list[Slot]:
     )
     # Only the device names these: operators find columns through their table.
     slots.update(dict.fromkeys(layer.columns.pool for layer in program.layers if layer.columns))
+    slots.update(dict.fromkeys(layer.visited for layer in program.layers if layer.visited))
     return sorted(slots, key=lambda slot: (not slot.init, slot.align != 4))
 
 
@@ -244,6 +247,7 @@ def _layer_record(layer: TrainedLayer) -> bytes:
     c = layer.columns
     words += [c.table.offset, c.pool.offset, c.slots, c.base.offset, c.size] if c else [ABSENT] * 5
     words.append(c.count if c else layer.in_channels)
+    words += [at(layer.visited), at(layer.scores)]
     return struct.pack(f"<{LAYER_WORDS}I", *words, *[0] * (LAYER_WORDS - len(words)))
 
 
@@ -304,7 +308,7 @@ def parse_image(data: bytes, name: str = "image") -> Image:
         raise SparsetuneError(f"{name} is damaged (size or checksum): build it again")
     w = struct.unpack_from("<14I", data, CRC_FROM)
     records = [
-        LayerRecord(*struct.unpack_from("<15I", data, w[12] + 4 * LAYER_WORDS * i))
+        LayerRecord(*struct.unpack_from("<17I", data, w[12] + 4 * LAYER_WORDS * i))
         for i in range(w[13])
     ]
     shape = tuple(n for n in struct.unpack_from("<4I", data, 112) if n)

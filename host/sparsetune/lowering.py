@@ -34,6 +34,8 @@ class Layer:
     kept: Buffer | None = None
     kept_step: int = 0  # from position to position of kept, bytes
     filtering: Filtering | None = None
+    visited: Slot | None = None  # what the policy knows of the channels
+    scores: Slot | None = None
 
 
 @dataclass

@@ -13,9 +13,11 @@ from .task import Task
 
 # Bytes of MicroPython's objects, 32 bits a word, and of what is left to collect after COLLECT_EVERY
 # steps; counted on runs of the emulated Pico, which tests/test_training.py holds against them.
-LAYER = 304  # of each trained layer
+LAYER = 424  # of each trained layer
 CHOICE = 448  # of one that trains some of its channels: its policy's objects, and what they leave
-IN_FLASH = 600  # where layers stay in flash: columns.py
+VISITED = 300  # where some channels train: visited.py, and what its event leaves
+CHOICES = 800  # of the policies in choices.py
+IN_FLASH = 800  # where layers stay in flash: columns.py
 TAKING_TURNS = 1850  # where their channels take turns: store.py
 CACHE = 3400  # of a cache of the frozen front: cache.py, its open file
 REPLAY = 2600  # of earlier samples: replay.py, their open file
@@ -31,13 +33,15 @@ EPOCH = 288  # left by telling that an epoch is over
 class Beside:
     """What a run has beside its samples. cache: whether the front's is cached. replay: earlier
     samples that it draws from. keep: samples that it leaves for later runs. augment: whether it
-    augments them. skip: whether steps may be skipped."""
+    augments them. skip: whether steps may be skipped. chooses: by
+    one of the policies whose code is brought in."""
 
     cache: bool = False
     replay: int = 0
     keep: int = 0
     augment: bool = False
     skip: bool = False
+    chooses: bool = False
 
 
 NOTHING = Beside()
@@ -67,7 +71,7 @@ class RamUse:
 
 def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHING) -> RamUse:
     """RAM of training `image` on `samples` samples on the given board."""
-    orders = sum(_order_bytes(layer) for layer in image.layers)
+    orders = max(sum(_order_bytes(layer) for layer in image.layers), _tree_bytes(image.layers))
     data = _of_samples(image.task, samples, beside) + orders
     package = _of_package(samples, spec, beside) + _objects(image.layers)
     package += VELOCITY * image.has_velocity + SKIP * beside.skip
@@ -91,7 +95,7 @@ def _of_samples(task: Task, samples: int, beside: Beside) -> int:
 def _of_package(samples: int, spec: BoardSpec, beside: Beside) -> int:
     """Python objects of no layer, and what epochs of few samples leave."""
     used = CACHE * beside.cache + REPLAY * (beside.replay > 0) + KEEP * (beside.keep > 0)
-    used += AUGMENT * beside.augment
+    used += AUGMENT * beside.augment + CHOICES * beside.chooses
     return spec.package_bytes + used + EPOCH * ((COLLECT_EVERY - 1) // max(1, samples))
 
 
@@ -100,8 +104,13 @@ def _objects(layers: tuple[LayerRecord, ...]) -> int:
     in_flash = [layer for layer in layers if layer.table_at != ABSENT]
     choices = sum(layer.channels_at != ABSENT for layer in layers)
     turns = any(layer.count > layer.slots for layer in in_flash)
-    fixed = IN_FLASH * bool(in_flash) + TAKING_TURNS * turns
+    fixed = VISITED * (choices > 0) + IN_FLASH * bool(in_flash) + TAKING_TURNS * turns
     return LAYER * len(layers) + CHOICE * choices + fixed
+
+
+def _tree_bytes(layers: tuple[LayerRecord, ...]) -> int:
+    """What the policy `importance` draws with, where it can: it has no orders."""
+    return max((4 * layer.count for layer in layers if layer.scores_at != ABSENT), default=0)
 
 
 def _order_bytes(layer: LayerRecord) -> int:

@@ -43,13 +43,16 @@ NAMED: dict[str, dict[str, str]] = {
     "static": {"policy": "static"},
     "cyclic": {"policy": "cyclic"},
     "random": {"policy": "random"},
+    "random-epoch": {"policy": "random-epoch"},
+    "magnitude": {"policy": "magnitude"},
+    "importance": {"policy": "importance"},
     "int8": {},
     "residual": {"residual": "1"},
     "published": {"scheme": "mbv2-99"},
 }
 # What the comparison itself decides, for all methods alike.
 COMMON = ("seed", "save_every", "cores", "ram", "loss", "no_store", "set")
-WHAT_TRAINS = ("plan", "scheme", "last", "ratio", "biases")
+WHAT_TRAINS = ("plan", "scheme", "last", "ratio", "share", "biases")
 NOT_PLAN = ("layers", "loss", "model", "rate")
 NOT_LAYER = ("operator", "channels", "patch")  # patches are an option, for what suits
 

@@ -93,6 +93,15 @@ class Run:
         return f" on {cores} core{'s' * (cores != 1)}" if isinstance(cores, int) else ""
 
     @property
+    def visited(self) -> str:
+        """Where a policy chooses channels, how much of what may learn has had its turn."""
+        told = self.events.get("visited", {})
+        weights, of = told.get("weights"), told.get("of")
+        if not isinstance(weights, int) or not isinstance(of, int) or of <= 0:
+            return ""
+        return f"visited: {weights / of:.1%} of the trained layers' weights"
+
+    @property
     def remark(self) -> str:
         """Where fewer cores work than were asked for, why that may be."""
         if self.asked_cores != 2 or self.events.get("start", {}).get("cores") != 1:
@@ -247,6 +256,7 @@ def _last_events(run: Run) -> list[Text]:
         for kind in ("mem", "epoch", "effort", "eval", "saved", "lost")
         if kind in run.events
     ]
+    lines += [Text(run.visited)] if run.visited else []
     lines += [Text(run.remark)] if run.remark else []
     return lines + ([Text(f"{'error':<9}{run.error}", style="red")] if run.error else [])
 

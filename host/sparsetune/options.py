@@ -21,8 +21,8 @@ from sparsetune_device.schedule import Schedule, parse_rate
 
 from .errors import SparsetuneError
 
-NAMES = ("steps", "seed", "rate", "policy", "schedule", "save_every", "cores", "keep", "augment",
-         "momentum", "accumulate", "decay", "skip")
+NAMES = ("steps", "seed", "rate", "policy", "hold", "schedule", "save_every", "cores", "keep",
+         "augment", "momentum", "accumulate", "decay", "skip")
 FRONT = {"cache": "--cache", "replay": "--replay-share"}
 ALL = 1 << 24  # samples of a cache that holds what has room
 OURS = ("image", "data", "out", "flash", "save_to", "resume")  # nobody else's to choose

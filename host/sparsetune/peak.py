@@ -20,6 +20,7 @@ DIRECTIONS = {
     Code.PATCH_ERRORS: ", gradient in patches",
     Code.SPREAD_ERRORS: ", gradient in patches",
     Code.SELECT_ERRORS: ", selection of errors",
+    Code.SCORES: ", scores of channels",
 }
 
 
@@ -41,6 +42,7 @@ KINDS = {
     "srow": Kind("scratch row", "int32", "operator"),
     "mask": Kind("clamp mask", "bit", "operator"),
     "winner": Kind("places of maxima", "uint8", "operator"),
+    "norms": Kind("norms of gradients", "int32", ""),
     "kept": Kind("kept channels", "int8", "operator"),
     "means": Kind("kept patches", "int8", "operator"),
     "sums": Kind("error of patches", "int16", "tensor"),

@@ -59,7 +59,8 @@ class UpdatePlan:
     sign. smoothing: share of a label's probability that all classes get alike, in [0, 1), of losses
     on classes. velocity: what momentum and accumulation need, two bytes of RAM for each weight of
     the chosen channels and four for each bias. tinyprop: how many channels of an error tensor stay,
-    as text (tinyprop.py), or empty for all."""
+    as text (tinyprop.py), or empty for all. scores: measure how much the weights of each
+    input channel would still learn, which the policy `importance` draws by."""
 
     layers: tuple[LayerPlan, ...]
     residual: bool = False
@@ -73,6 +74,7 @@ class UpdatePlan:
     smoothing: float = 0.0
     velocity: bool = False
     tinyprop: str = ""
+    scores: bool = False
 
     def layer(self, operator: int) -> LayerPlan | None:
         return next((p for p in self.layers if p.operator == operator), None)

@@ -23,6 +23,7 @@ from .memory import RamUse
 from .peak import Tenant, find_peak, short_name
 from .plan import UpdatePlan
 from .room import files_room
+from .share import convolution_weights, updated_share
 from .tinyprop import parse_tinyprop
 
 ROLE = 38  # characters of what an operator does
@@ -85,9 +86,14 @@ def _times(time: LayerTime) -> str:
 def _summary(graph: Graph, plan: UpdatePlan, parts: Partition) -> str:
     frozen = f"operators {_ranges(graph, parts.frozen)}" if parts.frozen else "none"
     share = 100 * trained_weights(graph, plan) / all_weights(graph)
+    of_convolutions = (
+        f", {updated_share(graph, plan):.3g} % of the convolution weights"
+        if convolution_weights(graph)
+        else ""
+    )
     return (
         f"frozen prefix: {frozen}; trainable tail: operators {_ranges(graph, parts.tail)}; "
-        f"a step trains {share:.3g} % of the weights and biases"
+        f"a step trains {share:.3g} % of the weights and biases{of_convolutions}"
     )
 
 

@@ -50,6 +50,7 @@ class Code(IntEnum):
     SELECT_ERRORS = 54
     PATCH_ERRORS = 55
     SPREAD_ERRORS = 56
+    SCORES = 59
 
 
 class Flag(IntFlag):
@@ -164,7 +165,8 @@ class Velocity:
 
 @dataclass(frozen=True)
 class TrainedLayer:
-    """What the device and the exporter know of one trained layer."""
+    """What the device and the exporter know of one trained layer. visited: a bit for each input
+    channel, where not all are chosen; scores: see ulab_kernels/scores.h."""
 
     operator: int
     in_channels: int
@@ -176,6 +178,8 @@ class TrainedLayer:
     bias: Slot | None
     columns: Columns | None = None
     velocity: Velocity | None = None
+    visited: Slot | None = None
+    scores: Slot | None = None
 
 
 @dataclass

@@ -11,6 +11,7 @@ from .plan import UpdatePlan, with_patches
 from .tinyprop import COUNT_ALONE
 
 FIELDS = ("qas", "error_bits", "smoothing", "residual", "velocity", "tinyprop")  # of UpdatePlan
+IMPORTANCE = "importance"  # the policy that needs scores
 
 
 def with_rules(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
@@ -25,7 +26,14 @@ def with_rules(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> Upda
     changed = replace(plan, **asked)
     if patch := getattr(args, "patch", None):
         changed = with_patches(graph, changed, patch)
-    return plan if changed == plan else replace(changed, rate="")
+    changed = changed if changed == plan else replace(changed, rate="")
+    return replace(changed, scores=_wants_scores(plan, args))
+
+
+def _wants_scores(plan: UpdatePlan, args: argparse.Namespace) -> bool:
+    """Whether channels get scores: they change nothing that is learnt, so that a rate is kept."""
+    is_policy = getattr(args, "policy", None) == IMPORTANCE
+    return plan.scores or getattr(args, "scores", False) or is_policy
 
 
 def groups_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -37,4 +45,4 @@ def groups_of(args: argparse.Namespace) -> dict[str, Any]:
 def with_rules_of(graph: Graph, plan: UpdatePlan, other: UpdatePlan) -> UpdatePlan:
     patch = max((layer.patch for layer in other.layers), default=1)
     plan = with_patches(graph, plan, patch) if patch > 1 else plan
-    return replace(plan, **{name: getattr(other, name) for name in FIELDS})
+    return replace(plan, **{name: getattr(other, name) for name in (*FIELDS, "scores")})

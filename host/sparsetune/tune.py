@@ -154,6 +154,7 @@ class Result:
     store: dict[str, Any]
     cache: dict[str, Any]
     effort: dict[str, Any]
+    visited: str
     checked: int
     differing: int | SparsetuneError
     output: Path
@@ -188,6 +189,7 @@ class Result:
                 f"cache of the frozen front: {self.cache['used']:,} steps began behind it; "
                 f"{self.cache['bytes']:,} bytes written to the file system"
             )
+        lines += [self.visited] if self.visited else []
         is_known = isinstance(self.differing, int)
         found = f"{self.differing} differing bytes" if is_known else "not compared"
         lines.append(f"trained model against LiteRT on {self.checked} samples: {found}")
@@ -283,6 +285,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
         monitor.run.events.get("store", {}),
         monitor.run.events.get("cache", {}),
         monitor.run.events.get("effort", {}),
+        monitor.run.visited,
         len(few),
         _differing(target, trained, few, graph),
         output,

@@ -11,6 +11,7 @@ from ..backward import INT32_ROOM, Backward, Error
 from ..geometry import Geometry, conv_geometry
 from ..graph import Array, Graph, Operator, input_channels, output_channels, per_channel_scales
 from ..lowering import Layer, Lowering
+from ..magnitude import by_magnitude
 from ..numerics import channel_scale_q15, quantize_multiplier, rate
 from ..patches import Filtering, filtering_of
 from ..plan import LayerPlan, UpdatePlan
@@ -47,6 +48,7 @@ BLOCK = 8  # channels that ulab_kernels/add_rows.c adds at once; fewer go by row
 FEWEST_BY_WORDS = 3  # or, from so many on, by words of values
 FEW_AT_ONCE = 64  # output channels of those, and of others
 ROWS_AT_ONCE = 8
+NORM, SCORE = 8, 4  # bytes of st_norm_t, st_score_t (ulab_kernels/scores.h)
 WORD = 4  # channels: of more than a block those kept are padded to whole words
 # For fewer outputs of a channel its weights are not worth packing: of 1x1 filters, and of others,
 # which lie half outside so small a map.
@@ -148,9 +150,10 @@ class Weighted(Kind):
         dy.data.bound(INT32_ROOM // (layer.gradient.out_positions * 256))
         chosen = layer.plan.channels
         row = sums_of(f"urow{op.index}", layer, chosen) if chosen else None
+        norms = Buffer(f"norms{op.index}", CORES * NORM * chosen) if layer.scores else None
         v = layer.velocity or Velocity(None, None, None)
         velocity = (v.weights, v.channels, v.biases)
-        ends = (row, op.index, layer.kept_step, WordsOf(row), *velocity)
+        ends = (row, op.index, layer.kept_step, WordsOf(row), *velocity, norms)
         weight_rate, bias_rate = _rates(back.graph, op, layer, back.low.plan)
         bias = layer.bias if layer.plan.bias else None
         if layer.columns:
@@ -161,16 +164,20 @@ class Weighted(Kind):
                 *(layer.kept, layer.channels, chosen, layer.columns.table),
                 *(bias, weight_rate, bias_rate, *ends),
             )
-            return
-        back.emit(
-            self.update_code,
-            op,
-            *(layer.gradient_const, dy.data, dy.exponent),
-            *(layer.kept, layer.channels, chosen),
-            *(layer.weights if chosen else None, layer.residual),
-            bias,
-            *(weight_rate, bias_rate, *ends),
-        )
+        else:
+            back.emit(
+                self.update_code,
+                op,
+                *(layer.gradient_const, dy.data, dy.exponent),
+                *(layer.kept, layer.channels, chosen),
+                *(layer.weights if chosen else None, layer.residual),
+                bias,
+                *(weight_rate, bias_rate, *ends),
+            )
+        if norms:
+            channels = input_channels(back.graph, op)
+            words = (norms, dy.exponent, layer.channels, chosen, channels, layer.scores)
+            back.emit(Code.SCORES, op, *words)
 
 
 class Conv2D(Weighted):
@@ -520,9 +527,8 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
     positions = layer.gradient.in_positions * layer.geometry.groups
     if chosen >= BLOCK and op.kind != "DEPTHWISE_CONV_2D":
         layer.kept_step = -(-chosen // WORD) * WORD
-    layer.channels = layer.channels or Slot(
-        2 * chosen, 2, np.arange(chosen, dtype="<u2").tobytes()
-    )
+    if not layer.channels:
+        _list_channels(low, op, layer)
     rest = (chosen, channels, layer.kept_step)
     if layer.filtering:
         patches = layer.filtering.inputs.const()
@@ -533,6 +539,16 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
     layer.kept = Buffer(f"kept{op.index}", positions * layer.kept_step)
     words = (x, layer.channels, layer.kept, positions, *rest)
     low.emit(Code.KEEP_CHANNELS, op, *words, flags=Flag.TRAINING_ONLY)
+
+
+def _list_channels(low: Lowering, op: Operator, layer: Layer) -> None:
+    """What the policy writes and knows: of a new state the channels that `magnitude` stays with."""
+    assert layer.plan is not None
+    channels, chosen = input_channels(low.graph, op), layer.plan.channels
+    first = by_magnitude(low.graph, op)[:chosen]
+    layer.channels = Slot(2 * chosen, 2, first.astype("<u2").tobytes())
+    layer.visited = Slot(-(-channels // 8), 1)
+    layer.scores = Slot(SCORE * channels, 4) if low.plan.scores else None
 
 
 def _largest_sums(graph: Graph, op: Operator) -> Array:
@@ -591,6 +607,8 @@ def _record(low: Lowering, op: Operator, layer: Layer) -> None:
             _slot(layer.bias),
             layer.columns,
             layer.velocity,
+            layer.visited,
+            layer.scores,
         )
     )
 
