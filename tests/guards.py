@@ -24,8 +24,8 @@ from sparsetune.program import Buffer, Code, Const, Flag, Op, Program, Slot, Wor
 GUARD, PATTERN = 48, 0xA5
 RATE = rate(0.05)
 # Of int16 and int32; all other buffers are bytes.
-ALIGNMENTS = {"d": 2, "sums": 2, "shares": 2, "row": 4, "urow": 4, "srow": 4, "lanes": 4}
-ALIGNMENTS["norms"] = 4
+ALIGNMENTS = {"d": 2, "sums": 2, "shares": 2, "row": 4, "urow": 4, "srow": 4, "lanes": 4,
+              "norms": 4}
 # Where an operator names bytes that may stand in the image: weights, tables, constant operands.
 BYTES = {
     Code.LOOKUP: (0,),

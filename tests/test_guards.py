@@ -61,8 +61,8 @@ def special(shift: int) -> Iterator[Job]:
     net.dense(5, scale=0.03)
     graph = parse_tflite(net.to_bytes())
     yield Job(graph, in_columns(graph), net.sample(), shift % 5, bring)
-    patched, graph, plan = mixed((2, 4, 7)[shift % 3])
-    yield Job(graph, plan, patched.sample(), shift % 5)
+    patched, mixed_graph, plan = mixed((2, 4, 7)[shift % 3])
+    yield Job(mixed_graph, plan, patched.sample(), shift % 5)
     for case in ("CONV_2D", "CONV_2D: groups", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D"):
         yield half_of_the_channels(case, shift)
         half = half_of_the_channels(case, shift)

@@ -409,6 +409,8 @@ DIVISION = re.compile(r"__aeabi_[u]?(idiv|ldiv)|__gnu_[u]?ldivmod|__[u]?divdi3|_
 
 # Where a division stands, once a position, window or call; never once an element.
 DIVISIONS = {
+    "st_shuffle",  # once a channel, where an order is drawn anew
+    "weigh",  # once a draw
     "st_output_of",  # once an input position and kernel tap
     "avg_pool_s8",  # once a window
     "share_of",  # once a position and window

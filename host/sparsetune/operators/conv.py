@@ -150,7 +150,8 @@ class Weighted(Kind):
         dy.data.bound(INT32_ROOM // (layer.gradient.out_positions * 256))
         chosen = layer.plan.channels
         row = sums_of(f"urow{op.index}", layer, chosen) if chosen else None
-        norms = Buffer(f"norms{op.index}", CORES * NORM * chosen) if layer.scores else None
+        is_scored = layer.scores and chosen  # an update of biases alone has no norms
+        norms = Buffer(f"norms{op.index}", CORES * NORM * chosen) if is_scored else None
         v = layer.velocity or Velocity(None, None, None)
         velocity = (v.weights, v.channels, v.biases)
         ends = (row, op.index, layer.kept_step, WordsOf(row), *velocity, norms)
