@@ -438,8 +438,9 @@ DIVISIONS = {
     "group_outputs",  # once a position, where there are groups
     "mean_ok",  # once a call
     "tiling",  # once a call
-    "pairs_part",  # once a call and core
-    "rows_part",  # once a call and core
+    "move_depthwise",  # once a call and core, as the next two
+    "pairs_part",
+    "rows_part",
     "weight_count",  # once a call
     "cut_of",  # once an operator, where it is split
     "gather_all",  # once some positions
