@@ -359,8 +359,8 @@ def test_a_plan_and_what_it_says_otherwise(
 
 def test_unknown_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = samples(tmp_path / "s.npz")
-    args = ("tune", runs.DIGITS, path, "--twin", "--set", "momentum=9")
-    assert "takes no momentum: choose among" in refused(capsys, *args)
+    args = ("tune", runs.DIGITS, path, "--twin", "--set", "wings=9")
+    assert "takes no wings: choose among" in refused(capsys, *args)
 
 
 def test_ratio_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
