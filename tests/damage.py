@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from sparsetune.cli import main
 
-LIMIT_S = 5
+LIMIT_S = 30
 
 
 def damaged(data: bytes, seed: int) -> bytes:

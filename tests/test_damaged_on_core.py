@@ -221,9 +221,10 @@ def check(machine: Machine, x: Array, core: GuardedCore, seed: int) -> list[bool
 
 
 def assert_same(same: list[bool]) -> None:
-    """A number that became larger may still let operands meet, though it hardly ever does."""
+    """A number that became larger may still let operands meet, and a place of scales that moved
+    within the image has others beyond what sums have room for; neither happens often."""
     print(f"{len(same)} ran with nothing moved, {same.count(False)} of them to other bytes")
-    assert len(same) > 20 and same.count(False) <= len(same) // 100
+    assert len(same) > 20 and same.count(False) <= len(same) // 40
 
 
 def test_every_operator(core: GuardedCore) -> None:
@@ -236,7 +237,7 @@ def test_every_operator(core: GuardedCore) -> None:
 
 def test_few_channels(core: GuardedCore) -> None:
     same = []
-    for seed in range(20):
+    for seed in range(30):
         machine, x, _ = few_channels(seed)
         same += check(machine, x[0], core, seed)
     assert_same(same)
@@ -244,7 +245,7 @@ def test_few_channels(core: GuardedCore) -> None:
 
 def test_patches(core: GuardedCore) -> None:
     same = []
-    for seed in range(15):
+    for seed in range(30):
         machine, x, _ = with_patches((2, 4, 7)[seed % 3])
         same += check(machine, x[0], core, seed)
     assert_same(same)

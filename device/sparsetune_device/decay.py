@@ -6,11 +6,12 @@ import struct
 
 import sparsetune_kernels as kernels
 
+from .image import LAYER_BYTES
 from .schedule import _times, parse_rate
 
 EVERY = 16  # steps: a pass over the weights takes a while
 EVERY_LOG2 = 4
-LAYER_BYTES, WEIGHTS_AT = 64, 20  # of a layer record: weights, their bytes, residuals
+WEIGHTS_AT = 20  # in a layer record: weights, their bytes, residuals
 ABSENT = 0xFFFFFFFF
 ONE = 16  # the smallest shift of a share, which is below 1
 

@@ -23,7 +23,7 @@ from ..compile import lean_program
 from ..cycles import UPDATES, Clock, step_cycles
 from ..graph import TRAINABLE, Array, Graph, Operator, input_channels
 from ..image import CONTROL_BYTES, state_slots
-from ..memory import CHOICE, LAYER
+from ..memory import CHOICE, LAYER, VISITED
 from ..plan import LARGE_LAYER, WORTH_IT, LayerPlan, UpdatePlan, column_bytes, has_one_group
 from ..program import Buffer, Op, Program, TrainedLayer
 from ..store_room import Kept
@@ -162,7 +162,8 @@ def _depth(built: _Built, places: tuple[Place, ...], depth: int) -> Cost:
     *others, head = layers
     counted = input_bytes(graph, head, input_channels(graph, head))
     counted += sum(mask_bytes(graph, op) + bias_bytes(graph, op) for op in others)
-    return Cost(live, state, LAYER * depth, sum(built.cycles.values()), counted)
+    objects = LAYER * depth + VISITED  # where all channels of all layers train, none of the latter
+    return Cost(live, state, objects, sum(built.cycles.values()), counted)
 
 
 def _parts(biases: _Built, places: tuple[Place, ...], store_bytes: int) -> Iterator[Part]:
@@ -248,7 +249,7 @@ def _analytic(graph: Graph, op: Operator, layer: LayerPlan) -> int:
 def _state_of(record: TrainedLayer) -> int:
     """Slots of a layer's weights; its bias is counted with the biases."""
     columns, velocity = record.columns, record.velocity
-    slots = [record.weights, record.residual, record.channels]
+    slots = [record.weights, record.residual, record.channels, record.visited, record.scores]
     slots += [velocity.weights, velocity.channels] if velocity else []
     slots += [columns.table, columns.pool] if columns else []
     return sum(rounded(slot.size) for slot in slots if slot)
