@@ -644,8 +644,8 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="METHOD",
-        help="NAME, NAME:KEY=VALUE,... or MINE=NAME:...; NAME: head, bias, full, static, cyclic, "
-        "random, int8, residual, published; KEY: an option of plan or train, or a field of a plan",
+        help="NAME, NAME:KEY=VALUE,... or MINE=NAME:...; NAME: head, bias, full, int8, residual, "
+        "published, or a policy; KEY: an option of plan or train, or a field of a plan",
     )
     parser.add_argument("--methods-file", type=Path, help="more of them: [NAME] KEY = VALUE (TOML)")
     parser.add_argument("--common", default="", metavar="KEY=VALUE,...", help="keys of all methods")
