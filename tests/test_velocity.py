@@ -282,7 +282,7 @@ def test_without_momentum_a_velocity_is_the_ordinary_rule_but_for_its_roundings(
     assert means[1] == pytest.approx(means[0], rel=0.15)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", sorted(POLICIES.keys() - {"importance"}))  # needs scores
 def test_other_channels_start_from_nothing(policy: str) -> None:
     """Where a layer's choice stays, its velocity does."""
     task = task_with(policy=policy, momentum="0.9", steps=33, hold=16)
@@ -304,7 +304,7 @@ def test_other_channels_start_from_nothing(policy: str) -> None:
         changed.append(lists[0] != lists[1])
         ratio = float(after / before)
         assert ratio < 0.6 if changed[-1] else ratio > 0.6, (layer.operator, ratio)
-    assert changed and all(changed) == (policy != "static")
+    assert changed and all(changed) == (policy not in ("static", "magnitude"))
 
 
 def test_resuming_within_a_group_equals_an_unbroken_run() -> None:

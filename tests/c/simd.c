@@ -253,7 +253,7 @@ static st_columns_t *random_columns(const st_conv_geometry_t *g) {
     st_columns_t *c = buffer(sizeof(*c), sizeof(void *));
     uint32_t *table = buffer((size_t)g->in_c * 4, 4);
     *c = (st_columns_t){table, random_bytes(size * g->in_c), random_bytes(size * g->in_c),
-                        one_in(2)};
+                        one_in(2), g->in_c};
     for (int32_t ic = 0; ic < g->in_c; ic++) {
         const uint32_t space = one_in(3) ? 7 : one_in(2) ? 4 : 1;
         table[ic] = space << 29 | (uint32_t)(ic * size);
