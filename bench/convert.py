@@ -26,7 +26,8 @@ from sparsetune.stored import Stored
 from sparsetune.tflite import parse_tflite
 
 ROOT = Path(__file__).resolve().parents[1]
-FRAMEWORKS = ("torch", "keras", "onnx")
+CONVERTERS = {"torch": "litert_torch", "keras": "tensorflow", "onnx": "onnx"}  # to be imported
+FRAMEWORKS = tuple(CONVERTERS)
 SAMPLES, CLASSES, STEPS = 240, 5, 300
 
 
@@ -34,7 +35,12 @@ def python_of(framework: str) -> Path | None:
     """The interpreter that has the framework's converter, or None."""
     default = ROOT / "build" / "venvs" / framework / "bin" / "python"
     path = Path(os.environ.get(f"SPARSETUNE_{framework.upper()}", default))
-    return path if path.exists() else None
+    return path if path.exists() and _can_import(path, CONVERTERS[framework]) else None
+
+
+def _can_import(python: Path, module: str) -> bool:
+    script = "import importlib.util, sys; sys.exit(not importlib.util.find_spec(sys.argv[1]))"
+    return subprocess.run([python, "-c", script, module]).returncode == 0
 
 
 def convert(framework: str, python: Path, output: Path) -> bytes:
