@@ -61,8 +61,8 @@ def test_a_head_that_trains_with_a_residual_has_larger_weights(tmp_path: Path) -
     """Twice the range, about the same first weights; and `plan` keeps the residual."""
     model = real_model("digits", 1).model
     heads = []
-    for options in ([], ["--residual"]):
-        source, path = tmp_path / "m.tflite", tmp_path / f"head{len(options)}.tflite"
+    for options in (["--no-residual"], []):
+        source, path = tmp_path / "m.tflite", tmp_path / f"head{len(heads)}.tflite"
         source.write_bytes(model)
         assert main(["head", str(source), "--classes", "4", *options, "-o", str(path)]) == 0
         graph = parse_tflite(path.read_bytes())
@@ -71,7 +71,7 @@ def test_a_head_that_trains_with_a_residual_has_larger_weights(tmp_path: Path) -
         heads.append((weights.scales[0], weights.scales[0] * weights.data.astype(float)))
         plan = tmp_path / "plan.json"
         assert main(["plan", str(path), "--last", "1", *options, "-o", str(plan)]) == 0
-        assert load_plan(plan).residual == bool(options)
+        assert load_plan(plan).residual == (not options)
     assert heads[1][0] == pytest.approx(2 * heads[0][0])
     assert np.abs(heads[1][1] - heads[0][1]).max() <= 0.76 * heads[1][0]
 

@@ -408,9 +408,9 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--residual",
-        action="store_const",
-        const=True,
-        help="8 more bits of each trained weight, a byte of RAM each, while it learns",
+        action=argparse.BooleanOptionalAction,
+        help="8 more bits of each trained weight, a byte of RAM each, while it learns (where there "
+        "is room)",
     )
     parser.add_argument(
         "--tinyprop",
@@ -603,7 +603,10 @@ def _head_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="samples (.npz) to size the new weights by")
     parser.add_argument("--seed", type=_natural, default=1, help="of the first weights (1)")
     parser.add_argument(
-        "--residual", action="store_true", help="it will be trained with --residual: larger weights"
+        "--residual",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether it will be trained with one: larger weights (yes)",
     )
     _add_output(parser, "the new .tflite file (MODEL_head.tflite)")
 

@@ -32,7 +32,7 @@ from .plan import (
     with_biases,
 )
 from .plan_text import describe_analytic, describe_layers, describe_memory
-from .room import Room
+from .room import Room, with_residual
 from .rules import groups_of, with_rules
 from .schemes import load_scheme, scheme_plan
 from .search.asked import asks_for_search, plan_within, refuse_beside, searched_plan
@@ -132,10 +132,12 @@ def choose_plan(
     """The plan that the arguments ask for. data: the samples, if they are known already. Raises
     SparsetuneError when it does not fit the board, or --ram."""
     store = 0 if getattr(args, "no_store", False) else spec.store_bytes
-    room = Room(spec, _limit(args, spec), _count(data), store, beside_of(args))
+    each = 0 if data is None or getattr(args, "twin", False) else _stored(graph, data)
+    room = Room(spec, _limit(args, spec), _count(data), store, beside_of(args), each)
     chosen = asked_for(graph, args) or _found(graph, args, room, data)
     chosen = with_rules(graph, replace(chosen, loss=graph.loss), args)
     check_plan(graph, chosen)
+    chosen = chosen if _decides_residual(args) else with_residual(graph, chosen, room)
     check_store(graph, chosen, store)
     model = read_file(args.model)
     given = getattr(args, "rate", None)
@@ -151,6 +153,16 @@ def choose_plan(
         layout = room.compile(graph, chosen, rate)
     is_spelt = bool(store and (args.last or args.ratio))
     return Chosen(chosen, rate, layout, given is not None, room.beside, is_spelt)
+
+
+def _stored(graph: Graph, data: Dataset) -> int:
+    return int(data.x[0].size) + task_of(graph).target_bytes
+
+
+def _decides_residual(args: argparse.Namespace) -> bool:
+    """Whether the options do: it takes time, too."""
+    given = [getattr(args, name, None) for name in ("residual", "plan", "time")]
+    return any(value is not None for value in given)
 
 
 def _found(
@@ -275,10 +287,18 @@ def _remarks(graph: Graph, chosen: Chosen) -> list[str]:
             "all weights that train lie in RAM: --last and --ratio leave none in flash (--search "
             "may)"
         )
+    if chosen.plan.residual:
+        remarks.append(_residuals(chosen))
     if chosen.layout.program.has_scratch or not build_program(graph, chosen.plan).has_scratch:
         return remarks
     told = "no room for the faster kernels' scratch: with a little more RAM a step is faster"
     return [*remarks, told]
+
+
+def _residuals(chosen: Chosen) -> str:
+    has = [layer.residual is not None for layer in chosen.layout.program.layers if layer.weights]
+    of = "each trained weight" if all(has) else f"trained weights of {sum(has)} layers"
+    return f"{of}: 8 more bits, a byte of RAM, while it learns (--no-residual: none)"
 
 
 def _describe_rate(chosen: Chosen, data: Dataset | None) -> str:
@@ -315,7 +335,7 @@ def head(args: argparse.Namespace) -> None:
     """Gives the model a new head."""
     output = args.output or args.model.with_name(args.model.stem + "_head.tflite")
     x = load_npz(args.data)[0].x if args.data else None
-    room = FINE_ROOM if args.residual else ROOM
+    room = ROOM if args.residual is False else FINE_ROOM
     request = HeadRequest(args.classes, args.append, args.seed, x, room)
     write_output(output, with_new_head(read_file(args.model), request))
     where = "behind the old output" if args.append else "in the place of the last layer"

@@ -32,7 +32,8 @@ class LayerPlan:
     channels that learn in all, where that are more than slots: they take turns, and what has left
     RAM is in the board's store in flash. patch: the gradients of a convolution see its outputs in
     patches of so many rows and columns (patches.py; 1: exact). With no channels and no bias that is
-    all it says: of a layer that does not train, but that a gradient passes."""
+    all it says: of a layer that does not train, but that a gradient passes. coarse: has none of the
+    plan's residuals."""
 
     operator: int
     channels: int
@@ -40,6 +41,7 @@ class LayerPlan:
     slots: int = 0
     reach: int = 0
     patch: int = 1
+    coarse: bool = False
 
     @property
     def trains(self) -> bool:

@@ -14,7 +14,7 @@ from .graph import Graph
 from .image import Layout, parse_image
 from .littlefs import BLOCK, MARGIN, OWN_BLOCKS, blocks_of, capacity
 from .memory import NOTHING, Beside, RamUse, predict
-from .plan import UpdatePlan
+from .plan import LayerPlan, UpdatePlan
 
 CHECKPOINT_TEXT = 512  # of a checkpoint's settings, at most
 TARGETS_PAD = 3  # behind the targets of a sample file, at most
@@ -39,13 +39,15 @@ def files_room(spec: BoardSpec, state_bytes: int) -> int:
 @dataclass(frozen=True)
 class Room:
     """ram: bytes of the heap that may be used. samples: that are trained on. store_bytes: of flash
-    for trained channels. Slower RAM beside it is the board's. beside: what the run has beside."""
+    for trained channels. Slower RAM beside it is the board's. beside: what the run has beside.
+    sample_bytes: of each sample in the board's file system; 0 where none are put there."""
 
     spec: BoardSpec
     ram: int
     samples: int
     store_bytes: int = 0
     beside: Beside = NOTHING
+    sample_bytes: int = 0
 
     def use(self, layout: Layout) -> RamUse:
         return predict(parse_image(layout.image), self.samples, self.spec, self.beside)
@@ -77,3 +79,40 @@ class Room:
             return self.holds(self.compile(graph, plan))
         except SparsetuneError:
             return False
+
+
+def with_residual(graph: Graph, plan: UpdatePlan, room: Room) -> UpdatePlan:
+    """The plan with 8 more bits of each trained weight, as far as they have room: a byte of RAM
+    each, of layers next to the output first. Layers in flash have none. The rate is to be found
+    anew then."""
+    if plan.residual:
+        return plan
+    try:
+        free = _spare(room, room.use(room.compile(graph, plan)))
+    except SparsetuneError:
+        return plan
+    layers = []
+    for layer in reversed(plan.layers):
+        more = _residual_bytes(graph, layer)
+        is_fine = 0 < more <= free
+        free -= more if is_fine else 0
+        layers.append(replace(layer, coarse=not is_fine))
+    if all(layer.coarse for layer in layers):
+        return plan
+    return replace(plan, layers=tuple(reversed(layers)), residual=True, rate="")
+
+
+def _spare(room: Room, use: RamUse) -> int:
+    """Bytes by which the state may grow: in RAM, and as checkpoints beside the samples."""
+    ram = room.ram - use.used
+    if not room.sample_bytes:
+        return ram
+    files = files_room(room.spec, use.state) - room.samples * room.sample_bytes
+    return min(ram, files // 2 - BLOCK)
+
+
+def _residual_bytes(graph: Graph, layer: LayerPlan) -> int:
+    """0 where the layer can have none."""
+    if layer.slots or not layer.channels:
+        return 0
+    return (graph.tensor(graph.operator(layer.operator).inputs[1]).size + 3) & ~3

@@ -359,7 +359,7 @@ def _what_is_left(
 def _new_head(args: argparse.Namespace, output: Path) -> Path:
     """Writes the model with its new head beside the output: what is trained and judged then."""
     train, _ = load_npz(args.samples)
-    room = FINE_ROOM if args.residual else ROOM
+    room = ROOM if args.residual is False else FINE_ROOM
     request = HeadRequest(args.classes, x=train.x, room=room)
     path = output.with_name(f"{args.model.stem}_{args.classes}_classes.tflite")
     write_output(path, with_new_head(read_file(args.model), request))

@@ -455,7 +455,7 @@ def _layer(low: Lowering, op: Operator) -> Layer:
         planned,
         filtering=filtering,
     )
-    if planned and planned.channels and not planned.slots and low.plan.residual:
+    if planned and planned.channels and low.plan.residual and not (planned.slots or planned.coarse):
         layer.residual = Slot(len(weights), 4)
     if planned and planned.slots:
         layer.columns = _columns(low.graph, op, layer, planned)
