@@ -5,7 +5,8 @@ so that the next change for the worse is seen.
     python bench/kept.py             measures and compares
     python bench/kept.py --accept    keeps what was measured (make bench-accept)
 
-Every layer's forward pass and gradients, and whole training steps, of one sample. Gradients twice:
+Every layer's forward pass and gradients, and whole training steps, of one sample; of some networks
+what the weights take where they have a residual, too. Gradients twice:
 with error tensors that have no zero, whose work does not hang on the numbers, and with those of the
 sample, whose zeros are skipped, of layers that meet some. What needs ../shared is compared where
 that is.
@@ -17,16 +18,18 @@ import argparse
 import json
 import subprocess
 import sys
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Any
 
 from emulated import ROOT
 from layers import DW, DX, FORWARD, TRAINED, Row, measured, wanted
 from networks import Network, networks, plan_of
 from ratios import with_share
+from sparsetune.plan import UpdatePlan
 from steps import measure_steps
 
 PATH = ROOT / "bench" / "results" / "kept_cycles.json"
+FINE = ("digits", "kws")  # with residuals, too
 NAMES = ("cnn4", "digits", "blocks", "kws", "resnet8", "vww", "mbv2")
 OF_SAMPLE = (DX, DW)
 PARTS = (FORWARD, TRAINED, f"{DX} dense", f"{DW} dense", *OF_SAMPLE)
@@ -56,13 +59,20 @@ def measure_network(network: Network) -> Cycles:
     for row in measured(layers):
         if row.spent:
             found[f"layer {row.layer} {row.kind}, {row.part}"] = list(astuple(row.spent))
-    few = [with_share(network.graph, 0.125)] if network.name == "mbv2" else []
-    step, *eighth = measure_steps(network, [plan_of(network), *few])
+    others = other_plans(network)
+    step, *rest = measure_steps(network, [plan_of(network), *others.values()])
     parts = {"inference": step.inference, "forward": step.forward}
     parts |= {"backward": step.backward, "weights": step.weights}
-    if eighth:
-        parts["weights of 1/8 of the channels"] = eighth[0].weights
+    parts |= {name: other.weights for name, other in zip(others, rest, strict=True)}
     return found | {f"step, {name}": list(astuple(spent)) for name, spent in parts.items()}
+
+
+def other_plans(network: Network) -> dict[str, UpdatePlan]:
+    """Of which what the weights take is kept."""
+    if network.name == "mbv2":
+        return {"weights of 1/8 of the channels": with_share(network.graph, 0.125)}
+    fine = replace(plan_of(network), residual=True)
+    return {"weights with a residual": fine} if network.name in FINE else {}
 
 
 def read_kept() -> dict[str, Any]:

@@ -267,15 +267,11 @@ static void update_channel(const st_tiles_t *t, const st_channel_t *c, const st_
                            const int32_t at[2]) {
     const int32_t i = at[0], oc = at[1];
     const st_step_t step = st_weight_step(u, oc);
-    uint32_t sums[9];
-    st_depthwise_sums(t, c, sums);
-    for (int32_t k = 0; k < 9; k++) {
-        const int32_t sum = (int32_t)sums[k];
-        if (u->norms)
-            st_add_norms(u->norms + i, &sum, 1);
-        if (sum)
-            st_update_weight(u, step, k * t->g->out_c + oc, sum);
-    }
+    int32_t sums[9];
+    st_depthwise_sums(t, c, (uint32_t *)sums);
+    for (int32_t k = 0; u->norms && k < 9; k++)
+        st_add_norms(u->norms + i, &sums[k], 1);
+    st_update_spread(u, step, (st_spread_t){oc, t->g->out_c, 9}, sums);
 }
 
 static void update_channels(const st_tiles_t *t, const int16_t *dy, const st_update_t *u) {

@@ -12,6 +12,7 @@ static inline uint32_t st_times(uint32_t x, uint32_t c) {
 }
 
 #define ST_SPREAD 0x9e3779b9u // from one counter to the next
+#define ST_RANDOM_START 0x85ebca6bu
 #define ST_MIX_1 0x7feb352du
 #define ST_MIX_2 0x846ca68bu
 
@@ -26,7 +27,7 @@ static inline uint32_t st_mix32(uint32_t x) {
 }
 
 static inline uint32_t st_random(uint32_t seed, uint32_t counter) {
-    return st_mix32(seed ^ (st_times(counter, ST_SPREAD) + 0x85ebca6bu));
+    return st_mix32(seed ^ (st_times(counter, ST_SPREAD) + ST_RANDOM_START));
 }
 
 // For the slot-th sum of a row whose first counter is `base`. Two neighbours share a hash, which

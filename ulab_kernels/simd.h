@@ -49,8 +49,8 @@ void mul_s8_simd(const st_elementwise_t *p, const int8_t *a, const int8_t *b, in
 void st_simd_columns_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p,
                                 const int16_t *dy, int32_t *row, st_emit_t *dx);
 
-// Parts of the updates. Sums of one filter's tap, one for each chosen channel,
-// to the weights; base: index of the tap's weight of channel 0.
+// Parts of the updates. Sums of one filter's tap, one for each chosen channel and any up to a
+// multiple of eight, to the weights; base: index of the tap's weight of channel 0.
 void st_update_tap_simd(const st_update_t *u, st_step_t step, int32_t base, const int32_t *sums);
 void st_update_biases_simd(int32_t positions, int32_t out_c, const int16_t *dy,
                            const st_update_t *u);

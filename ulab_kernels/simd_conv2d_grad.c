@@ -130,15 +130,42 @@ ST_AVX2 void conv2d_grad_input_simd(const st_conv_geometry_t *g, const st_conv_p
 
 /// Weights ///
 
-// Errors [positions][out_c] of `count` channels from `first` on as rows of even(positions).
+// Eight positions of eight channels: thrice the shuffle that puts each row's upper half behind the
+// lower one, element by element.
+ST_AVX2_INLINE void transpose_eight(const int16_t *dy, int32_t out_c, int32_t step, int16_t *to) {
+    __m128i v[8], t[8];
+    for (int i = 0; i < 8; i++)
+        v[i] = _mm_loadu_si128((const __m128i *)(dy + i * out_c));
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 4; i++) {
+            t[2 * i] = _mm_unpacklo_epi16(v[i], v[i + 4]);
+            t[2 * i + 1] = _mm_unpackhi_epi16(v[i], v[i + 4]);
+        }
+        __builtin_memcpy(v, t, sizeof(v));
+    }
+    for (int i = 0; i < 8; i++)
+        _mm_storeu_si128((__m128i *)(to + i * step), v[i]);
+}
+
+// Errors [positions][out_c] of n channels, at most eight, as rows of even(positions).
+ST_AVX2 static void transpose_some(const int16_t *dy, int32_t positions, int32_t out_c, int32_t n,
+                                   int16_t *to) {
+    const int32_t step = even(positions), whole = n == 8 ? positions & ~7 : 0;
+    for (int32_t at = 0; at < whole; at += 8)
+        transpose_eight(dy + at * out_c, out_c, step, to + at);
+    for (int32_t c = 0; c < n; c++, to += step) {
+        for (int32_t at = whole; at < positions; at++)
+            to[at] = dy[at * out_c + c];
+        if (positions & 1)
+            to[positions] = 0;
+    }
+}
+
+// The same of `count` channels.
 ST_AVX2 static void transpose_errors(const int16_t *dy, int32_t positions, int32_t out_c,
                                      int32_t count, int16_t *to) {
-    const int32_t step = even(positions);
-    for (int32_t i = 0; i < count; i++) {
-        to[i * step + step - 1] = 0;
-        for (int32_t at = 0; at < positions; at++)
-            to[i * step + at] = dy[at * out_c + i];
-    }
+    for (int32_t i = 0; i < count; i += 8)
+        transpose_some(dy + i, positions, out_c, st_min(8, count - i), to + i * even(positions));
 }
 
 // The chosen channels that a tap meets at output position `at`; NULL outside of the map.

@@ -5,18 +5,16 @@
 
 #define FASTEST 32767 // of a weight's velocity
 
-#define MOST_SHIFT 46 // |upper half| < 2^30: room for 30 random bits
-
-// Shifts beyond MOST_SHIFT, whose steps are all below one half, have what they exceed it by taken
-// off the mantissa: the fewer bits, the rarer is it that such a step moves a weight at all.
+// Shifts beyond ST_MOST_SHIFT, whose steps are all below one half, have what they exceed it by
+// taken off the mantissa: the fewer bits, the rarer is it that such a step moves a weight at all.
 static st_step_t step_of(const st_update_t *u, st_rate_t rate) {
     st_step_t s;
     s.mantissa = ((uint32_t)rate.mantissa * u->learning_rate.mantissa) >> 17;
     s.shift = -(rate.exponent + u->learning_rate.exponent + u->error_exponent + 17);
-    if (s.shift > MOST_SHIFT) {
-        const int32_t beyond = st_min(s.shift - MOST_SHIFT, 31);
+    if (s.shift > ST_MOST_SHIFT) {
+        const int32_t beyond = st_min(s.shift - ST_MOST_SHIFT, 31);
         s.mantissa = (s.mantissa + (1u << (beyond - 1))) >> beyond;
-        s.shift = MOST_SHIFT;
+        s.shift = ST_MOST_SHIFT;
     }
     return s;
 }
@@ -107,14 +105,18 @@ void st_add_to_bias(int32_t *bias, int32_t v) {
     *bias = st_clamp(sum, -ST_BIAS_LIMIT, ST_BIAS_LIMIT);
 }
 
-static void update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
+static void update_coarse(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
                           uint32_t random) {
-    const int32_t delta =
-        u->residual ? wide_step(sum, step, random) : weight_step(sum, step, random);
-    if (delta && u->residual)
-        subtract_fine(u->weights + index, u->residual + index, delta);
-    else if (delta)
+    const int32_t delta = weight_step(sum, step, random);
+    if (delta)
         u->weights[index] = (int8_t)subtract_sat(u->weights[index], delta, 127);
+}
+
+static void update_fine(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
+                        uint32_t random) {
+    const int32_t delta = wide_step(sum, step, random);
+    if (delta)
+        subtract_fine(u->weights + index, u->residual + index, delta);
 }
 
 static void update_velocity(int16_t *v, st_step_t step, int32_t sum, uint32_t random) {
@@ -131,18 +133,43 @@ void st_update_velocities(const st_update_t *u, st_step_t step, int32_t base, co
                             st_random_in_row(u->seed, (uint32_t)base, (uint32_t)i));
 }
 
-void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum) {
-    const uint32_t random = st_random(u->seed, (uint32_t)index);
+static void update_velocity_at(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
+                               uint32_t random) {
+    update_velocity(u->velocity->weights + index, step, sum, random);
+}
+
+typedef void move_t(const st_update_t *u, st_step_t step, int32_t index, int32_t sum,
+                    uint32_t random);
+
+// Inlined, so that nothing is asked of each weight.
+static inline __attribute__((always_inline)) void
+move_all(const st_update_t *u, st_step_t step, st_spread_t at, const int32_t *sums, move_t *move) {
+    int32_t index = at.first;
+    for (int32_t k = 0; k < at.count; k++, index += at.apart)
+        if (sums[k])
+            move(u, step, index, sums[k], st_random(u->seed, (uint32_t)index));
+}
+
+void st_update_spread(const st_update_t *u, st_step_t step, st_spread_t at, const int32_t *sums) {
     if (u->velocity)
-        update_velocity(u->velocity->weights + index, step, sum, random);
+        move_all(u, step, at, sums, update_velocity_at);
+    else if (u->residual)
+        move_all(u, step, at, sums, update_fine);
     else
-        update_weight(u, step, index, sum, random);
+        move_all(u, step, at, sums, update_coarse);
+}
+
+void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum) {
+    st_update_spread(u, step, (st_spread_t){index, 0, 1}, &sum);
 }
 
 void st_update_slot(const st_update_t *u, st_step_t step, int32_t base, int32_t slot, int32_t sum) {
     const uint32_t random = st_random_in_row(u->seed, (uint32_t)base, (uint32_t)slot);
-    if (sum)
-        update_weight(u, step, base + u->channels[slot], sum, random);
+    const int32_t index = base + u->channels[slot];
+    if (sum && u->residual)
+        update_fine(u, step, index, sum, random);
+    else if (sum)
+        update_coarse(u, step, index, sum, random);
 }
 
 void st_update_slot_in_column(const st_update_t *u, st_step_t step, st_slot_t at, int32_t sum,
@@ -152,9 +179,23 @@ void st_update_slot_in_column(const st_update_t *u, st_step_t step, st_slot_t at
         *weight = (int8_t)subtract_sat(*weight, weight_step(sum, step, random), 127);
 }
 
+static void step_slots(const st_weight_rows_t *r, int32_t count) {
+    const int32_t *sums = r->sums;
+    for (int32_t oc = r->next; oc < r->next + count; oc++, sums += r->step) {
+        const st_step_t step = st_weight_step(r->u, oc);
+        const int32_t base = r->base + oc * r->filter;
+        if (r->u->velocity)
+            st_update_velocities(r->u, step, base, sums);
+        else
+            for (int32_t i = 0; i < r->u->n_channels; i++)
+                st_update_slot(r->u, step, base, i, sums[i]);
+    }
+}
+
 #if ST_ARMV6M
 
-// armv6m_update.S: up to rate_end. Sums of shifts below ST_LEAST_SHIFT are shifted left already.
+// armv6m_update.S: up to rate_end. Sums of shifts below ST_LEAST_SHIFT are shifted left already,
+// but for those of weights with a residual.
 void st_step_rows(st_step_rows_t *loop);
 
 void st_begin_rows(st_weight_rows_t *r) {
@@ -175,7 +216,10 @@ void st_begin_rows(st_weight_rows_t *r) {
     loop->rate = u->weight_rate + r->next;
     loop->learning_rate = u->learning_rate.mantissa;
     loop->shift = -(u->learning_rate.exponent + u->error_exponent + 17);
-    loop->is_odd = (uint32_t)u->n_channels & 1;
+    loop->kind = u->n_channels & 1 ? ST_ROWS_ODD : 0;
+    if (u->residual)
+        loop->kind |= ST_ROWS_FINE;
+    loop->fractions = (uint32_t)u->residual - (uint32_t)u->weights;
 }
 
 ST_HOT static void shift_row(int32_t *row, int32_t n, int32_t left) {
@@ -183,31 +227,48 @@ ST_HOT static void shift_row(int32_t *row, int32_t n, int32_t left) {
         *row = shift_sat(*row, left);
 }
 
-static void step_rows(st_weight_rows_t *r, int32_t count) {
+// can_shift of all: the limit is all ones, so that no bits above it say it of each.
+static int can_shift_row(const int32_t *row, int32_t n, int32_t left) {
+    uint32_t bits = 0;
+#pragma GCC unroll 4
+    for (int32_t i = 0; i < n; i++)
+        bits |= row[i] < 0 ? 0u - (uint32_t)row[i] : (uint32_t)row[i];
+    return bits <= (uint32_t)INT32_MAX >> left;
+}
+
+// Whether the loop can do rows of weights with a residual, which shifts their sums itself: others
+// do not saturate where the sum would.
+static int can_step_fine(const st_weight_rows_t *r, int32_t count) {
+    const st_rate_t *rate = r->loop.rate, *end = rate + count;
+    for (const int32_t *row = r->sums; rate < end; rate++, row += r->step) {
+        const int32_t shift = r->loop.shift - rate->exponent, left = to_least_shift(shift);
+        if (shift <= 0 || (left && !can_shift_row(row, r->u->n_channels, left)))
+            return 0;
+    }
+    return 1;
+}
+
+static void shift_rows(const st_weight_rows_t *r, int32_t count) {
     const st_rate_t *rate = r->loop.rate, *end = rate + count;
     for (int32_t *row = r->sums; rate < end; rate++, row += r->step) {
         const int32_t left = to_least_shift(r->loop.shift - rate->exponent);
         if (left)
             shift_row(row, r->u->n_channels, left);
     }
-    r->loop.rate_end = end;
+}
+
+// Returns whether it could.
+static int step_rows(st_weight_rows_t *r, int32_t count) {
+    if (r->u->residual && !can_step_fine(r, count))
+        return 0;
+    if (!r->u->residual)
+        shift_rows(r, count);
+    r->loop.rate_end = r->loop.rate + count;
     st_step_rows(&r->loop);
+    return 1;
 }
 
 #endif
-
-static void step_slots(const st_weight_rows_t *r, int32_t count) {
-    const int32_t *sums = r->sums;
-    for (int32_t oc = r->next; oc < r->next + count; oc++, sums += r->step) {
-        const st_step_t step = st_weight_step(r->u, oc);
-        const int32_t base = r->base + oc * r->filter;
-        if (r->u->velocity)
-            st_update_velocities(r->u, step, base, sums);
-        else
-            for (int32_t i = 0; i < r->u->n_channels; i++)
-                st_update_slot(r->u, step, base, i, sums[i]);
-    }
-}
 
 #if !ST_ARMV6M
 
@@ -215,19 +276,21 @@ void st_begin_rows(st_weight_rows_t *r) {
     (void)r;
 }
 
-static void step_rows(st_weight_rows_t *r, int32_t count) {
-    step_slots(r, count);
+static int step_rows(const st_weight_rows_t *r, int32_t count) {
+    (void)r, (void)count;
+    return 0;
 }
 
 #endif
 
 void st_update_rows(st_weight_rows_t *r, int32_t count) {
-    if (r->u->residual || r->u->velocity)
+    const int by_loop = !r->u->velocity && step_rows(r, count);
+    if (!by_loop)
         step_slots(r, count);
-    else
-        step_rows(r, count);
     r->next += count;
     r->sums += count * r->step;
+    if (!by_loop)
+        st_begin_rows(r); // the loop goes on from there
 }
 
 void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {

@@ -48,6 +48,7 @@ static inline int32_t st_sums_room(const st_update_t *u) {
 // Of a step whose product has no more than 32 bits to keep; sums of smaller shifts are shifted
 // left.
 #define ST_LEAST_SHIFT 32
+#define ST_MOST_SHIFT 46 // |upper half| < 2^30: room for 30 random bits
 
 // A step factor ready for one output channel: step = sum * mantissa * 2^-shift; mantissa < 2^15.
 typedef struct {
@@ -63,21 +64,32 @@ void st_add_fine(int8_t *weight, int8_t *fraction, int32_t steps);
 // Adds to a bias, saturating.
 void st_add_to_bias(int32_t *bias, int32_t v);
 
-// Subtracts sum * step from weight `index`; stochastic rounding, saturating at [-127, 127].
+// Weights first + k * apart, k < count.
+typedef struct {
+    int32_t first, apart, count;
+} st_spread_t;
+
+// Subtracts sums[k] * step from each; stochastic rounding, saturating at [-127, 127].
+void st_update_spread(const st_update_t *u, st_step_t step, st_spread_t at, const int32_t *sums);
+
+// The same of one weight.
 void st_update_weight(const st_update_t *u, st_step_t step, int32_t index, int32_t sum);
 
 #if ST_ARMV6M
 
-// armv6m_update.S: rows of an even number of sums; is_odd: but for the last one, which becomes 0.
-// row, counter, channels, weights and row_end are those of a row in front of the next one, from
-// where it has ended; gap, counter_step and the other steps lead to the next row, all but that of
-// the counter in bytes.
+#define ST_ROWS_ODD 1  // all but the last sum of a row, which becomes 0
+#define ST_ROWS_FINE 2 // weights with a residual
+
+// armv6m_update.S: rows of an even number of sums; kind: of ST_ROWS_*. row, counter, channels,
+// weights and row_end are those of a row in front of the next one, from where it has ended; gap,
+// counter_step and the other steps lead to the next row, all but that of the counter in bytes.
+// fractions: from a weight to its own.
 typedef struct {
     uint32_t row, counter, channels, weights;
     const st_rate_t *rate, *rate_end;
     uint32_t learning_rate;
     int32_t shift; // of a rate of exponent 0
-    uint32_t row_end, row_step, channels_step, counter_step, filter, gap, is_odd;
+    uint32_t row_end, row_step, channels_step, counter_step, filter, gap, kind, fractions;
 } st_step_rows_t;
 
 #endif

@@ -396,12 +396,14 @@ static st_rate_t *random_rates(int32_t n, int32_t exponent) {
     return rate;
 }
 
-// Channels below `of`, n of them: ascending, or now and then in any order.
+// Channels below `of`, n of them: ascending, neighbours all or for a while, or now and then in any
+// order.
 static uint16_t *random_channels(int32_t n, int32_t of) {
     uint16_t *channels = buffer((size_t)n * 2, 2);
     const int any = one_in(10);
+    const int32_t apart = one_in(2) ? 1 : n; // places where there may be a gap
     for (int32_t i = 0, next = 0; i < n; i++, next++) {
-        next = within(next, of - (n - i));
+        next = i % apart && !one_in(20) ? next : within(next, of - (n - i));
         channels[i] = (uint16_t)(any ? within(0, of - 1) : next);
     }
     return channels;
@@ -425,7 +427,7 @@ static st_update_t random_update(const st_conv_geometry_t *g, int32_t weights, i
     u.row_words = st_sums_room(&u) * within(1, 20);
     u.kept = random_bytes(g->in_h * g->in_w * g->groups * u.kept_step);
     u.weights = random_bytes(weights);
-    u.residual = one_in(3) ? random_bytes(weights) : NULL;
+    u.residual = one_in(2) ? random_bytes(weights) : NULL;
     return u;
 }
 
