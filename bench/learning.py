@@ -51,6 +51,7 @@ class Experiment:
 SCHEME = "MCUNetV3's MbV2-99 scheme"
 # The plan of the first method is what the others of an experiment vary.
 OURS = ("int8=published", "residual=published:residual=1")
+FOUND = "searched=int8:plan=bench/results/searched-{}.json"  # by bench/search.py --find
 KWS = ("--common", "last=6,ratio=0.5", "--rates", "auto", "--search-epochs", "4")
 EXPERIMENTS = {
     "precision": Experiment(
@@ -84,6 +85,14 @@ EXPERIMENTS = {
     ),
     "clothing": Experiment(
         "clothing", f"clothing, {SCHEME}", ("head", *OURS), ("last", "same:of=int8"),
+    ),
+    "searched": Experiment(
+        "cifar", f"CIFAR-10: the plan that --search runs finds for 100 KB, and {SCHEME}",
+        (OURS[1], FOUND.format("cifar") + ",rate=0.0017"),  # the other one's
+    ),
+    "searched-clothing": Experiment(
+        "clothing", f"clothing: the plan that --search runs finds for 100 KB, and {SCHEME}",
+        (OURS[1], FOUND.format("clothing")),
     ),
     "kws": Experiment(
         "kws", "keyword spotting, 360 samples", ("head", "int8", "residual", "static", "random"),

@@ -1,12 +1,20 @@
-"""Whether plan search finds good plans. Run: python bench/search.py [--task cifar|clothing]
+"""Whether plan search finds good plans, and knows which are. Run:
+
+    python bench/search.py [--task cifar|clothing] [--quick]
+    python bench/search.py --find [--task cifar|clothing]
 
 MobileNetV2-w0.35@128 with a new head, on enlarged CIFAR-10 and on clothes. Plans of all kinds
-(found by search at five budgets of MCUNetV3's analytic memory, its own published schemes, simple
-ones, random ones) train on the twin, with two seeds, all at one rate (0.0017; with --quick, one
-epoch of 1,000 samples, at 0.005), and are judged on training samples that were held out: test
-samples are never looked at. Predicted gain is that of one pass of gradients, made before any of
-them trains. The table says how well it ranks them (Spearman). Runs that are done are kept in
-bench/results/search.json; what was broken off goes on.
+(found by gradients and by runs at budgets of MCUNetV3's analytic memory, its own published schemes,
+simple ones, random ones) train on the twin with a residual, with two seeds, all at one rate, and
+are judged on training samples that were held out: test samples are never looked at, and those that
+judge are not among those of the search. What search says of a plan's gain, by one pass of gradients
+or by short runs, is said before any of them trains. The table says how well it ranks them
+(Spearman). Runs that are done are kept in bench/results/search.json; what was broken off goes on.
+
+--find: what `sparsetune plan --search runs --budget-analytic 100K` does, with its time, on all
+training samples but those that `bench/learning.py searched` chooses rates on; the plan goes to
+bench/results/searched-TASK.json, from where that takes it. RAM is no limit: a residual for that
+plan has no room on a Pico.
 """
 
 from __future__ import annotations
@@ -24,10 +32,12 @@ from typing import Any
 
 import numpy as np
 from emulated import PICO, ROOT
+from learning_tasks import TASKS
 from networks import MBV2_MODEL
 from schemes import published
 from scipy.stats import spearmanr
 from shared_tasks import shared_folder
+from sparsetune import cli
 from sparsetune.analytic import analytic_memory
 from sparsetune.data import Dataset
 from sparsetune.graph import Graph, input_channels
@@ -35,14 +45,19 @@ from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, save_plan, with_biases
 from sparsetune.room import Room
 from sparsetune.schemes import load_scheme
-from sparsetune.search.chosen import Limits, search_plan
-from sparsetune.search.gains import Task, Worth, by_gradients
+from sparsetune.search.asked import searched_plan
+from sparsetune.search.chosen import Limits, Search
+from sparsetune.search.gains import Task, Worth, by_gradients, split
+from sparsetune.search.learnt import learn
 from sparsetune.search.runs import Run, Samples, behind_front, train_and_judge
+from sparsetune.subject import Subject
 from sparsetune.tflite import parse_tflite
 from sparsetune.trial import choose_rate
 
 RESULTS = ROOT / "bench" / "results" / "search.json"
-BUDGETS = (25, 49, 73, 99, 138)  # KB
+BUDGETS = {"gradients": (49, 99), "runs": (25, 49, 73, 99, 138)}  # KB
+FOUND_AT = 100  # KB
+HELD_BY_COMPARE = 0.1  # of the training samples, which choose rates
 SCHEMES = ("mbv2-49", "mbv2-73", "mbv2-99", "mbv2-138")
 SEEDS = (1, 2)
 MUCH_RAM = 1 << 24  # analytic memory alone is the limit here
@@ -86,9 +101,11 @@ def samples_of(folder: Path, kind: Kind) -> Samples:
     return Samples(data.part(slice(kind.train)), data.part(slice(kind.train, None)))
 
 
-def plans_of(graph: Graph, worth: Worth) -> dict[str, UpdatePlan]:
-    """By name."""
-    plans = {f"searched, {kb} KB": searched(graph, worth, kb) for kb in BUDGETS}
+def plans_of(graph: Graph, by: dict[str, Worth], best: UpdatePlan) -> dict[str, UpdatePlan]:
+    """By name. best: that of the search by runs at FOUND_AT."""
+    plans = {f"runs' best, {FOUND_AT} KB": best}
+    for how, worth in by.items():
+        plans |= {f"{how}, {kb} KB": searched(graph, worth, kb) for kb in BUDGETS[how]}
     plans |= {name: published(graph, load_scheme(name)) for name in SCHEMES}
     plans["head alone"] = default_plan(graph, 1)
     plans["last 6, half"] = default_plan(graph, 6)
@@ -97,9 +114,14 @@ def plans_of(graph: Graph, worth: Worth) -> dict[str, UpdatePlan]:
     return plans
 
 
+def search_at(graph: Graph, kilobytes: int) -> Search:
+    room = Room(PICO, MUCH_RAM, 1000)
+    base = UpdatePlan((), residual=True, scratch=False)
+    return Search(graph, base, Limits(room, analytic=1024 * kilobytes))
+
+
 def searched(graph: Graph, worth: Worth, kilobytes: int) -> UpdatePlan:
-    limits = Limits(Room(PICO, MUCH_RAM, 1000), analytic=1024 * kilobytes)
-    return search_plan(graph, UpdatePlan((), scratch=False), limits, worth.of).plan
+    return search_at(graph, kilobytes).best(worth.of).plan
 
 
 def drawn(graph: Graph, seed: int, limit: int) -> UpdatePlan:
@@ -137,14 +159,31 @@ def worth_of(kept: Kept, name: str, task: Task) -> Worth:
         found = asdict(by_gradients(task))
         return found | {"cpu_seconds": round(time.process_time() - begin, 1)}
 
-    found = kept.get(f"{name}: gradients", measure)
+    return read_worth(kept.get(f"{name}: gradients", measure))
+
+
+def read_worth(found: Any) -> Worth:
     values = ({int(n): v for n, v in found[key].items()} for key in ("weights", "biases"))
     return Worth(*values, power=found["power"])
 
 
+def learnt_of(kept: Kept, name: str, task: Task, first: Worth) -> tuple[Worth, UpdatePlan]:
+    """What short runs say, and the plan that is best by them."""
+
+    def measure() -> Any:
+        begin = time.process_time()
+        found = learn(search_at(task.graph, FOUND_AT), task, first, print)
+        said = {"plan": json.loads(save_plan(found.plan)), "tried": found.tried}
+        said |= {"name": found.name, "count": found.count}
+        return asdict(found.worth) | said | {"cpu_seconds": round(time.process_time() - begin, 1)}
+
+    found = kept.get(f"{name}: runs", measure)
+    layers = tuple(LayerPlan(**layer) for layer in found["plan"]["layers"])
+    return read_worth(found), UpdatePlan(**{**found["plan"], "layers": layers})
+
+
 def train(graph: Graph, plan: UpdatePlan, samples: Samples, kind: Kind) -> Any:
     """{plan, loss and accuracy of each seed}."""
-    plan = replace(plan, residual=True)
     rest, behind = behind_front(graph, plan, samples)
     runs = (Run(kind.epochs * len(samples.train), kind.rate, seed) for seed in SEEDS)
     with ThreadPoolExecutor(len(SEEDS)) as threads:
@@ -164,29 +203,62 @@ def bench(title: str, kind: Kind, folder: Path, kept: Kept) -> None:
     graph = parse_tflite(model)
     head = default_plan(graph, 1)
     rate = kept.get(f"{title}: head", lambda: choose_rate(graph, head, model, samples.train))
-    worth = worth_of(kept, title, Task(graph, rate, samples))
+    task = Task(graph, rate, split(samples.train))
+    first = worth_of(kept, title, task)
+    learnt, best = learnt_of(kept, title, task, first)
+    by = {"gradients": first, "runs": learnt}
     print(f"{title}: {len(samples.train)} samples, {len(samples.held)} held out, {kind.epochs} "
           f"epochs at {kind.rate}")  # fmt: skip
-    print(f"{'plan':<20} {'KB':>6} {'predicted':>9} {'right, %':>14} {'loss':>7}")
-    points = []
-    for name, plan in plans_of(graph, worth).items():
-        key = f"{title}: {name} {key_of(plan)}"
-        found = kept.get(key, lambda p=plan: train(graph, p, samples, kind))
-        predicted, right = worth.of_plan(graph, plan), np.array(found["right"])
-        points.append((predicted, right.mean(), -np.mean(found["loss"])))
-        size = analytic_memory(graph, plan).total / 1024
-        accuracy = f"{100 * right.mean():.2f} +-{50 * np.ptp(right):.2f}"
-        print(f"{name:<20} {size:>6.1f} {predicted:>9.2f} {accuracy:>14} "
-              f"{np.mean(found['loss']):>7.3f}", flush=True)  # fmt: skip
-    gains, rights, losses = zip(*points, strict=True)
-    print(f"Spearman of predicted gain: {spearmanr(gains, rights)[0]:.2f} with accuracy, "
-          f"{spearmanr(gains, losses)[0]:.2f} with loss, over {len(points)} plans")  # fmt: skip
+    print(f"{'plan':<20} {'KB':>6} {'gradients':>9} {'runs':>6} {'right, %':>14} {'loss':>7}")
+    rows = [_row(kept, title, kind, graph, samples, by, named)
+            for named in plans_of(graph, by, best).items()]  # fmt: skip
+    *said, rights, losses = zip(*rows, strict=True)
+    for how, gains in zip(by, said, strict=True):
+        print(f"Spearman of what {how} say: {spearmanr(gains, rights)[0]:.2f} with accuracy, "
+              f"{spearmanr(gains, losses)[0]:.2f} with loss, over {len(rows)} plans")  # fmt: skip
+
+
+def _row(
+    kept: Kept, title: str, kind: Kind, graph: Graph, samples: Samples, by: dict[str, Worth],
+    named: tuple[str, UpdatePlan],
+) -> tuple[float, ...]:  # fmt: skip
+    """Trains and prints; (what each says, accuracy, minus loss)."""
+    name, plan = named
+    plan = replace(plan, residual=True)
+    found = kept.get(
+        f"{title}: {name} {key_of(plan)}", lambda: train(graph, plan, samples, kind)
+    )
+    right, loss = np.array(found["right"]), float(np.mean(found["loss"]))
+    said = [worth.of_plan(graph, plan) for worth in by.values()]
+    size = analytic_memory(graph, plan).total / 1024
+    accuracy = f"{100 * right.mean():.2f} +-{50 * np.ptp(right):.2f}"
+    print(f"{name:<20} {size:>6.1f} {said[0]:>9.2f} {said[1]:>6.2f} {accuracy:>14} {loss:>7.3f}",
+          flush=True)  # fmt: skip
+    return *said, float(right.mean()), -loss
+
+
+def find(name: str, shared: Path) -> None:
+    """As the command does, with its time, on a board whose RAM is no limit."""
+    model, data = TASKS[name].files(shared)
+    words = ["plan", str(model), "--data", str(data), "--search", "runs"]
+    args = cli.build_parser().parse_args([*words, "--budget-analytic", f"{FOUND_AT}K"])
+    subject = Subject(model, data, HELD_BY_COMPARE)
+    samples, base = subject.parts["train"], UpdatePlan((), residual=True, scratch=False)
+    begin, used = time.perf_counter(), time.process_time()
+    room = Room(PICO, MUCH_RAM, len(samples))
+    plan = searched_plan(subject.graph, args, room, base, samples)
+    RESULTS.with_name(f"searched-{name}.json").write_bytes(save_plan(replace(plan, scratch=True)))
+    print(f"{name}: {len(samples)} samples, {time.perf_counter() - begin:.0f} s by the clock, "
+          f"{time.process_time() - used:.0f} s of processor time")  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", choices=KINDS, action="append")
     parser.add_argument("--quick", action="store_true", help="1,000 samples, one epoch")
+    parser.add_argument("--find", action="store_true", help="on all samples, by the command")
     args = parser.parse_args()
     folder = shared_folder()
     if folder is None:
@@ -194,6 +266,9 @@ def main() -> None:
         return
     kept = Kept()
     for name in args.task or KINDS:
+        if args.find:
+            find(name, folder)
+            continue
         kind = KINDS[name].quick if args.quick else KINDS[name]
         bench(name + " (quick)" * args.quick, kind, folder, kept)
 

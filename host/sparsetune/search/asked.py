@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from ..data import Dataset
 from ..errors import SparsetuneError
 from ..files import read_file
@@ -15,14 +13,12 @@ from ..graph import Graph
 from ..plan import UpdatePlan, default_plan, leave_in_flash
 from ..room import Room
 from ..trial import choose_rate
-from .choice import best
-from .chosen import Gains, Limits, problem_of, search_plan
-from .costs import menu_of
-from .gains import SAMPLES, Task, Worth, by_gradients, by_runs, guessed, split
+from .chosen import Limits, Search, search_plan
+from .gains import SAMPLES, Task, by_gradients, guessed, split
+from .learnt import learn
 
 FEWEST = 8  # samples that gradients are measured on
 USUAL_LAYERS = 6
-MOST_REACHED = 32  # layers that are measured by runs
 OPTIONS = {"budget_analytic": "analytic", "time": "seconds", "flash_writes": "writes"}
 
 
@@ -52,46 +48,40 @@ def searched_plan(
     """The plan that is expected to gain most. base: without layers. Raises SparsetuneError where
     none fits."""
     values = {OPTIONS[name]: value for name, value in _limits_given(args).items()}
-    limits = Limits(room, **values)
-    worth = _worth(graph, args, limits, base, data)
-    found = search_plan(graph, base, limits, worth.of)
-    trained = sum(layer.channels > 0 for layer in found.plan.layers)
-    biases = sum(layer.bias for layer in found.plan.layers)
-    print(f"found: weights of {trained} layers and biases of {biases}, the best choice by "
-          f"{_by(args, data)}")  # fmt: skip
-    return found.plan
+    search = Search(graph, base, Limits(room, **values))
+    if args.search == "runs":
+        plan, how = _by_runs(search, args, data)
+    elif data is None or len(data) < FEWEST:
+        plan = search.best(guessed(graph).of).plan
+        how = "the best choice by a guess for want of samples (--data)"
+    else:
+        plan = search.best(by_gradients(_task(graph, args, data)).of).plan
+        how = "the best choice by gradients"
+    trained = sum(layer.channels > 0 for layer in plan.layers)
+    biases = sum(layer.bias for layer in plan.layers)
+    print(f"found: weights of {trained} layers and biases of {biases}, {how}")
+    return plan
 
 
-def _by(args: argparse.Namespace, data: Dataset | None) -> str:
-    if data is None or len(data) < FEWEST:
-        return "a guess for want of samples (--data)"
-    return "short runs" if args.search == "runs" else "gradients"
-
-
-def _worth(
-    graph: Graph, args: argparse.Namespace, limits: Limits, base: UpdatePlan, data: Dataset | None
-) -> Worth:
-    if data is None or len(data) < FEWEST:
-        if args.search == "runs":
-            raise SparsetuneError(f"--search runs needs samples: give --data, {FEWEST} or more")
-        return guessed(graph)
+def _task(graph: Graph, args: argparse.Namespace, data: Dataset) -> Task:
     head = replace(default_plan(graph, 1), loss=graph.loss)
     print(f"searching: gradients of up to {SAMPLES} samples ...", flush=True)
-    rate = choose_rate(graph, head, read_file(args.model), data)
-    task = Task(graph, rate, split(data))
-    worth = by_gradients(task)
-    if args.search != "runs":
-        return worth
-    reached = _reached(graph, base, limits)
-    return by_runs(task, reached, worth, lambda line: print(f"searching: {line} ...", flush=True))
+    return Task(graph, choose_rate(graph, head, read_file(args.model), data), split(data))
 
 
-def _reached(graph: Graph, base: UpdatePlan, limits: Limits) -> int:
-    """How many layers, counted from the output, can train at most."""
-    menu = menu_of(graph, replace(base, scratch=False), limits.room.spec.clock)
-    far = Gains(np.arange(1.0, 1 + len(menu.depths)), np.zeros(len(menu.parts)))
-    choice = best(problem_of(menu, far, limits, float(limits.room.ram)))
-    return min(MOST_REACHED, choice.depth) if choice else 1
+def _by_runs(
+    search: Search, args: argparse.Namespace, data: Dataset | None
+) -> tuple[UpdatePlan, str]:
+    """A plan, and how it was found."""
+    if data is None or len(data) < FEWEST:
+        raise SparsetuneError(f"--search runs needs samples: give --data, {FEWEST} or more")
+    task = _task(search.graph, args, data)
+    tell = lambda line: print(f"searching: {line} ...", flush=True)  # noqa: E731
+    found = learn(search, task, by_gradients(task), tell)
+    print("loss on held-out samples after short runs:")
+    for name, loss in sorted(found.tried.items(), key=lambda item: item[1]):
+        print(f"  {loss:.3f} {name}")
+    return found.plan, f"the best of {found.count} plans in short runs ({found.name})"
 
 
 def plan_within(

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sparsetune_device.store import room_of
 
+from ..analytic import analytic_memory
+from ..compile import lean_program
+from ..cycles import step_cycles
 from ..errors import SparsetuneError
 from ..graph import Array, Graph
 from ..image import Layout
@@ -59,21 +62,54 @@ class Searched:
 Value = Callable[[Menu], Gains]
 
 
-def search_plan(graph: Graph, base: UpdatePlan, limits: Limits, value: Value) -> Searched:
-    """The plan that gains most. base: a plan without layers, whose residual and loss it shall have.
-    Without scratch for the faster kernels where nothing fits with it, without the head's weights
-    where nothing fits with those. Raises SparsetuneError where
-    nothing fits at all, with the least that is possible."""
-    menus: list[Menu] = []
-    for plan in (base, replace(base, scratch=False)) if base.scratch else (base,):
-        menus.append(menu_of(graph, plan, limits.room.spec.clock, limits.room.store_bytes))
-        found = _best_that_fits(menus[-1], value(menus[-1]), limits, HEAD)
+class Search:
+    """For plans within limits, of one value after another. base: a plan without layers, whose
+    residual and loss all shall have."""
+
+    def __init__(self, graph: Graph, base: UpdatePlan, limits: Limits) -> None:
+        self.graph, self.base, self.limits = graph, base, limits
+        self.bases = (base, replace(base, scratch=False)) if base.scratch else (base,)
+        self.menus: list[Menu] = []
+
+    def best(self, value: Value) -> Searched:
+        """The plan that gains most. Without scratch for the faster kernels where nothing fits with
+        it, without the head's weights where nothing fits with those. Raises SparsetuneError where
+        nothing fits at all, with the least that is possible."""
+        for number in range(len(self.bases)):
+            menu = self.menu(number)
+            found = _best_that_fits(menu, value(menu), self.limits, HEAD)
+            if found:
+                return found
+        found = _best_that_fits(self.menus[-1], value(self.menus[-1]), self.limits, frozenset())
         if found:
             return found
-    found = _best_that_fits(menus[-1], value(menus[-1]), limits, frozenset())
-    if found:
-        return found
-    raise _nothing_fits(menus, limits)
+        raise _nothing_fits(self.menus, self.limits)
+
+    def fits(self, plan: UpdatePlan) -> bool:
+        """Whether a plan with all of its weights in RAM keeps the limits."""
+        limits, graph = self.limits, self.graph
+        if analytic_memory(graph, plan).total > limits.analytic:
+            return False
+        if not limits.room.takes(graph, plan):
+            return False
+        if limits.seconds == INFINITE:
+            return True
+        clock = limits.room.spec.clock
+        assert clock
+        return sum(step_cycles(lean_program(graph, plan), graph, clock)) <= cycles_left(limits)
+
+    def menu(self, number: int = 0) -> Menu:
+        """Of one of the bases, in their order."""
+        room = self.limits.room
+        while len(self.menus) <= number:
+            base = self.bases[len(self.menus)]
+            self.menus.append(menu_of(self.graph, base, room.spec.clock, room.store_bytes))
+        return self.menus[number]
+
+
+def search_plan(graph: Graph, base: UpdatePlan, limits: Limits, value: Value) -> Searched:
+    """The plan that gains most: see Search. Raises SparsetuneError where none fits."""
+    return Search(graph, base, limits).best(value)
 
 
 def _best_that_fits(

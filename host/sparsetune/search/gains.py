@@ -6,8 +6,7 @@ and the bias trains anyway; layers behind a ReLU, whose inputs have large means,
 without this, and are worth nothing or less (docs/DESIGN.md). The head is trained first: behind
 random weights there is nothing to measure.
 
-`measured`: short runs on the twin of each layer alone, on top of the biases, judged on samples that
-were held out of them (MCUNetV3's contribution analysis, 2206.15472, 2.2).
+Short runs of whole plans tell more, and take minutes: learnt.py.
 """
 
 from __future__ import annotations
@@ -20,13 +19,12 @@ import numpy as np
 
 from ..cores import core_count
 from ..data import Dataset
-from ..graph import Array, Graph, input_channels, output_channels
-from ..plan import LayerPlan, UpdatePlan, default_plan, with_biases
-from ..trial import try_rates
+from ..graph import Graph, input_channels, output_channels
+from ..plan import LayerPlan, UpdatePlan, default_plan
 from .chosen import Gains
 from .costs import Menu
 from .gradients import Gradients, LayerGradient, measure_gradients
-from .runs import Run, Samples, behind_front, train_and_judge, trained_graph
+from .runs import Run, Samples, trained_graph
 
 SAMPLES = 256  # whose gradients are measured
 WARM = 1000  # on which the head is trained before
@@ -34,10 +32,6 @@ HELD_OUT = 0.25  # share of the samples
 MOST_HELD = 1000
 NOISE = 0.25  # of a gradient's part that goes with the mean input: it drives the bias harder
 STATIC = 0.8  # of what channels gain that take turns, those gain that always are the same: a guess
-
-# Of the runs by which layers are measured.
-MOST_TRIED = 16
-STEPS, SEEDS, SHARES = 800, (1, 2), (0.25, 1.0)
 
 Tell = Callable[[str], None]
 
@@ -64,15 +58,15 @@ class Worth:
         """What the parts of a menu are worth."""
         layers = menu.graph.trainable[::-1]
         depths = np.cumsum([self.biases.get(op.index, 0.0) for op in layers])
-        parts = [self._of_layer(menu.graph, part.plan) for part in menu.parts]
+        parts = [self.of_layer(menu.graph, part.plan) for part in menu.parts]
         return Gains(depths, np.array(parts))
 
     def of_plan(self, graph: Graph, plan: UpdatePlan) -> float:
         """What a plan is worth."""
-        weights = sum(self._of_layer(graph, layer) for layer in plan.layers)
+        weights = sum(self.of_layer(graph, layer) for layer in plan.layers)
         return weights + sum(self.biases.get(p.operator, 0.0) for p in plan.layers if p.bias)
 
-    def _of_layer(self, graph: Graph, layer: LayerPlan) -> float:
+    def of_layer(self, graph: Graph, layer: LayerPlan) -> float:
         op = graph.operator(layer.operator)
         share = layer.channels / input_channels(graph, op)
         is_static = layer.slots and not layer.reach
@@ -146,70 +140,3 @@ def _common(
 
 def _root(value: float) -> float:
     return float(max(0.0, value) ** 0.5)
-
-
-# By runs --------------------------------------------------------------------------------------
-
-
-def by_runs(task: Task, reached: int, first: Worth, tell: Tell) -> Worth:
-    """Of the last `reached` layers. first: what gradients say; the layers that they find worth
-    least are not tried, and what is told of all others in their unit is left in proportion."""
-    graph = task.graph
-    rate, bias = _rate_and_biases(task, reached)
-    rest, behind = behind_front(graph, bias, task.samples)
-    layers = [op.index for op in graph.trainable[-reached:-1]]
-    tried = sorted(layers, key=lambda n: -first.weights[n])[:MOST_TRIED]
-    plans = [bias, default_plan(graph, 1)]
-    plans += [_with_weights(graph, bias, n, share) for n in tried for share in SHARES]
-    tell(f"short runs of {len(plans)} plans, {STEPS} steps and {len(SEEDS)} seeds each")
-    losses = _losses(rest, plans, behind, rate)
-    gains = np.maximum(losses[0] - losses[2:].reshape(-1, len(SHARES)), 0.0)
-    power = _power(gains.sum(axis=0))
-    weights = dict(zip(tried, gains[:, -1].tolist(), strict=True))
-    of_all = max(0.0, float(losses[1] - losses[0]))
-    return Worth(weights, _in_proportion(first.biases, layers, of_all), power)
-
-
-def _rate_and_biases(task: Task, reached: int) -> tuple[str, UpdatePlan]:
-    """The biases of the last layers and the head; the rate that suits all of their weights, as a
-    plan that is chosen will train many."""
-    graph = task.graph
-    head = replace(default_plan(graph, 1), loss=graph.loss, residual=True)
-    all_of_them = replace(default_plan(graph, reached, 1.0), loss=graph.loss, residual=True)
-    rate = try_rates(graph, all_of_them, task.samples.train, task.rate)
-    return rate, with_biases(graph, head, reached)
-
-
-def _with_weights(graph: Graph, plan: UpdatePlan, operator: int, share: float) -> UpdatePlan:
-    op = graph.operator(operator)
-    channels = max(1, round(input_channels(graph, op) * share))
-    trained = LayerPlan(operator, channels, graph.bias_of(op) is not None)
-    others = (layer for layer in plan.layers if layer.operator != operator)
-    layers = sorted((*others, trained), key=lambda layer: layer.operator)
-    return replace(plan, layers=tuple(layers))
-
-
-def _losses(graph: Graph, plans: list[UpdatePlan], samples: Samples, rate: str) -> Array:
-    """Of each plan, the mean over SEEDS."""
-    jobs = [(plan, seed) for plan in plans for seed in SEEDS]
-
-    def loss(job: tuple[UpdatePlan, int]) -> float:
-        return train_and_judge(graph, job[0], samples, Run(STEPS, rate, job[1])).loss
-
-    with ThreadPoolExecutor(core_count()) as threads:
-        found = np.array(list(threads.map(loss, jobs)))
-    means: Array = found.reshape(len(plans), -1).mean(axis=1)
-    return means
-
-
-def _power(gains: Array) -> float:
-    """Of the shares: which power of a share is gained by it, from SHARES' first to all."""
-    if not 0 < gains[0] < gains[-1]:
-        return 0.5
-    return float(np.clip(np.log(gains[-1] / gains[0]) / -np.log(SHARES[0]), 0.1, 1.0))
-
-
-def _in_proportion(values: dict[int, float], keys: list[int], whole: float) -> dict[int, float]:
-    """These values, so that their sum is the whole."""
-    total = sum(values[key] for key in keys)
-    return {key: whole * values[key] / total for key in keys} if total else {}

@@ -1,0 +1,174 @@
+"""The search by short runs: how deep to train, and how widely, is found by runs of whole plans; in
+the end the best of those that ran is taken.
+
+What gradients say of layers beside each other is right enough, of layers far apart it is not: what
+lies deep looks worth too much (docs/DESIGN.md). So the integer program finds the best plan of each
+depth, and runs tell which depth it should be, by halving the steps between those that were tried;
+so they do of what a share of the channels gains. Published schemes that fit run as well, and plans
+that are best by what is believed of layers after all runs (belief.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from ..errors import SparsetuneError
+from ..plan import UpdatePlan, default_plan, with_biases
+from ..rate import two_digits
+from ..schemes import load_scheme, scheme_names, scheme_plan
+from ..trial import FACTOR
+from ..trial import search as search_power
+from .belief import Belief, Features, believed
+from .chosen import INFINITE, Gains, Search
+from .costs import Menu
+from .gains import Task, Tell, Worth
+from .runs import Run, Samples
+from .trials import Trials
+
+STEPS = 2000  # of a run, and samples
+MOST_HELD = 600
+DEPTHS = (0.12, 0.25, 0.35, 0.5, 0.7, 1.0)  # shares of the layers, to begin with
+POWER, POWERS = 0.5, (0.25, 1.0)  # of a share of the channels: what it gains
+BIASES = (0.25, 0.5)  # shares of the layers, of plans of nothing else
+ROUNDS = 3
+LAST, SEEDS = 4, (2, 3, 4)  # plans that run again, and their seeds
+
+Names = dict[UpdatePlan, str]
+Way = tuple[int, float]  # how many layers at most, the power of a share
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """plan: the best, by its name. worth: what layers are worth, by all runs. tried: by name, the
+    losses of plans that ran in the end. count: of plans that ran."""
+
+    plan: UpdatePlan
+    name: str
+    worth: Worth
+    tried: dict[str, float]
+    count: int
+
+
+def learn(search: Search, task: Task, first: Worth, tell: Tell) -> Learnt:
+    """first: what gradients say. Raises SparsetuneError where no plan fits."""
+    tried = _Tried(search, task, first, tell)
+    for number in range(ROUNDS):
+        tell(f"short runs, {number + 1} of {ROUNDS} times, around the best")
+        tried.around_the_best()
+    return tried.best()
+
+
+class _Tried:
+    """Plans that ran."""
+
+    def __init__(self, search: Search, task: Task, first: Worth, tell: Tell) -> None:
+        self.search, self.first, self.tell = search, first, tell
+        samples = _some(task.samples)
+        self.ways: dict[Way, UpdatePlan] = {}
+        self.names = published(search)
+        count = len(search.graph.trainable)
+        for share in DEPTHS:
+            self.add((max(1, round(share * count)), POWER))
+        self.trials = Trials(task.graph, samples, _run(task, samples, self.ways.values()))
+        run = self.trials.run
+        tell(f"short runs of {len(self.names)} plans, {run.steps} steps each at {run.rate}")
+        self.features = Features(task.graph, first)
+        self.beside = _beside(search)
+
+    def add(self, way: Way) -> None:
+        if way not in self.ways:
+            depth, power = way
+            worth = replace(self.first, power=power)
+            plan = self.ways[way] = self.search.best(partial(_up_to, worth, depth)).plan
+            self.names.setdefault(plan, f"{depth} layers at most, power {power:g}")
+
+    def around_the_best(self) -> None:
+        """Depths halfway to those beside the best, other powers at that, and what is believed."""
+        losses = self.losses(list(self.ways.values()))
+        depth, power = min(zip(losses, self.ways, strict=True))[1]
+        depths = sorted({depth for depth, _ in self.ways})
+        at = depths.index(depth)
+        beside = {(depth + other) // 2 for other in depths[max(0, at - 1) : at + 2]}
+        ways = [*((other, power) for other in sorted(beside)), *((depth, p) for p in POWERS)]
+        believed = self.belief().expected()
+        for way in ways:
+            self.add(way)
+        for most in (depth, len(self.search.graph.trainable)):
+            plan = self.search.best(partial(_up_to, believed, most)).plan
+            self.names.setdefault(plan, f"after {len(self.trials.known)} runs, {most} layers")
+
+    def losses(self, plans: list[UpdatePlan], seed: int = 1) -> list[float]:
+        return self.trials.losses(plans, seed)
+
+    def belief(self) -> Belief:
+        plans = [*self.beside, *self.names]
+        return believed(self.features, plans, self.losses(plans))
+
+    def best(self) -> Learnt:
+        """Of those whose first runs are best, and of what is published, that whose further runs
+        are."""
+        worth, scheme = self.belief().expected(), set(scheme_names())
+        plans = list(self.names)
+        order = sorted(zip(self.losses(plans), range(len(plans)), strict=True))
+        ours = [plans[i] for _, i in order if self.names[plans[i]] not in scheme][:LAST]
+        theirs = [plans[i] for _, i in order if self.names[plans[i]] in scheme][:1]
+        last = [*ours, *theirs]
+        self.tell(f"the best {len(last)} plans again, with {len(SEEDS)} seeds each")
+        means = np.mean([self.losses(last, seed) for seed in SEEDS], axis=0)
+        tried = {self.names[plan]: float(mean) for plan, mean in zip(last, means, strict=True)}
+        best = last[int(np.argmin(means))]
+        return Learnt(best, self.names[best], worth, tried, len(plans))
+
+
+def _some(samples: Samples) -> Samples:
+    return Samples(samples.train.part(slice(STEPS)), samples.held.part(slice(MOST_HELD)))
+
+
+def _run(task: Task, samples: Samples, plans: Iterable[UpdatePlan]) -> Run:
+    """At the rate at which the plan in the middle learns most in as many steps."""
+    plan = list(plans)[len(list(plans)) // 2]
+    steps = max(STEPS // 2, len(samples.train))
+    first = float(task.rate)
+
+    def rate(power: int) -> str:
+        return two_digits(first * float(FACTOR) ** power)
+
+    def loss(power: int) -> float:
+        return Trials(task.graph, samples, Run(steps, rate(power))).losses([plan], 1)[0]
+
+    return Run(steps, rate(search_power(loss, INFINITE)))
+
+
+def published(search: Search) -> Names:
+    """Schemes that fit."""
+    found = {_scheme(search, name): name for name in scheme_names()}
+    return {plan: name for plan, name in found.items() if plan}
+
+
+def _up_to(worth: Worth, depth: int, menu: Menu) -> Gains:
+    """The same, but that no more than so many layers are worth anything."""
+    gains = worth.of(menu)
+    depths = gains.depths.copy()
+    depths[depth:] = depths.min() - np.abs(depths).max() - np.abs(gains.parts).sum() - 1
+    return replace(gains, depths=depths)
+
+
+def _scheme(search: Search, name: str) -> UpdatePlan | None:
+    """None where it is for another network, or does not fit."""
+    try:
+        found = scheme_plan(search.graph, load_scheme(name))
+    except SparsetuneError:
+        return None
+    plan = replace(search.base, layers=found.layers)
+    return plan if search.fits(plan) else None
+
+
+def _beside(search: Search) -> list[UpdatePlan]:
+    """What any plan is better than, for comparison: the head alone, and biases."""
+    count = len(search.graph.trainable)
+    head = replace(search.base, layers=default_plan(search.graph, 1).layers)
+    return [head, *(with_biases(search.graph, head, max(1, round(s * count))) for s in BIASES)]
