@@ -11,7 +11,7 @@ from ..errors import SparsetuneError
 from ..files import read_file
 from ..graph import Graph
 from ..plan import UpdatePlan, default_plan, leave_in_flash
-from ..room import Room
+from ..room import Room, with_residual
 from ..trial import choose_rate
 from .chosen import Limits, Search, search_plan
 from .gains import SAMPLES, Task, by_gradients, guessed, split
@@ -77,7 +77,12 @@ def _by_runs(
         raise SparsetuneError(f"--search runs needs samples: give --data, {FEWEST} or more")
     task = _task(search.graph, args, data)
     tell = lambda line: print(f"searching: {line} ...", flush=True)  # noqa: E731
-    found = learn(search, task, by_gradients(task), tell)
+    decided = any(getattr(args, name, None) is not None for name in ("residual", "time"))
+
+    def whole(plan: UpdatePlan) -> UpdatePlan:
+        return plan if decided else with_residual(search.graph, plan, search.limits.room)
+
+    found = learn(search, task, by_gradients(task), tell, whole)
     print("loss on held-out samples after short runs:")
     for name, loss in sorted(found.tried.items(), key=lambda item: item[1]):
         print(f"  {loss:.3f} {name}")

@@ -10,7 +10,6 @@ that are best by what is believed of layers after all runs (belief.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,7 +26,7 @@ from .chosen import INFINITE, Gains, Search
 from .costs import Menu
 from .gains import Task, Tell, Worth
 from .runs import Run, Samples
-from .trials import Trials
+from .trials import Trials, Whole, same
 
 STEPS = 2000  # of a run, and samples
 MOST_HELD = 600
@@ -53,29 +52,34 @@ class Learnt:
     count: int
 
 
-def learn(search: Search, task: Task, first: Worth, tell: Tell) -> Learnt:
-    """first: what gradients say. Raises SparsetuneError where no plan fits."""
-    tried = _Tried(search, task, first, tell)
+def learn(
+    search: Search, task: Task, first: Worth, tell: Tell, whole: Whole = same
+) -> Learnt:
+    """first: what gradients say. whole: see Trials. Raises SparsetuneError where no plan fits."""
+    tried = _Tried(search, task, first, whole)
+    run = tried.trials.run
+    tell(f"short runs of {len(tried.names)} plans, {run.steps} steps each at {run.rate}")
     for number in range(ROUNDS):
         tell(f"short runs, {number + 1} of {ROUNDS} times, around the best")
         tried.around_the_best()
-    return tried.best()
+    last = tried.last()
+    tell(f"the best {len(last)} plans again, with {len(SEEDS)} seeds each")
+    return tried.best(last)
 
 
 class _Tried:
     """Plans that ran."""
 
-    def __init__(self, search: Search, task: Task, first: Worth, tell: Tell) -> None:
-        self.search, self.first, self.tell = search, first, tell
+    def __init__(self, search: Search, task: Task, first: Worth, whole: Whole) -> None:
+        self.search, self.first = search, first
         samples = _some(task.samples)
         self.ways: dict[Way, UpdatePlan] = {}
         self.names = published(search)
         count = len(search.graph.trainable)
         for share in DEPTHS:
             self.add((max(1, round(share * count)), POWER))
-        self.trials = Trials(task.graph, samples, _run(task, samples, self.ways.values()))
-        run = self.trials.run
-        tell(f"short runs of {len(self.names)} plans, {run.steps} steps each at {run.rate}")
+        run = _run(task, samples, whole(list(self.ways.values())[len(self.ways) // 2]))
+        self.trials = Trials(task.graph, samples, run, whole)
         self.features = Features(task.graph, first)
         self.beside = _beside(search)
 
@@ -108,29 +112,28 @@ class _Tried:
         plans = [*self.beside, *self.names]
         return believed(self.features, plans, self.losses(plans))
 
-    def best(self) -> Learnt:
-        """Of those whose first runs are best, and of what is published, that whose further runs
-        are."""
-        worth, scheme = self.belief().expected(), set(scheme_names())
-        plans = list(self.names)
-        order = sorted(zip(self.losses(plans), range(len(plans)), strict=True))
-        ours = [plans[i] for _, i in order if self.names[plans[i]] not in scheme][:LAST]
-        theirs = [plans[i] for _, i in order if self.names[plans[i]] in scheme][:1]
-        last = [*ours, *theirs]
-        self.tell(f"the best {len(last)} plans again, with {len(SEEDS)} seeds each")
+    def last(self) -> list[UpdatePlan]:
+        """Those whose first runs are best, and the best of what is published."""
+        plans, schemes = list(self.names), set(scheme_names())
+        order = [i for _, i in sorted(zip(self.losses(plans), range(len(plans)), strict=True))]
+        ours = [plans[i] for i in order if self.names[plans[i]] not in schemes]
+        theirs = [plans[i] for i in order if self.names[plans[i]] in schemes]
+        return [*ours[:LAST], *theirs[:1]]
+
+    def best(self, last: list[UpdatePlan]) -> Learnt:
+        """Of these that whose further runs are best."""
         means = np.mean([self.losses(last, seed) for seed in SEEDS], axis=0)
         tried = {self.names[plan]: float(mean) for plan, mean in zip(last, means, strict=True)}
         best = last[int(np.argmin(means))]
-        return Learnt(best, self.names[best], worth, tried, len(plans))
+        return Learnt(best, self.names[best], self.belief().expected(), tried, len(self.names))
 
 
 def _some(samples: Samples) -> Samples:
     return Samples(samples.train.part(slice(STEPS)), samples.held.part(slice(MOST_HELD)))
 
 
-def _run(task: Task, samples: Samples, plans: Iterable[UpdatePlan]) -> Run:
-    """At the rate at which the plan in the middle learns most in as many steps."""
-    plan = list(plans)[len(list(plans)) // 2]
+def _run(task: Task, samples: Samples, plan: UpdatePlan) -> Run:
+    """At the rate at which this plan learns most in as many steps."""
     steps = max(STEPS // 2, len(samples.train))
     first = float(task.rate)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,13 +13,18 @@ from ..plan import UpdatePlan
 from .runs import Judged, Run, Samples, behind_front, train_and_judge
 
 Trial = tuple[UpdatePlan, int]  # a plan, and the seed of a run
+Whole = Callable[[UpdatePlan], UpdatePlan]
+
+
+def same(plan: UpdatePlan) -> UpdatePlan:
+    return plan
 
 
 class Trials:
-    """run: how long, and at which rate."""
+    """run: how long, and at which rate. whole: what else a plan gets when it is trained."""
 
-    def __init__(self, graph: Graph, samples: Samples, run: Run) -> None:
-        self.graph, self.samples, self.run = graph, samples, run
+    def __init__(self, graph: Graph, samples: Samples, run: Run, whole: Whole = same) -> None:
+        self.graph, self.samples, self.run, self.whole = graph, samples, run, whole
         self.known: dict[Trial, Judged] = {}
         self._behind = {0: (graph, samples)}  # by place
 
@@ -37,7 +42,7 @@ class Trials:
 
     def _judged(self, trial: Trial, front: tuple[Graph, Samples]) -> Judged:
         plan, seed = trial
-        return train_and_judge(front[0], plan, front[1], replace(self.run, seed=seed))
+        return train_and_judge(front[0], self.whole(plan), front[1], replace(self.run, seed=seed))
 
     def _fronts(self, plans: list[UpdatePlan]) -> list[tuple[Graph, Samples]]:
         """Model and samples behind what each plan leaves frozen, made once for each place, and
