@@ -1,46 +1,57 @@
 """Cycles of every kernel on the emulated Pico, for `sparsetune plan`. Run: python bench/cycles.py
+[--residual]
 
 Small models and real networks run on the board operator by operator; for each kind of operator the
 cycles are fitted as [mac, loop, element] * what sparsetune/cycles.py counts, and what starting one
 takes. It prints what belongs into boards/pico.toml, and how far single measurements are from that.
-Flash caches are not emulated: a real board is slower.
+What residuals take more is the median of real networks, for each weight; --residual prints that
+alone. Flash caches are not emulated: a real board is slower.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from itertools import combinations
+from statistics import median
 
 import numpy as np
 from emulated import HERTZ, ROOT, measure
 from gradient_cases import train_all
+from kept import FINE
 from machine import Machine
 from networks import REPORTED, Network, network, networks, plan_of
 from small_models import RELU, Array, Net, wide_front
 from sparsetune.compile import build_program
 from sparsetune.cycles import (
+    MORE,
     OTHER,
     SKIP_ZEROS,
     Clock,
     Cost,
     Work,
     cost_name,
+    has_residual,
     step_cycles,
     work_of,
     works,
 )
 from sparsetune.graph import input_channels
+from sparsetune.numerics import rate
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
 from sparsetune.program import Buffer, Code, Flag, Op
 from sparsetune.tflite import parse_tflite
 from steps import measure_between, measure_steps
-from whole_program import case_of, choose, settle
+from whole_program import RATE, case_of, choose, settle
 
 SOURCE = "emulated Pico, flash cache not modelled"
 ENOUGH = 8  # operators of a kind, to tell what starting one takes; of fewer
 LARGE = 10_000  # those of so many cycles count, where it is little
+WITH_RESIDUAL = {"digits": 6, "kws": 6, "resnet8": 6, "vww": 3, "mbv2": 4}  # layers: they have room
+FINE_RATE = rate(0.001)  # no weight moves by a quarter of its range at once, as in training
+Rate = tuple[int, int]
 UNMEASURED = Cost(0.0, 0.0, 100.0)  # of operators that no model here has
 
 
@@ -158,10 +169,10 @@ def models() -> Iterator[tuple[Machine, Array]]:
 # Measuring ------------------------------------------------------------------------------------
 
 
-def measure_ops(machine: Machine, x: Array) -> list[Measured]:
+def measure_ops(machine: Machine, x: Array, learning_rate: Rate = RATE) -> list[Measured]:
     """Every operator of a training step; a strip as one."""
     choose(machine)
-    settle(machine, x)
+    settle(machine, x, learning_rate)
     case, which = case_of(machine)
     (spent,) = measure([case])
     shares = shares_not_zero(machine, which)
@@ -202,6 +213,22 @@ def measure_strips() -> list[Measured]:
             at = strips.ops.index(row.op)
             plain = sum(alone[op.source] for op in strips.ops[at + 1 : at + 1 + row.op.words[0]])
             found.append(Measured(row.op, row.work, max(1, row.cycles - plain)))
+    return found
+
+
+def measure_residuals() -> dict[str, list[float]]:
+    """Cycles more for each weight, of each update, by the name of the cost."""
+    found: dict[str, list[float]] = {}
+    for real in networks(tuple(WITH_RESIDUAL)):
+        plan = default_plan(real.graph, WITH_RESIDUAL[real.name])
+        plain, fine = (
+            measure_ops(Machine(real.graph, which), real.x[:1], FINE_RATE)
+            for which in (plan, replace(plan, residual=True))
+        )
+        for a, b in zip(plain, fine, strict=True):
+            if has_residual(b.op):
+                more = (b.cycles - a.cycles) / b.work.elements
+                found.setdefault(cost_name(b.op) + MORE, []).append(more)
     return found
 
 
@@ -249,12 +276,13 @@ def large_enough(rows: list[Measured]) -> list[Measured]:
     return large or [max(rows, key=lambda row: row.cycles)]
 
 
-def check(network: Network, clock: Clock) -> None:
+def check(network: Network, plan: UpdatePlan, clock: Clock) -> None:
     """A whole step of a real model against its estimate."""
-    graph, plan = network.graph, plan_of(network)
+    graph = network.graph
     guess = sum(step_cycles(build_program(graph, plan), graph, clock))
     (step,) = measure_steps(network, [plan])
-    print(f"# {network.title}: kernels of a step {step.kernels.ms:.1f} ms, estimated "
+    title = network.title + (", residual" if plan.residual else "")
+    print(f"# {title}: kernels of a step {step.kernels.ms:.1f} ms, estimated "
           f"{guess / HERTZ * 1000:.1f} ms")
 
 
@@ -273,7 +301,23 @@ def both_cores() -> float:
     return sum(step["both"] for step in steps) / sum(step["one"] for step in steps)
 
 
+def show_residuals() -> dict[str, Cost]:
+    found = {}
+    for name, more in sorted(measure_residuals().items()):
+        found[name] = Cost(0.0, 0.0, median(more))
+        values = f"{name} = [0.0, 0.0, {median(more):.1f}]"
+        print(f"{values:<52} # {len(more)} measured, {min(more):.0f} to {max(more):.0f}")
+    return found
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--residual", action="store_true", help="what residuals take alone")
+    if parser.parse_args().residual:
+        show_residuals()
+        return
     found: dict[str, list[Measured]] = {}
     for machine, x in models():
         for row in measure_ops(machine, x):
@@ -288,10 +332,13 @@ def main() -> None:
     print("[cycles.operators]")
     for code, rows in found.items():
         show(code, costs[code], rows)
+    costs |= show_residuals()
     show(OTHER, UNMEASURED, [])
     clock = Clock(SOURCE, HERTZ, 0, costs)
     for real in networks(("digits", *REPORTED)):
-        check(real, clock)
+        check(real, plan_of(real), clock)
+    for real in networks(FINE):
+        check(real, replace(plan_of(real), residual=True), clock)
 
 
 if __name__ == "__main__":

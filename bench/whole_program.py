@@ -25,12 +25,12 @@ def machine_of(graph: Graph, plan: UpdatePlan, x: Array) -> Machine:
     return machine
 
 
-def settle(machine: Machine, x: Array) -> None:
+def settle(machine: Machine, x: Array, learning_rate: tuple[int, int] = RATE) -> None:
     """Some steps without learning; then all is ready for one."""
     for _ in range(WARM_STEPS if machine.program.layers else 0):
         machine.step(x, LABEL, NO_RATE, SEED)
     machine.load(x)
-    machine.control(LABEL, RATE, SEED)
+    machine.control(LABEL, learning_rate, SEED)
 
 
 def choose(machine: Machine) -> None:

@@ -63,10 +63,12 @@ def make_task(
     return Task(model.stem, model, graph, image, train, test, options)
 
 
-def digits_task(steps: int = 40, seed: int = 1) -> Task:
+def digits_task(steps: int = 40, seed: int = 1, residual: bool = False) -> Task:
     """The demo's task."""
     options = {"steps": steps, "rate": "0.02", "seed": seed, "policy": "random"}
-    return make_task(DIGITS, changed_sets(seed), lambda g: default_plan(g, 6), **options)
+    return make_task(
+        DIGITS, changed_sets(seed), lambda g: default_plan(g, 6, residual=residual), **options
+    )
 
 
 def kws_task(shared: Path, steps: int = 200, seed: int = 1) -> Task:

@@ -28,7 +28,17 @@ from sparsetune.budget import (
     trained_weights,
 )
 from sparsetune.compile import compile_image, source_of
-from sparsetune.cycles import BEHIND_RELU, POINTWISE, Clock, Cost, Work, work_of, works
+from sparsetune.cycles import (
+    BEHIND_RELU,
+    FINE_UPDATES,
+    MORE,
+    POINTWISE,
+    Clock,
+    Cost,
+    Work,
+    work_of,
+    works,
+)
 from sparsetune.image import lay_out, parse_image
 from sparsetune.memory import predict
 from sparsetune.peak import find_peak
@@ -43,6 +53,7 @@ from test_two_memories import TwoMemories
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
 
+from kept import FINE  # noqa: E402
 from networks import network, plan_of  # noqa: E402
 
 PICO = load_spec("pico")
@@ -268,6 +279,7 @@ def test_what_nobody_measured_counts_as_other() -> None:
 def test_the_pico_has_costs_of_kernels_that_exist() -> None:
     assert PICO.clock
     names = {code.name.lower() for code in Code} | {POINTWISE, "other"}
+    names |= {code.name.lower() + MORE for code in FINE_UPDATES}
     assert set(PICO.clock.costs) <= names
     assert all(min(c.mac, c.loop, c.element) >= 0 for c in PICO.clock.costs.values())
     assert {"conv2d", "conv2d_grad_input", "conv2d_update"} < set(PICO.clock.costs)
@@ -281,14 +293,15 @@ def test_board_without_measured_cycles_has_no_times() -> None:
     assert "emulated" in lines[-1]
 
 
-def test_estimated_time_against_the_emulated_pico(emulated_pico) -> None:
+@pytest.mark.parametrize("residual", [False, True])
+def test_estimated_time_against_the_emulated_pico(residual: bool, emulated_pico) -> None:
     """Steps of the demo's model, two collections of garbage among them. When kernels change:
     bench/cycles.py prints new costs."""
     from sparsetune.board import Board
 
-    task = runs.digits_task(steps=17)
+    task = runs.digits_task(steps=17, residual=residual)
     task.options["policy"] = "cyclic"  # what a user gets who names none; `random` takes 3 ms more
-    machine = Machine(task.graph, default_plan(task.graph, 6))
+    machine = Machine(task.graph, default_plan(task.graph, 6, residual=residual))
     assert PICO.clock
     estimated = 1000 * step_time(machine.program, task.graph, PICO.clock).total
     with Board.connect(emulated_pico.port) as board:
@@ -323,6 +336,28 @@ def test_estimates_against_whole_steps_that_were_measured(name: str) -> None:
     print(f"{name}: estimated {estimated / sum(measured.values()):.3f} of what was measured")
     assert estimated == pytest.approx(sum(measured.values()), rel=0.1)
     assert PICO.clock.hertz * each.forward == pytest.approx(measured["forward"], rel=0.1)
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_estimates_with_a_residual(name: str) -> None:
+    """Kernels of a step, and what of them the residual takes."""
+    real = network(name)
+    if real is None:
+        pytest.skip("SKIP: no ../shared here")
+    kept = json.loads((ROOT / "bench" / "results" / "kept_cycles.json").read_text())["cycles"][name]
+    parts = ("forward", "backward", "weights")
+    measured = sum(kept[f"step, {part}"][0] for part in parts)
+    more = kept["step, weights with a residual"][0] - kept["step, weights"][0]
+    plans = [replace(plan_of(real), residual=residual) for residual in (False, True)]
+    assert PICO.clock
+    plain, fine = (
+        PICO.clock.hertz * step_time(program, real.graph, PICO.clock).kernels.total
+        for program in (Machine(real.graph, plan).program for plan in plans)
+    )
+    print(f"{name}: estimated {fine / (measured + more):.3f} of what was measured; the residual "
+          f"{fine - plain:,.0f} cycles, measured {more:,}")  # fmt: skip
+    assert fine == pytest.approx(measured + more, rel=0.1)
+    assert fine - plain == pytest.approx(more, rel=0.4)
 
 
 # The picture ----------------------------------------------------------------------------------

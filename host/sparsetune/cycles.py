@@ -35,9 +35,11 @@ WINDOWS = (
     *(Code.AVG_POOL_GRAD_INPUT, Code.MAX_POOL_GRAD_INPUT),
 )
 UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE, Code.CONV2D_COLUMNS_UPDATE)
+FINE_UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE)
 PATCHES = (Code.PATCH_VALUES, Code.PATCH_ERRORS, Code.SPREAD_ERRORS)
 RESIZES = (Code.RESIZE, Code.RESIZE_GRAD_INPUT)
 POINTWISE = "conv2d_pointwise"  # CONV2D with a window of one: nothing is gathered for it
+MORE = "_residual"  # behind the name of an update: what its weights' residuals take beside it
 OTHER = "other"  # of operators that nobody has measured
 
 
@@ -79,8 +81,11 @@ class Clock:
     both: float | None = None
 
     def cycles(self, op: Op, work: Work) -> float:
-        names = (cost_name(op), op.code.name.lower(), OTHER)
-        return next(self.costs[name] for name in names if name in self.costs).of(work)
+        name = op.code.name.lower()
+        names = (cost_name(op), name, OTHER)
+        found = next(self.costs[name] for name in names if name in self.costs).of(work)
+        more = self.costs.get(name + MORE) if has_residual(op) else None
+        return found + more.of(work) if more else found
 
 
 def step_cycles(program: Program, graph: Graph, clock: Clock) -> list[float]:
@@ -97,6 +102,11 @@ def cost_name(op: Op) -> str:
     if op.code == Code.CONV2D and _window(op).kernel_h == _window(op).kernel_w == 1:
         return POINTWISE
     return op.code.name.lower()
+
+
+def has_residual(op: Op) -> bool:
+    """Whether it moves weights that have one."""
+    return op.code in FINE_UPDATES and op.words[7] is not None
 
 
 def works(program: Program, graph: Graph) -> Iterator[Work]:
