@@ -47,7 +47,7 @@ from sparsetune.room import Room
 from sparsetune.schemes import load_scheme
 from sparsetune.search.asked import searched_plan
 from sparsetune.search.chosen import Limits, Search
-from sparsetune.search.gains import Task, Worth, by_gradients, split
+from sparsetune.search.gains import Task, Worth, by_gradients, split, thinned
 from sparsetune.search.learnt import learn
 from sparsetune.search.runs import Run, Samples, behind_front, train_and_judge
 from sparsetune.subject import Subject
@@ -206,7 +206,7 @@ def bench(title: str, kind: Kind, folder: Path, kept: Kept) -> None:
     task = Task(graph, rate, split(samples.train))
     first = worth_of(kept, title, task)
     learnt, best = learnt_of(kept, title, task, first)
-    by = {"gradients": first, "runs": learnt}
+    by = {"gradients": thinned(graph, first), "runs": learnt}
     print(f"{title}: {len(samples.train)} samples, {len(samples.held)} held out, {kind.epochs} "
           f"epochs at {kind.rate}")  # fmt: skip
     print(f"{'plan':<20} {'KB':>6} {'gradients':>9} {'runs':>6} {'right, %':>14} {'loss':>7}")

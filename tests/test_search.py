@@ -32,7 +32,7 @@ from sparsetune.room import Room
 from sparsetune.search.choice import Choice, Problem, Row, best, least
 from sparsetune.search.chosen import Gains, Limits, problem_of, search_plan, worth
 from sparsetune.search.costs import Menu, Part, menu_of
-from sparsetune.search.gains import Task, Worth, by_gradients, guessed, split
+from sparsetune.search.gains import Task, Worth, by_gradients, guessed, split, thinned
 from sparsetune.search.gradients import measure_gradients
 from sparsetune.task import task_of
 from sparsetune.tflite import parse_tflite, read_tflite
@@ -305,6 +305,15 @@ def test_a_mean_input_is_worth_nothing() -> None:
     found = measure_gradients(graph, [op], Dataset(x, np.arange(32) % 3))[op.index].over(32)
     whole, rest = found.weights, found.centred(found.inputs, False)
     assert np.linalg.norm(rest) < 0.01 * np.linalg.norm(whole)
+
+
+def test_large_maps_do_not_count_for_their_size() -> None:
+    graph = graph_of("small")
+    alike = Worth({op.index: 1.0 for op in graph.trainable}, {graph.trainable[0].index: 4.0}, 0.3)
+    found = thinned(graph, alike)
+    places = [36, 36, 36, 36, 9, 9, 1]  # of 6x6 maps, 3x3 maps, and the head
+    assert list(found.weights.values()) == pytest.approx([n**-0.5 for n in places])
+    assert list(found.biases.values()) == pytest.approx([4 / 6]) and found.power == 0.3
 
 
 def test_worth_of_shares() -> None:

@@ -129,6 +129,15 @@ def test_trials_are_whole_runs() -> None:
     assert len(trials.known) == 4
 
 
+def test_trials_have_what_training_will_have() -> None:
+    graph, task = clothes_like()
+    plan, run = default_plan(graph, 3, 1.0), Run(40, "0.0005")
+    trials = Trials(graph, task.samples, run, lambda plan: replace(plan, residual=True))
+    fine = train_and_judge(graph, replace(plan, residual=True), task.samples, run)
+    assert trials.losses([plan], 1) == [fine.loss]
+    assert fine.loss != train_and_judge(graph, plan, task.samples, run).loss
+
+
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ROUNDS": 2, "STEPS": 60, "SEEDS": (2,)}.items():

@@ -14,7 +14,7 @@ from ..plan import UpdatePlan, default_plan, leave_in_flash
 from ..room import Room, with_residual
 from ..trial import choose_rate
 from .chosen import Limits, Search, search_plan
-from .gains import SAMPLES, Task, by_gradients, guessed, split
+from .gains import SAMPLES, Task, by_gradients, guessed, split, thinned
 from .learnt import learn
 
 FEWEST = 8  # samples that gradients are measured on
@@ -55,7 +55,8 @@ def searched_plan(
         plan = search.best(guessed(graph).of).plan
         how = "the best choice by a guess for want of samples (--data)"
     else:
-        plan = search.best(by_gradients(_task(graph, args, data)).of).plan
+        worth = by_gradients(_task(graph, args, data))
+        plan = search.best(thinned(graph, worth).of).plan
         how = "the best choice by gradients"
     trained = sum(layer.channels > 0 for layer in plan.layers)
     biases = sum(layer.bias for layer in plan.layers)

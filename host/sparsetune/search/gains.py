@@ -19,7 +19,7 @@ import numpy as np
 
 from ..cores import core_count
 from ..data import Dataset
-from ..graph import Graph, input_channels, output_channels
+from ..graph import Graph, Operator, input_channels, output_channels
 from ..plan import LayerPlan, UpdatePlan, default_plan
 from .chosen import Gains
 from .costs import Menu
@@ -79,6 +79,20 @@ def split(data: Dataset) -> Samples:
     order = np.random.default_rng(0).permutation(len(data))
     held = max(1, min(MOST_HELD, round(len(data) * HELD_OUT)))
     return Samples(data.part(order[held:]), data.part(order[:held]))
+
+
+def thinned(graph: Graph, worth: Worth) -> Worth:
+    """What gradients say, over the root of the places of a layer's map. A gradient is a sum over
+    them, and grows with the map, which what is gained does not (docs/DESIGN.md)."""
+    root = {op.index: _places(graph, op) ** 0.5 for op in graph.trainable}
+    weights, biases = (
+        {n: value / root[n] for n, value in of.items()} for of in (worth.weights, worth.biases)
+    )
+    return replace(worth, weights=weights, biases=biases)
+
+
+def _places(graph: Graph, op: Operator) -> int:
+    return graph.tensor(op.outputs[0]).size // output_channels(graph, op)
 
 
 # Without samples ------------------------------------------------------------------------------
