@@ -1,13 +1,14 @@
 """An epoch on the twin with and without the cached prefix.
 
-    python bench/cached.py [--samples N] [--plan NAME]
+    python bench/cached.py [--samples N] [--plan NAME] [--residual]
     python bench/cached.py --emulated
 
 CIFAR-10 as JPEGs (the training file alone), enlarged to 128 x 128, MobileNetV2-w0.35@128 int8 with
 a new head of 10 classes, MCUNetV3's published 100 KB scheme (MbV2-99), one core; other plans beside
 it. ms of a step are processor time, so that what others do on this machine has little part in
 them; the seconds of the epoch are by the clock. The bars: an epoch of 20,000 within 4 minutes, and
-3 times as fast from the second one on. --emulated: KWS on the emulated Pico, whole steps, one core.
+3 times as fast from the second one on. --residual: with 8 more bits of each trained weight.
+--emulated: KWS on the emulated Pico, whole steps, one core.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -110,8 +111,8 @@ def kernels_ms(image: Image, data: Dataset) -> dict[str, float]:
     return best
 
 
-def measure(name: str, graph: Graph, data: Dataset, file: Path) -> Iterator[str]:
-    layout = compile_image(graph, PLANS[name](graph), RATE_TEXT)
+def measure(name: str, graph: Graph, plan: UpdatePlan, data: Dataset, file: Path) -> Iterator[str]:
+    layout = compile_image(graph, plan, RATE_TEXT)
     image = parse_image(layout.image)
     samples = len(data)
     with Twin(image.data, file) as twin:
@@ -165,6 +166,7 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, default=20000)
     parser.add_argument("--plan", choices=list(PLANS), action="append")
+    parser.add_argument("--residual", action="store_true")
     parser.add_argument("--emulated", action="store_true")
     options = parser.parse_args()
     folder = shared_folder()
@@ -183,7 +185,8 @@ def main() -> None:
         file = Path(place) / "train.dat"
         file.write_bytes(sample_file(data, task))
         for name in options.plan or PLANS:
-            for line in measure(name, graph, data, file):
+            plan = replace(PLANS[name](graph), residual=options.residual)
+            for line in measure(name, graph, plan, data, file):
                 print(line, flush=True)
 
 

@@ -374,8 +374,9 @@ FULL = """
 import gc
 gc.disable()
 ballast = []
-while gc.mem_free() > {room}:
-    ballast.append(bytearray(1000))
+for piece in 1000, 100:  # to within the smaller one, whatever the heap's size
+    while gc.mem_free() > {room} + piece:
+        ballast.append(bytearray(piece))
 from sparsetune_device.main import train
 train('/rom/model.img', '/sparsetune/train.dat', save_to='/sparsetune/trained.ckpt', {options})
 """
