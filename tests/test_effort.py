@@ -14,10 +14,13 @@ import sparsetune_device.engine as engine
 from sparsetune import cli
 from sparsetune.board import Board
 from sparsetune.compile import compile_image
+from sparsetune.export import Checkpoint, trained_tensors
 from sparsetune.image import parse_image
 from sparsetune.plan import default_plan, load_plan, save_plan
 from sparsetune.tune import describe_effort
-from sparsetune_device.effort import Effort, threshold
+from sparsetune_device.effort import Effort, Threshold, make_rule, threshold
+from sparsetune_device.momentum import Groups
+from sparsetune_device.worth import LEAST, ONE, Worth, logarithm, probability
 from test_training import check_board_against_twin, check_memory, needs_shared
 
 SHARED = shared_tasks.shared_folder()
@@ -82,7 +85,7 @@ def test_a_skipped_step_learns_nothing() -> None:
     task = runs.digits_task(steps=1)
     samples, labels = task.train.x, task.train.y
     machine = engine.Engine(engine_image(task.image.data))
-    effort = Effort(machine, "0.9")
+    effort = Effort(machine, Threshold("0.9"))
     skipped = 0
     for i in range(60):
         machine.sample[:] = samples[i].tobytes()
@@ -106,9 +109,10 @@ def engine_image(data: bytes) -> Any:
     return Image(data)
 
 
-def test_a_broken_run_goes_on_as_if_it_had_not_been() -> None:
-    """The largest errors of late and the setting are in the checkpoint."""
-    task = with_policy(runs.digits_task(), V1, steps=300, schedule="linear", skip="0.3")
+@pytest.mark.parametrize("rule", [{"skip": "0.3"}, {"effort": 25}], ids=["skip", "effort"])
+def test_a_broken_run_goes_on_as_if_it_had_not_been(rule: dict[str, Any]) -> None:
+    """What a rule remembers and the setting are in the checkpoint."""
+    task = with_policy(runs.digits_task(), V1, steps=300, schedule="linear", **rule)
     straight, unbroken = runs.twin_train(task)
     broken: list[str] = []
 
@@ -122,7 +126,7 @@ def test_a_broken_run_goes_on_as_if_it_had_not_been() -> None:
             twin.train(pull_the_plug, **task.options)
         rest: list[str] = []
         assert twin.train(rest.append, resume=True) == unbroken
-    assert runs.events(rest, "start")[0]["skip"] == "0.3"
+    assert rule.items() <= runs.events(rest, "start")[0].items()
     lines = [line.split(",")[0] for line in runs.losses(broken + rest)]
     assert lines == [line.split(",")[0] for line in runs.losses(straight)]
 
@@ -131,6 +135,132 @@ def test_each_epoch_tells_its_effort() -> None:
     task = with_policy(runs.digits_task(), V1)
     few = replace(task, train=task.train.part(slice(20)), options={**task.options, "steps": 50})
     assert [e["n"] for e in runs.events(runs.twin_train(few)[0], "effort")] == [20, 40, 50]
+
+
+# A share of the steps -----------------------------------------------------------------------------
+
+
+def bound_of(word: int) -> float:
+    """The norm that a word of the state stands for: between powers of two it is linear."""
+    return float(2.0 ** (word >> 15) * (1 + (word & ONE - 1) / ONE))
+
+
+def test_logarithms_and_probabilities_against_floats() -> None:
+    rng = np.random.default_rng(0)
+    numbers = [1, 2, 3, 32767, 32768, 65535, 65536, (1 << 30) - 1]
+    numbers += [int(n) for n in 2 ** rng.uniform(0, 30, 300)]
+    for n in numbers:
+        assert bound_of(logarithm(n)) == pytest.approx(n, rel=2**-14)
+        for share in (0.0, 0.001, 0.3, 0.999, 1.0, 3.0):
+            norm = min(int(n * share), (1 << 30) - 1)
+            want = min(1.0, norm / bound_of(logarithm(n)))
+            assert probability(norm, logarithm(n)) / ONE == pytest.approx(want, abs=2**-13)
+
+
+def test_the_mean_of_a_samples_rates_is_the_rate() -> None:
+    """Whatever its norm: what is drawn less often learns at a higher rate. Of a small share of the
+    steps it is less than was asked for."""
+    rule, rate, draws = Worth(25), (40000, -22), 4000
+    for norm in (70, 700, 7000, 70000, 700000):
+        bound, total = logarithm(70000), 0.0
+        for seed in range(draws):
+            if rule.look(norm, bound, seed):
+                mantissa, exponent = rule.rate(rate)
+                assert 1 << 15 <= mantissa < 1 << 16
+                total += mantissa * 2.0**exponent
+        chance = max(LEAST / ONE, min(1.0, norm / 70000))
+        spread = np.sqrt((1 - chance) / chance / draws)
+        mean = total / draws / (0.375 * rate[0] * 2.0 ** rate[1])
+        assert mean == pytest.approx(1, abs=4 * spread + 1e-3)
+
+
+@pytest.mark.parametrize("percent", [1, 10, 25, 60, 99])
+@pytest.mark.parametrize("scale", [1.0, 3e-4, 300.0])
+def test_the_share_is_held_whatever_the_norms(percent: int, scale: float) -> None:
+    """Also where they fall over a run, from a first one that tells little: the bound moves by no
+    more than its logarithm's range, and so does the count."""
+    rng, rule = np.random.default_rng(1), Worth(percent)
+    word = done = first = 0
+    steps = 4000
+    for step in range(steps):
+        norm = int(65536 * scale * 2 * rng.random() ** 3 * (1 - 0.9 * step / steps))
+        goes_on = rule.look(norm, word, step)
+        first = first or rule.bound
+        word = rule.after(goes_on)
+        assert 0 < word < 1 << 20
+        done += goes_on
+    assert 32 * (100 * done - percent * steps) == pytest.approx(word - first, abs=2)
+    assert done / steps == pytest.approx(percent / 100, abs=0.04)
+
+
+@pytest.mark.parametrize("percent", [10, 25, 50])
+def test_a_run_holds_its_effort(percent: int) -> None:
+    task = with_policy(runs.digits_task(steps=600), "1:1:1", effort=percent)
+    lines = runs.twin_train(task)[0]
+    effort = told(lines)
+    assert len(runs.losses(lines)) == effort["n"] == 600
+    assert effort["steps"] == pytest.approx(100 * percent, abs=400)
+    assert lines != runs.twin_train(replace(task, options={**task.options, "seed": 2}))[0]
+
+
+def with_velocity(task: runs.Task, **options: Any) -> runs.Task:
+    plan = replace(default_plan(task.graph, 6), velocity=True, tinyprop="1:1:1")
+    image = parse_image(compile_image(task.graph, plan).image)
+    return replace(task, image=image, options={**task.options, **options})
+
+
+def weights_of(task: runs.Task, machine: engine.Engine) -> dict[int, bytes]:
+    return trained_tensors(task.graph, task.image, Checkpoint(0, bytes(machine.state), {}))
+
+
+class SkipsAll:
+    """A rule that would."""
+
+    def look(self, norm: int, word: int, seed: int) -> bool:
+        return False
+
+    def force(self) -> None:
+        pass
+
+    def rate(self, rate: Any) -> Any:
+        return rate
+
+    def after(self, goes_on: bool) -> int:
+        return 0
+
+
+def test_a_skipped_sample_of_a_group_has_no_gradient() -> None:
+    """In a group of three the first two are skipped: the same as with a rate of 0 for them. The
+    third one moves the weights, though the rule would skip it."""
+    task = with_velocity(runs.digits_task(steps=1))
+    rate, ends = (40000, -17), []
+    for is_skipped in (True, False):
+        machine = engine.Engine(engine_image(task.image.data))
+        groups = Groups(machine, 3, "0")
+        effort = Effort(machine, SkipsAll() if is_skipped else None, 3)
+        for step in range(12):
+            machine.sample[:] = task.train.x[0].tobytes()
+            groups.begin(step)
+            learns = step == 11 or is_skipped and step > 8  # first exponents settle
+            effort.step(int(task.train.y[0]), rate if learns else (0, 0), step)
+        assert effort.done == (4 if is_skipped else 12)
+        ends.append(weights_of(task, machine))
+    assert ends[0] == ends[1]
+    assert ends[0] != weights_of(task, engine.Engine(engine_image(task.image.data)))
+
+
+@pytest.mark.parametrize("rule", [{"skip": "0.999"}, {"effort": 40}], ids=["skip", "effort"])
+def test_groups_with_skipped_samples(rule: dict[str, Any]) -> None:
+    """One of four is never skipped."""
+    task = with_velocity(runs.digits_task(steps=200), accumulate=4, **rule)
+    effort = told(runs.twin_train(task)[0])
+    assert 2500 <= effort["steps"] < 4800
+
+
+@pytest.mark.parametrize("percent", [-1, 100, "a", 2.5])
+def test_other_efforts_are_refused(percent: Any) -> None:
+    with pytest.raises(ValueError, match="whole number of percent from 1 to 99"):
+        make_rule("", percent)
 
 
 @pytest.mark.parametrize("text", ["1", "2.5", "-0.1", "a", "1e-3"])
@@ -164,9 +294,9 @@ def test_what_cannot_be_combined_is_refused(capsys: pytest.CaptureFixture[str]) 
     command = ["plan", str(runs.DIGITS), "--last", "6", "--tinyprop", V1, "--patch", "2"]
     assert cli.main(command) == 1
     assert "leave out one" in capsys.readouterr().err
-    tune = ["tune", str(runs.DIGITS), "no.npz", "--twin", "--skip", "0.5", "--accumulate", "4"]
+    tune = ["tune", str(runs.DIGITS), "no.npz", "--twin", "--skip", "0.5", "--effort", "25"]
     assert cli.main(tune) == 1
-    assert "leave out --skip, or --accumulate" in capsys.readouterr().err
+    assert "skip and effort are two rules: leave out one" in capsys.readouterr().err
 
 
 def test_momentum_and_selection() -> None:
@@ -190,19 +320,24 @@ def test_effort_for_people() -> None:
 
 
 @needs_shared
-@pytest.mark.parametrize("skip", ["", "0.3"], ids=["v1", "v2"])
-def test_kws_on_the_emulated_pico(emulated_pico, skip: str) -> None:
+@pytest.mark.parametrize(
+    ("policy", "rule"),
+    [(V1, {}), (V1, {"skip": "0.3"}), ("1:1:1", {"effort": 25})],
+    ids=["v1", "skip", "effort"],
+)
+def test_kws_on_the_emulated_pico(emulated_pico, policy: str, rule: dict[str, Any]) -> None:
     """100 steps and more, lines and checkpoint equal to the twin's."""
     assert SHARED
-    task = with_policy(runs.kws_task(SHARED, steps=110), V1, skip=skip)
+    task = with_policy(runs.kws_task(SHARED, steps=110), policy, **rule)
     with Board.connect(emulated_pico.port) as board:
         lines = check_board_against_twin(board, task)
-    print(f"KWS, {V1} {skip}: {describe_effort(told(lines))}")
-    assert (told(lines)["steps"] < 10000) == bool(skip)
+    print(f"KWS, {policy} {rule}: {describe_effort(told(lines))}")
+    assert (told(lines)["steps"] < 10000) == bool(rule)
 
 
-def test_memory_where_only_steps_are_skipped(emulated_pico) -> None:
-    task = with_policy(runs.digits_task(steps=17), "", skip="0.3")
+@pytest.mark.parametrize("rule", [{"skip": "0.3"}, {"effort": 25}], ids=["skip", "effort"])
+def test_memory_where_only_steps_are_skipped(emulated_pico, rule: dict[str, Any]) -> None:
+    task = with_policy(runs.digits_task(steps=17), "", **rule)
     with Board.connect(emulated_pico.port) as board:
         check_memory(task, runs.board_train(board, task)[0])
 

@@ -91,7 +91,9 @@ def has_store(task: runs.Task) -> bool:
 def check_memory(task: runs.Task, lines: list[str]) -> None:
     spec = load_spec("pico")
     options = task.options
-    beside = Beside(augment="augment" in options, skip=bool(options.get("skip")))
+    skips = bool(options.get("skip") or options.get("effort"))
+    worth = "effort" in options
+    beside = Beside(augment="augment" in options, skip=skips, worth=worth)
     use = predict_ram(task.image, len(task.train), spec, beside)
     told = runs.events(lines, "mem")[-1]
     peak = spec.ram_bytes - told["free"]

@@ -53,9 +53,9 @@ typedef struct {
     int32_t norm_q16;       // out: L1 norm of the loss' gradient, at most ST_MOST_NORM
     uint32_t update;        // in: ST_UPDATE_WAITS or 0
     uint32_t momentum;      // in: of layers with a velocity, in 1/32768, below 1
-    uint32_t effort;   // out: multiply-accumulates of the gradients (select_errors.h), saturates
-    int32_t most_norm; // Python's: the largest norm of late
-    int32_t choice;    // Python's: which of its choices stands in the lists, plus 1
+    uint32_t effort; // out: multiply-accumulates of the gradients (select_errors.h), saturates
+    int32_t rule;    // Python's: what decides which steps end at their loss (effort.py)
+    int32_t choice;  // Python's: which of its choices stands in the lists, plus 1
     int32_t reserved[4];
 } st_control_t;
 

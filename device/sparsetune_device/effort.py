@@ -1,9 +1,11 @@
 """Effort of a run: steps that were skipped because their sample is learnt already (TinyPropV2,
 2409.07109), and the multiply-accumulates that the others took, as the kernels counted them.
 
-A step runs up to its loss. Is the L1 norm of the loss' gradient, 2 (1 - p) for a softmax that gives
-the label p, below `skip` times the largest of late, the rest is left out. That largest one stands
-in the state, so that a resumed run goes on as if it had not been broken off.
+A step runs up to its loss. A rule looks at the L1 norm of the loss' gradient, 2 (1 - p) for a
+softmax that gives the label p, and says whether the rest is left out: `skip` where it is below that
+share of the largest of late, `effort` see worth.py. What a rule remembers is a word of the state,
+so that a resumed run goes on as if it had not been broken off. The last step of a group that
+accumulates is never left out, because it moves the weights; the others' gradients count as zeros.
 """
 
 import struct
@@ -12,7 +14,8 @@ from .schedule import parse_rate
 from .telemetry import event_line
 
 # Byte offsets in the control block.
-NORM, EFFORT, MOST = 24, 36, 40
+RATE, NORM, UPDATE, EFFORT, RULE = 12, 24, 28, 36, 40
+WAITS = 1  # a group of steps goes on (momentum.py)
 FORGET = 10  # 2^-10 of the largest norm is forgotten in each step; TinyProp's never decays
 CARRY = 20  # bits: counts of more than 30 would be objects
 
@@ -25,47 +28,67 @@ def threshold(text):
     return mantissa >> min(31, -exponent - 15) if mantissa else 0
 
 
-class Effort:
-    """Steps of an engine. skip: share of the largest norm, as text; empty: none is skipped."""
+class Threshold:
+    """skip: share of the largest norm of late, as text. What it remembers is that norm."""
 
-    def __init__(self, engine, skip):
+    def __init__(self, skip):
+        self.share = threshold(skip)
+
+    def look(self, norm, most, seed):
+        """Whether a step of this norm goes on. most: as after() left it."""
+        self.most = most = max(norm, most - (most >> FORGET))
+        # In two parts: products beyond 30 bits are objects.
+        return norm >= (most >> 15) * self.share + ((most & 32767) * self.share >> 15)
+
+    def force(self):
+        pass
+
+    def after(self, goes_on):
+        return self.most
+
+    def rate(self, rate):
+        return rate
+
+
+class Effort:
+    """Steps of an engine. rule: None where none is skipped. group: steps that make one together."""
+
+    def __init__(self, engine, rule, group=1):
         self.engine = engine
-        self.skip = threshold(skip)
+        self.rule = rule
+        self.group = group
         self.steps = self.done = 0
         self.high = self.low = 0  # multiply-accumulates of gradients: high * 2^CARRY + low
 
     def step(self, label, rate, seed):
         """As Engine.step."""
-        engine = self.engine
         self.steps += 1
-        if self.skip:
-            told = engine.begin_step(label, rate, seed)
-            norm, most = self._norms()
-            is_learnt = norm < self._least(most)
-            if not is_learnt:
-                engine.finish_step()
-            # Written last, so that a step that Ctrl-C breaks off at its loss never was.
-            struct.pack_into("<i", engine.state, MOST, most)
-            if is_learnt:
-                return told
+        if not self.rule:
+            told = self.engine.step(label, rate, seed)
         else:
-            told = engine.step(label, rate, seed)
+            told = self.engine.begin_step(label, rate, seed)
+            if not self._goes_on(rate, seed):
+                return told
         self.done += 1
-        low = self.low + struct.unpack_from("<I", engine.state, EFFORT)[0]
+        low = self.low + struct.unpack_from("<I", self.engine.state, EFFORT)[0]
         self.high += low >> CARRY
         self.low = low & (1 << CARRY) - 1
         return told
 
-    def _norms(self):
-        """Of the loss' gradient, and the largest of late with it."""
-        state = self.engine.state
+    def _goes_on(self, rate, seed):
+        """Behind the loss: finishes the step, or leaves out the rest of it; says which."""
+        state, rule = self.engine.state, self.rule
         norm = struct.unpack_from("<i", state, NORM)[0]
-        most = struct.unpack_from("<i", state, MOST)[0]
-        return norm, max(norm, most - (most >> FORGET))
-
-    def _least(self, most):
-        """What a norm must reach. In two parts: products beyond 30 bits are objects."""
-        return (most >> 15) * self.skip + ((most & 32767) * self.skip >> 15)
+        goes_on = rule.look(norm, struct.unpack_from("<i", state, RULE)[0], seed)
+        if self.group > 1 and not struct.unpack_from("<I", state, UPDATE)[0] & WAITS:
+            goes_on = True
+            rule.force()
+        if goes_on:
+            struct.pack_into("<Ii", state, RATE, *rule.rate(rate))
+            self.engine.finish_step()
+        # Written last, so that a step that Ctrl-C breaks off at its loss never was.
+        struct.pack_into("<i", state, RULE, rule.after(goes_on))
+        return goes_on
 
     def tell(self, out):
         """Shares in 1/10000 of all of this run's steps until now: of those that were not skipped;
@@ -81,6 +104,18 @@ class Effort:
             shares["backward"] = _share(spent, n * full)
             shares["all"] = _share(spent + n * forward, n * (forward + full))
         out(event_line("effort", **shares))
+
+
+def make_rule(skip, percent):
+    """Which steps are skipped, None where none is. Raises ValueError. skip, percent: see train().
+    """
+    if skip and percent:
+        raise ValueError("skip and effort are two rules: leave out one")
+    if percent:
+        from .worth import Worth
+
+        return Worth(percent)
+    return Threshold(skip) if skip else None
 
 
 def _share(part, whole):

@@ -64,14 +64,14 @@ COUNTS_RIGHT = ("softmax", "bce")  # losses for which an answer is right or wron
 DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
             "warmup": 0, "hold": 0, "cache": 0, "replay": 0, "keep": 0,
             "augment": "", "momentum": "0", "accumulate": 1,
-            "decay": "0", "skip": ""}
+            "decay": "0", "skip": "", "effort": 0}
 HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
           hold=None, cache=None, replay=None, keep=None, save_to=None, save_every=100, resume=False,
           discard=False, flash=None, cores=2, out=None, augment=None, momentum=None,
-          accumulate=None, decay=None, skip=None):
+          accumulate=None, decay=None, skip=None, effort=None):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
@@ -92,7 +92,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     not wait for a host that has stopped reading). augment: how each sample is changed a little, see
     augment.py (nothing). decay: decimal text, see decay.py (0). skip: a step ends with its loss
     where the output's error is below this share, as text, of the largest of late, see effort.py
-    ("").
+    (""). effort: percent of the steps that go on behind their loss, see worth.py (0: all).
     """
     collect()
     out = out or open_teller()
@@ -104,7 +104,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
              "warmup": warmup, "hold": hold, "cache": cache, "replay": replay, "keep": keep,
              "augment": augment, "momentum": momentum, "accumulate": accumulate,
-             "decay": decay, "skip": skip}
+             "decay": decay, "skip": skip, "effort": effort}
     settings = merge(given, stored)
     steps = settings["steps"]
     if first >= steps:
@@ -378,15 +378,12 @@ def tell_columns(image, checkpoint, flash=None, out=print):
 
 def open_effort(engine, settings):
     """See effort.py, whose code takes RAM only where effort is counted, or steps are skipped."""
-    skip = settings["skip"]
-    if not engine.image.macs[1] and not skip:
+    skip, percent = settings["skip"], settings["effort"]
+    if not (engine.image.macs[1] or skip or percent):
         return None
-    if skip and settings["accumulate"] > 1:
-        raise ValueError("steps of a group that accumulates cannot be skipped: leave out skip, or "
-                         "accumulate")
-    from .effort import Effort
+    from .effort import Effort, make_rule
 
-    return Effort(engine, skip)
+    return Effort(engine, make_rule(skip, percent), settings["accumulate"])
 
 
 def open_columns(engine, flash, settings, reads_only=False):

@@ -503,6 +503,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "of late, such as 0.5 (off)",
     )
     parser.add_argument(
+        "--effort",
+        type=_count,
+        metavar="PERCENT",
+        help="go on behind the loss in so many of 100 steps alone, most often where the output's "
+        "error is large, such as 25 (all)",
+    )
+    parser.add_argument(
         "--augment",
         metavar="HOW",
         help="change each sample a little: flip,shift=4,gain=20,offset=10,erase=16 (nothing)",

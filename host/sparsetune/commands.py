@@ -33,7 +33,7 @@ from .plan import (
 )
 from .plan_text import describe_analytic, describe_layers, describe_memory
 from .room import Room, with_residual
-from .rules import groups_of, with_rules
+from .rules import groups_of, may_skip, with_rules
 from .schemes import load_scheme, scheme_plan
 from .search.asked import asks_for_search, plan_within, refuse_beside, searched_plan
 from .share import plan_of_share
@@ -184,8 +184,8 @@ def beside_of(args: argparse.Namespace) -> Beside:
     earlier = args.replay_samples if replay else 0
     late = isinstance(POLICIES.get(getattr(args, "policy", None) or ""), str)
     keep, augment = getattr(args, "keep", None) or 0, bool(getattr(args, "augment", None))
-    skip = bool(getattr(args, "skip", None))
-    return Beside(getattr(args, "cache", False), earlier, keep, augment, skip, late)
+    skip, worth = may_skip(args), bool(getattr(args, "effort", None))
+    return Beside(getattr(args, "cache", False), earlier, keep, augment, skip, late, worth)
 
 
 def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:

@@ -26,6 +26,7 @@ AUGMENT = 704  # where samples are augmented: augment.py
 VELOCITY = 400  # where there are velocities: momentum.py
 EFFORT = 900  # where effort is counted or steps may be skipped: effort.py
 SKIP = 500  # what these steps leave beside
+WORTH = 600  # where so many of 100 steps are not skipped: worth.py
 EPOCH = 288  # left by telling that an epoch is over
 
 
@@ -33,8 +34,8 @@ EPOCH = 288  # left by telling that an epoch is over
 class Beside:
     """What a run has beside its samples. cache: whether the front's is cached. replay: earlier
     samples that it draws from. keep: samples that it leaves for later runs. augment: whether it
-    augments them. skip: whether steps may be skipped. chooses: by
-    one of the policies whose code is brought in."""
+    augments them. skip: whether steps may be skipped; worth: by the share of those that are not.
+    chooses: by one of the policies whose code is brought in."""
 
     cache: bool = False
     replay: int = 0
@@ -42,6 +43,7 @@ class Beside:
     augment: bool = False
     skip: bool = False
     chooses: bool = False
+    worth: bool = False
 
 
 NOTHING = Beside()
@@ -75,6 +77,7 @@ def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHIN
     data = _of_samples(image.task, samples, beside) + orders
     package = _of_package(samples, spec, beside) + _objects(image.layers)
     package += VELOCITY * image.has_velocity + SKIP * beside.skip
+    package += WORTH * beside.worth
     package += EFFORT * (image.macs != (0, 0) or beside.skip)
     return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes)
 

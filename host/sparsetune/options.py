@@ -14,7 +14,7 @@ from typing import Any
 
 from sparsetune_device.augment import open_augment, parse_augment
 from sparsetune_device.channels import make_policy
-from sparsetune_device.effort import threshold
+from sparsetune_device.effort import make_rule
 from sparsetune_device.main import DEFAULTS, merge, train
 from sparsetune_device.momentum import parse_momentum
 from sparsetune_device.schedule import Schedule, parse_rate
@@ -22,7 +22,7 @@ from sparsetune_device.schedule import Schedule, parse_rate
 from .errors import SparsetuneError
 
 NAMES = ("steps", "seed", "rate", "policy", "hold", "schedule", "save_every", "cores", "keep",
-         "augment", "momentum", "accumulate", "decay", "skip")
+         "augment", "momentum", "accumulate", "decay", "skip", "effort")
 FRONT = {"cache": "--cache", "replay": "--replay-share"}
 ALL = 1 << 24  # samples of a cache that holds what has room
 OURS = ("image", "data", "out", "flash", "save_to", "resume")  # nobody else's to choose
@@ -151,9 +151,7 @@ def _check(options: dict[str, Any]) -> None:
     settings = merge({name: options.get(name) for name in DEFAULTS}, "")
     try:
         rate = parse_rate(settings["rate"] or "0")
-        if threshold(settings["skip"]) and settings["accumulate"] > 1:
-            raise ValueError("steps that accumulate cannot be skipped: leave out --skip, or "
-                             "--accumulate")
+        make_rule(settings["skip"], settings["effort"])
         Schedule(settings["schedule"], rate, settings["steps"], settings["warmup"])
         _check_policy(settings["policy"])
         if settings["augment"]:

@@ -20,14 +20,25 @@ def with_rules(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> Upda
     asked = {name: value for name in FIELDS if (value := getattr(args, name, None)) is not None}
     if groups_of(args):
         asked["velocity"] = True
-    has_patches = getattr(args, "patch", None) or any(layer.patch > 1 for layer in plan.layers)
-    if getattr(args, "skip", None) and not (plan.tinyprop or has_patches):
-        asked = {"tinyprop": COUNT_ALONE, **asked}  # effort is to be counted
     changed = replace(plan, **asked)
     if patch := getattr(args, "patch", None):
         changed = with_patches(graph, changed, patch)
     changed = changed if changed == plan else replace(changed, rate="")
-    return replace(changed, scores=_wants_scores(plan, args))
+    return _counted(replace(changed, scores=_wants_scores(plan, args)), args)
+
+
+def _counted(plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
+    """With the effort counted, where steps may be skipped: that changes nothing that is learnt."""
+    has_patches = any(layer.patch > 1 for layer in plan.layers)
+    is_asked = getattr(args, "tinyprop", None) is not None
+    if not may_skip(args) or has_patches or plan.tinyprop or is_asked:
+        return plan
+    return replace(plan, tinyprop=COUNT_ALONE)
+
+
+def may_skip(args: argparse.Namespace) -> bool:
+    """Whether a run may leave out what is behind a step's loss."""
+    return bool(getattr(args, "skip", None) or getattr(args, "effort", None))
 
 
 def _wants_scores(plan: UpdatePlan, args: argparse.Namespace) -> bool:
