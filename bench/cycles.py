@@ -232,6 +232,17 @@ def measure_residuals() -> dict[str, list[float]]:
     return found
 
 
+def measure_selections() -> list[Measured]:
+    """SELECT_ERRORS that only count, and that drop half of the channels."""
+    small = [convolutions(relu, channels) for relu in (True, False) for channels in (8, 24, 64)]
+    cases = [(g, default_plan(g, 99), net.sample()) for net in small
+             for g in (parse_tflite(net.to_bytes()),)]
+    cases += [(real.graph, plan_of(real), real.x[:1]) for real in networks(("digits", *REPORTED))]
+    return [row for graph, plan, x in cases for policy in ("1:1:1", "0.5:0.5:1")
+            for row in measure_ops(Machine(graph, replace(plan, tinyprop=policy)), x)
+            if row.op.code == Code.SELECT_ERRORS]
+
+
 # Fitting --------------------------------------------------------------------------------------
 
 
@@ -326,6 +337,8 @@ def main() -> None:
     costs = {code: fit(rows) for code, rows in found.items()}
     found["strip"] = measure_strips()
     costs["strip"] = fit(found["strip"])
+    found["select_errors"] = large_enough(measure_selections())
+    costs["select_errors"] = fit(found["select_errors"])
     costs[OTHER] = UNMEASURED
     print(f'[cycles]\nsource = "{SOURCE}"\nhertz = {HERTZ}\nstep = {between_steps()}')
     print(f"both = {both_cores():.2f}\n")

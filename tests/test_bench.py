@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 import bars
 import cores
+import cycles
 import emulated
 import networks
 import numpy as np
@@ -103,6 +104,22 @@ def test_steps_of_a_model_of_ones_own(
     ours, mine = (line.split() for line in capsys.readouterr().out.splitlines()[1:3])
     assert (ours[0], mine[0]) == ("digits", "kws.tflite")
     assert ours[1:] == mine[1:] and float(mine[1]) > 1
+
+
+@pytest.mark.skipif(not FIRMWARE.exists(), reason="no firmware: run make firmware")
+@pytest.mark.parametrize("policy", ["1:1:1", "0.5:0.5:1"])
+def test_what_selecting_errors_is_estimated_to_cost(policy: str) -> None:
+    """On the emulated Pico, in the digits' model: each selection, and all together."""
+    digits = network("digits")
+    assert digits and emulated.PICO.clock
+    plan = replace(plan_of(digits), tinyprop=policy)
+    rows = [row for row in cycles.measure_ops(Machine(digits.graph, plan), digits.x[:1])
+            if row.op.code == Code.SELECT_ERRORS]
+    estimated = [emulated.PICO.clock.cycles(row.op, row.work) for row in rows]
+    measured = [row.cycles for row in rows]
+    assert len(rows) > 3
+    assert estimated == pytest.approx(measured, rel=0.2)
+    assert sum(estimated) == pytest.approx(sum(measured), rel=0.1)
 
 
 def test_a_model_that_a_pico_cannot_hold(

@@ -1,4 +1,5 @@
 #include "select_errors.h"
+#include <stddef.h>
 #include "fixedpoint.h"
 
 #define TOP (1u << 30)     // the least mantissa
@@ -114,7 +115,16 @@ static uint32_t drop(int16_t *dy, const uint32_t *costs, int32_t channels) {
     return sum;
 }
 
-static uint64_t drop_all(const st_selection_t *s) {
+// Where all errors cost the same.
+static uint32_t count_errors(const int16_t *dy, int32_t channels) {
+    uint32_t count = 0;
+    for (int32_t c = 0; c < channels; c++)
+        count += dy[c] != 0;
+    return count;
+}
+
+// costs: NULL where nothing is dropped and all errors cost 1.
+static uint64_t drop_all(const st_selection_t *s, const uint32_t *costs) {
     const st_conv_geometry_t *g = s->g;
     int16_t *dy = s->dy;
     uint64_t cost = 0;
@@ -124,17 +134,20 @@ static uint64_t drop_all(const st_selection_t *s) {
             const st_taps_t columns = st_taps_w(g, x);
             const uint32_t taps =
                 (uint32_t)((rows.end - rows.begin) * (columns.end - columns.begin));
-            cost += (uint64_t)drop(dy, s->row, g->out_c) * taps;
+            const uint32_t each = costs ? drop(dy, costs, g->out_c) : count_errors(dy, g->out_c);
+            cost += (uint64_t)each * taps;
         }
     }
     return cost;
 }
 
 uint64_t select_errors(const st_selection_t *s, int32_t exponent, st_magnitude_t *maximum) {
+    if (s->least == 1 << 15 && !s->channels)
+        return drop_all(s, NULL) * (uint64_t)(s->inputs + s->chosen);
     const st_magnitude_t sum = magnitude(sum_channels(s), exponent);
     *maximum = maximum_with(*maximum, sum);
     put_costs(s, how_many(s, part_of(sum, *maximum)));
     if (s->channels)
         add_chosen(s);
-    return drop_all(s);
+    return drop_all(s, s->row);
 }

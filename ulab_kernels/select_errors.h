@@ -34,7 +34,8 @@ typedef struct {
 // Lets the maximum decay, then take in this tensor's sum. exponent: of dy. Zeros in dy all but the
 // K channels of the largest sums, of equals the first, K = 1 to out_c, rounded to nearest. Returns
 // the multiply-accumulates of the input's and the weights' gradient that the errors left cause:
-// none for those that are zero, nor for taps outside of the input.
+// none for those that are zero, nor for taps outside of the input. Where all stay (least is 32768)
+// and channels is NULL it counts, and leaves row and maximum as they are.
 uint64_t select_errors(const st_selection_t *s, int32_t exponent, st_magnitude_t *maximum);
 
 #endif

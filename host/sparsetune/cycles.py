@@ -12,6 +12,7 @@ from .geometry import Geometry
 from .graph import Graph, Operator
 from .patches import Patches
 from .program import Buffer, Code, Const, Flag, Op, Program
+from .tinyprop import ONE
 
 # Share of the gradients behind a ReLU that are not zero: KWS 0.37 to 0.45, ResNet-8 0.28 to 0.33,
 # MobileNetV2 0.29 to 0.58, VWW (sure of its sample) 0.03 to 0.14; of the four networks the mean. Of
@@ -40,6 +41,7 @@ PATCHES = (Code.PATCH_VALUES, Code.PATCH_ERRORS, Code.SPREAD_ERRORS)
 RESIZES = (Code.RESIZE, Code.RESIZE_GRAD_INPUT)
 POINTWISE = "conv2d_pointwise"  # CONV2D with a window of one: nothing is gathered for it
 MORE = "_residual"  # behind the name of an update: what its weights' residuals take beside it
+KTH_SUM = 7  # to find the K-th largest of the channels' sums, for each; in errors read
 OTHER = "other"  # of operators that nobody has measured
 
 
@@ -160,6 +162,8 @@ def work_of(op: Op, share: float = 1.0) -> Work:
         return _copy_work(op)
     if op.code in RESIZES:
         return _resize_work(op)
+    if op.code == Code.SELECT_ERRORS:
+        return _select_work(op)
     return Work(0, 0, max(_size(word) for word in op.words))
 
 
@@ -240,6 +244,15 @@ def _copy_work(op: Op) -> Work:
     assert isinstance(params, Const)
     counts = struct.unpack_from("<4i", params.data)
     return Work(0, prod(counts[:3]), prod(counts))
+
+
+def _select_work(op: Op) -> Work:
+    """Where it only counts, errors are read once; else again, and the K-th largest of the channels'
+    sums is looked for bit by bit."""
+    g, channels, least = _window(op), op.words[5], op.words[8]
+    values = g.out_h * g.out_w * g.out_c
+    counts = least == ONE and channels is None
+    return Work(values, g.out_h * g.out_w, 0 if counts else values + KTH_SUM * g.out_c)
 
 
 def _resize_work(op: Op) -> Work:
