@@ -131,6 +131,18 @@ def test_a_broken_run_goes_on_as_if_it_had_not_been(rule: dict[str, Any]) -> Non
     assert lines == [line.split(",")[0] for line in runs.losses(straight)]
 
 
+def test_a_resumed_run_may_take_the_other_rule() -> None:
+    task = with_policy(runs.digits_task(), "1:1:1", steps=20, skip="0.3")
+    with runs.Twin(task.image.data, task.samples) as twin:
+        lines: list[str] = []
+        twin.train(lines.append, **task.options)
+        twin.train(lines.append, resume=True, steps=30, effort=25)
+        twin.train(lines.append, resume=True, steps=40, skip="0.5")
+        twin.train(lines.append, resume=True, steps=50)
+    rules = [(event["skip"], event["effort"]) for event in runs.events(lines, "start")]
+    assert rules == [("0.3", 0), ("", 25), ("0.5", 0), ("0.5", 0)]
+
+
 def test_each_epoch_tells_its_effort() -> None:
     task = with_policy(runs.digits_task(), V1)
     few = replace(task, train=task.train.part(slice(20)), options={**task.options, "steps": 50})

@@ -168,9 +168,12 @@ def keep_some(data, run, out):
 
 
 def merge(given, stored):
-    """What is given, else what a checkpoint holds, else the defaults."""
+    """What is given, else what a checkpoint holds, else the defaults. Of skip and effort, which are
+    two rules, one that is given takes the place of the other in the checkpoint."""
     settings = dict(DEFAULTS)
     settings.update((parse(stored) or ("", {}))[1])
+    if given.get("skip") or given.get("effort"):
+        settings.update(skip="", effort=0)
     settings.update((name, value) for name, value in given.items() if value is not None)
     for name in ("rate", "momentum", "decay", "skip"):
         settings[name] = str(settings[name])
