@@ -6,13 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import runs
 from real_models import real_model
+from shared_tasks import shared_folder
+from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
 from sparsetune.cli import main
+from sparsetune.compile import compile_image
 from sparsetune.image import ABSENT, Image, parse_image
-from sparsetune.plan import LayerPlan, UpdatePlan, load_plan
+from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, load_plan
 from sparsetune.room import Room, files_room, with_residual
 from sparsetune.tflite import parse_tflite
+from test_training import check_memory
 
 PICO = load_spec("pico")
 DIGITS = parse_tflite(real_model("digits", 1).model)
@@ -102,3 +107,20 @@ def test_what_plan_does_and_says(
     assert load_plan(plan).residual == bool(said)
     assert (said or "no line") in told + "no line"
     assert ("8 more bits" in told) == bool(said)
+
+
+def test_kws_on_the_emulated_pico(emulated_pico) -> None:
+    """Loss lines and what was learnt, to the last bit of it, are the twin's."""
+    shared = shared_folder()
+    if shared is None:
+        pytest.skip("SKIP: there is no ../shared")
+    task = runs.kws_task(shared, steps=100)
+    image = parse_image(compile_image(task.graph, default_plan(task.graph, 6, residual=True)).image)
+    fine_task = replace(task, image=image)
+    lines, checkpoint = runs.twin_train(fine_task)
+    assert runs.losses(lines) != runs.losses(runs.twin_train(task)[0])
+    with Board.connect(emulated_pico.port) as board:
+        told, learnt = runs.board_train(board, fine_task)
+    assert len(runs.losses(told)) == 100 and runs.telemetry(told) == runs.telemetry(lines)
+    assert learnt == checkpoint
+    check_memory(fine_task, told)
