@@ -126,10 +126,11 @@ def drawn_patches(case: str, seed: int) -> tuple[Machine, Array, Array]:
     return Machine(graph, plan), np.stack([x] * 2), np.arange(2)
 
 
-VELOCITIES = ((1, False), (2, False), (2, True))
+# Share of the channels, in flash, standardised.
+VELOCITIES = ((1, False, False), (2, False, True), (2, True, False), (1, False, True))
 
 
-def with_velocity(share: int, columns: bool) -> tuple[Machine, Array, Array]:
+def with_velocity(share: int, columns: bool, standard: bool) -> tuple[Machine, Array, Array]:
     """Layers whose steps go into a velocity: of all channels, of some, in flash."""
     net = Net((1, 9, 8, 4), zero=17, seed=2)
     net.conv(10, 3, activation=RELU, zero=-128)
@@ -145,7 +146,9 @@ def with_velocity(share: int, columns: bool) -> tuple[Machine, Array, Array]:
         layers.append(LayerPlan(op.index, channels, graph.bias_of(op) is not None, slots))
     machine = Machine(graph, UpdatePlan(tuple(layers), not columns, velocity=True))
     bring_columns(machine)
-    struct.pack_into("<2I", machine.state, 28, 0, 29491)  # st_control_t: none waits, momentum 0.9
+    # st_control_t: none waits, momentum 0.9, a gain.
+    struct.pack_into("<2I", machine.state, 28, 2 * standard, 29491)
+    struct.pack_into("<Hh", machine.state, 48, 40000, -9)
     return machine, np.stack([net.sample() for _ in range(STEPS)]), np.arange(STEPS) % 5
 
 
@@ -215,8 +218,8 @@ def test_training_steps_are_clean_and_equal_those_of_the_twin(replay: Path, tmp_
     check_replay(replay, tmp_path / "columns.rec", *with_columns(2))
     for size in (2, 4, 7):
         check_replay(replay, tmp_path / "patches.rec", *with_patches(size))
-    for share, columns in VELOCITIES:
-        check_replay(replay, tmp_path / "velocity.rec", *with_velocity(share, columns))
+    for how in VELOCITIES:
+        check_replay(replay, tmp_path / "velocity.rec", *with_velocity(*how))
     check_replay(replay, tmp_path / "selection.rec", *with_selection())
 
 
@@ -280,8 +283,8 @@ def test_two_cores_share_nothing(two_cores: Path, tmp_path: Path) -> None:
     check_two_cores(two_cores, tmp_path / "strips.rec", *with_strips())
     check_two_cores(two_cores, tmp_path / "columns.rec", *with_columns())
     check_two_cores(two_cores, tmp_path / "patches.rec", *with_patches())
-    for share, columns in VELOCITIES:
-        check_two_cores(two_cores, tmp_path / "velocity.rec", *with_velocity(share, columns))
+    for how in VELOCITIES:
+        check_two_cores(two_cores, tmp_path / "velocity.rec", *with_velocity(*how))
     check_two_cores(two_cores, tmp_path / "selection.rec", *with_selection())
 
 
@@ -330,7 +333,7 @@ def test_damaged_images_never_leave_their_buffers(
     """The image's checksum is Python's to check; C must survive what passes by."""
     ours = {"small": common_operators, "strips": with_strips, "columns": with_columns,
             "few": few_channels, "patches": with_patches, "selection": with_selection,
-            "velocity": partial(with_velocity, 2, True)}  # fmt: skip
+            "velocity": partial(with_velocity, 2, True, True)}  # fmt: skip
     if name in ours:
         machine, x, y = ours[name]()
     else:

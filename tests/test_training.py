@@ -137,6 +137,7 @@ def test_kws_200_steps_on_the_emulated_pico(emulated_pico) -> None:
     ("rules", "options"),
     [
         ({"velocity": True}, {"momentum": "0.9", "accumulate": 4, "decay": "0.001"}),
+        ({"velocity": True, "residual": True}, {"accumulate": 8, "standardise": "0.3"}),
         ({"qas": False, "error_bits": 8}, {"rate": "300"}),
     ],
 )

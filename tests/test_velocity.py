@@ -24,7 +24,7 @@ from sparsetune.tflite import parse_tflite
 from sparsetune_device.channels import POLICIES
 from sparsetune_device.momentum import parse_momentum
 
-UPDATE = 28  # st_control_t
+UPDATE, GAIN = 28, 48  # st_control_t
 SIGMAS = 5.0
 pytestmark = pytest.mark.usefixtures("each_version")
 
@@ -189,6 +189,92 @@ def test_a_move_is_unbiased_saturates_and_keeps_its_share(
     assert abs(kept_off) < SIGMAS * 0.5 * np.sqrt(keeps)
 
 
+TINY = (1 << 15, -75)  # a learning rate whose steps leave a velocity as it is
+
+
+def standardised(v: Array, chosen: Array, is_depthwise: bool) -> Array:
+    """float64, of velocities as the weights lie; chosen: which of them are."""
+    moves = np.zeros(v.shape)
+    for oc in range(v.shape[-1 if is_depthwise else 0]):
+        at = (..., oc) if is_depthwise else (oc, ...)
+        some = v[at][chosen[at]]
+        if some.size and some.std():
+            moves[at][chosen[at]] = (some - some.mean()) / some.std()
+    return moves
+
+
+def chosen_of(machine: Machine, layer: TrainedLayer, shape: tuple[int, ...]) -> Array:
+    """Where the weights of chosen channels lie."""
+    if not layer.channels:
+        return np.ones(shape, bool)
+    multiplier = shape[-1] // layer.in_channels
+    of = np.arange(shape[-1]) // max(1, multiplier)
+    return np.broadcast_to(np.isin(of, slot_of(machine, layer.channels, np.uint16)), shape)
+
+
+def fill_velocities(machine: Machine, size: int) -> None:
+    rng = np.random.default_rng(size)
+    for layer in machine.program.layers:
+        assert layer.velocity
+        if layer.velocity.channels:
+            chosen = slot_of(machine, layer.channels, np.uint16)
+            slot_of(machine, layer.velocity.channels, np.uint16)[:] = chosen
+        v = slot_of(machine, layer.velocity.weights, np.int16)
+        v[:] = np.clip(np.rint(rng.normal(size / 9, size / 3, v.size)), -size, size)
+        for slot in (layer.weights, layer.residual):
+            slot_of(machine, slot, np.int8)[:] = 0
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("size", [3, 300, 32767])
+@pytest.mark.parametrize("steps", [0.004, 0.3, 20.0])
+def test_standardised_moves(share: float, size: int, steps: float) -> None:
+    """(v - mean) / deviation of each filter, times what is asked for, of all kinds of layers: each
+    move to a unit, their mean closer."""
+    graph = parse_tflite(net().to_bytes())
+    machine = Machine(graph, plan_for(graph, share, residual=True))
+    fill_velocities(machine, size)
+    start, times = bytes(machine.state), 40
+    total = {layer.operator: np.zeros(0) for layer in machine.program.layers}
+    mantissa, exponent = rate(steps)
+    for seed in range(times):
+        machine.state[:] = start
+        struct.pack_into("<I", machine.state, UPDATE, 2)
+        struct.pack_into("<Hh", machine.state, GAIN, mantissa, exponent + 60)
+        machine.step(np.zeros(machine.image.input_bytes, np.int8), 1, TINY, seed)
+        for layer in machine.program.layers:
+            got = slot_of(machine, layer.weights, np.int8).astype(float) * 256
+            got = got + slot_of(machine, layer.residual, np.int8)
+            known = total[layer.operator]
+            total[layer.operator] = known + got if known.size else got
+    machine.state[:] = start
+    for layer in machine.program.layers:
+        v = velocity_of(machine, layer)
+        is_depthwise = graph.operator(layer.operator).kind.startswith("D")
+        wanted = standardised(v, chosen_of(machine, layer, v.shape), is_depthwise) * steps * 256
+        off = total[layer.operator].reshape(v.shape) / times - wanted
+        room = 0.04 + 0.01 * np.abs(wanted) + 4.5 * 0.5 / np.sqrt(times)
+        room += 9 * steps / size  # 1/256 of a mean, of deviations from about size / 6 on
+        assert np.abs(wanted).max() > steps * 256
+        assert (np.abs(off) < room).all(), (layer.operator, np.abs(off - room).max())
+        assert abs(off.mean()) < 0.02 + 0.01 * steps * 256
+
+
+def test_a_filter_that_is_all_alike_stays_where_it_is() -> None:
+    graph = parse_tflite(net().to_bytes())
+    machine = Machine(graph, plan_for(graph, 1.0, residual=True))
+    fill_velocities(machine, 300)
+    for layer in machine.program.layers:
+        assert layer.velocity
+        slot_of(machine, layer.velocity.weights, np.int16)[:] = 77
+    struct.pack_into("<I", machine.state, UPDATE, 2)
+    struct.pack_into("<Hh", machine.state, GAIN, 1 << 15, 60)
+    machine.step(np.zeros(machine.image.input_bytes, np.int8), 1, TINY, 1)
+    for layer in machine.program.layers:
+        assert not slot_of(machine, layer.weights, np.int8).any()
+        assert not slot_of(machine, layer.residual, np.int8).any()
+
+
 def test_biases_move_by_their_velocity_and_saturate() -> None:
     graph = parse_tflite(net().to_bytes())
     machine = Machine(graph, plan_for(graph, 0.5))
@@ -282,6 +368,25 @@ def test_without_momentum_a_velocity_is_the_ordinary_rule_but_for_its_roundings(
     assert means[1] == pytest.approx(means[0], rel=0.15)
 
 
+def test_standardised_a_run_hangs_on_no_rate_but_of_its_biases() -> None:
+    """Whatever the gradients are multiplied by: the moves of weights are what was asked for."""
+    task = task_with(1.0, accumulate=8, standardise="0.4", steps=8, schedule="constant")
+    moves = []
+    for learning_rate in ("0.01", "0.05"):
+        run = replace(task, options={**task.options, "rate": learning_rate})
+        checkpoint = runs.twin_train(run)[1]
+        state = checkpoint[32 : 32 + task.image.state_bytes]
+        layer, weights = task.image.layers[-1], task.graph.trainable[-1].inputs[1]
+        before = task.graph.tensor(weights).data
+        assert before is not None
+        after = np.frombuffer(state, np.int8, layer.weights_bytes, layer.weights_at)
+        after = after.astype(float)[: before.size].reshape(before.shape)
+        moves.append(np.sqrt(((after - before) ** 2).mean()))
+    # Of a normal variable of deviation 0.4, rounded to whole steps by chance: sqrt(E|x|).
+    expected = np.sqrt(0.4 * np.sqrt(2 / np.pi))
+    assert moves == pytest.approx([expected] * 2, rel=0.15)
+
+
 @pytest.mark.parametrize("policy", sorted(POLICIES.keys() - {"importance"}))  # needs scores
 def test_other_channels_start_from_nothing(policy: str) -> None:
     """Where a layer's choice stays, its velocity does."""
@@ -307,8 +412,10 @@ def test_other_channels_start_from_nothing(policy: str) -> None:
     assert changed and all(changed) == (policy not in ("static", "magnitude"))
 
 
-def test_resuming_within_a_group_equals_an_unbroken_run() -> None:
-    task = task_with(momentum="0.9", accumulate=4, schedule="constant", steps=40)
+@pytest.mark.parametrize("standardise", ["0", "0.1"])
+def test_resuming_within_a_group_equals_an_unbroken_run(standardise: str) -> None:
+    options = {"momentum": "0.9", "accumulate": 4, "standardise": standardise}
+    task = task_with(schedule="constant", steps=40, **options)
     unbroken = runs.twin_train(task)[1]
     with runs.Twin(task.image.data, task.samples) as twin:
         twin.train(print, **{**task.options, "steps": 22})
@@ -341,6 +448,7 @@ def test_layers_in_flash_have_velocities_too() -> None:
         ({"momentum": "x"}, "not a decimal number"),
         ({"accumulate": 0}, "choose 1 to"),
         ({"accumulate": 5000}, "choose 1 to"),
+        ({"standardise": "much"}, "not a decimal number"),
         ({"accumulate": 4, "hold": 6}, "hold 6 is no multiple of accumulate 4"),
     ],
 )
@@ -351,7 +459,7 @@ def test_settings_that_cannot_be(options: dict[str, Any], complaint: str) -> Non
 
 def test_a_plan_without_velocity_says_what_to_do() -> None:
     task = runs.digits_task(steps=3)
-    for options in ({"momentum": "0.9"}, {"accumulate": 2}):
+    for options in ({"momentum": "0.9"}, {"accumulate": 2}, {"standardise": "0.1"}):
         with pytest.raises(SparsetuneError, match="plan again with --velocity"):
             runs.twin_train(replace(task, options={**task.options, **options}))
 

@@ -41,6 +41,8 @@ typedef struct {
 
 // Velocities do not move anything yet: the group of steps goes on (velocity.h).
 #define ST_UPDATE_WAITS 1u
+// Where velocities move weights, those of each filter are standardised first (velocity.h).
+#define ST_UPDATE_STANDARD 2u
 
 // The first words of the state buffer: what Python and C tell each other in a step.
 typedef struct {
@@ -51,12 +53,13 @@ typedef struct {
     int32_t rate_exponent;  // in
     uint32_t seed;          // in: differs for every step
     int32_t norm_q16;       // out: L1 norm of the loss' gradient, at most ST_MOST_NORM
-    uint32_t update;        // in: ST_UPDATE_WAITS or 0
+    uint32_t update;        // in: ST_UPDATE_WAITS, ST_UPDATE_STANDARD
     uint32_t momentum;      // in: of layers with a velocity, in 1/32768, below 1
-    uint32_t effort; // out: multiply-accumulates of the gradients (select_errors.h), saturates
-    int32_t rule;    // Python's: what decides which steps end at their loss (effort.py)
-    int32_t choice;  // Python's: which of its choices stands in the lists, plus 1
-    int32_t reserved[4];
+    uint32_t effort;   // out: multiply-accumulates of the gradients (select_errors.h), saturates
+    int32_t rule;      // Python's: what decides which steps end at their loss (effort.py)
+    int32_t choice;    // Python's: which of its choices stands in the lists, plus 1
+    uint32_t standard; // in: of ST_UPDATE_STANDARD: a gain, exponent * 2^16 + mantissa
+    int32_t reserved[3];
 } st_control_t;
 
 #define ST_MOST_NORM ((1 << 30) - 1) // what MicroPython holds without an object

@@ -29,7 +29,9 @@ void st_place_velocity(st_context_t *c, const st_velocity_refs_t *refs, int64_t 
         return;
     *v = (st_velocity_t){.momentum = control->momentum & 0x7fff,
                          .inputs = v->inputs,
-                         .waits = (control->update & ST_UPDATE_WAITS) != 0};
+                         .waits = (control->update & ST_UPDATE_WAITS) != 0,
+                         .standardises = (control->update & ST_UPDATE_STANDARD) != 0,
+                         .gain = {(uint16_t)control->standard, (int16_t)(control->standard >> 16)}};
     if (u->n_channels)
         v->weights = PLACE_OUT(int16_t, refs->weights, weights);
     if (u->bias)

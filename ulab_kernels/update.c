@@ -7,16 +7,16 @@
 
 // Shifts beyond ST_MOST_SHIFT, whose steps are all below one half, have what they exceed it by
 // taken off the mantissa: the fewer bits, the rarer is it that such a step moves a weight at all.
+st_step_t st_step(uint32_t mantissa, int32_t shift) {
+    if (shift <= ST_MOST_SHIFT)
+        return (st_step_t){mantissa, shift};
+    const int32_t beyond = st_min(shift - ST_MOST_SHIFT, 31);
+    return (st_step_t){(mantissa + (1u << (beyond - 1))) >> beyond, ST_MOST_SHIFT};
+}
+
 static st_step_t step_of(const st_update_t *u, st_rate_t rate) {
-    st_step_t s;
-    s.mantissa = ((uint32_t)rate.mantissa * u->learning_rate.mantissa) >> 17;
-    s.shift = -(rate.exponent + u->learning_rate.exponent + u->error_exponent + 17);
-    if (s.shift > ST_MOST_SHIFT) {
-        const int32_t beyond = st_min(s.shift - ST_MOST_SHIFT, 31);
-        s.mantissa = (s.mantissa + (1u << (beyond - 1))) >> beyond;
-        s.shift = ST_MOST_SHIFT;
-    }
-    return s;
+    return st_step(((uint32_t)rate.mantissa * u->learning_rate.mantissa) >> 17,
+                   -(rate.exponent + u->learning_rate.exponent + u->error_exponent + 17));
 }
 
 st_step_t st_weight_step(const st_update_t *u, int32_t out_channel) {
@@ -78,6 +78,10 @@ static int32_t wide_step(int32_t sum, st_step_t step, uint32_t random) {
     if (step.shift > 0 && can_shift(sum, left))
         return stochastic_step((int32_t)((uint32_t)sum << left), least, random);
     return large_step(sum, step, random);
+}
+
+int32_t st_steps_of(int32_t sum, st_step_t step, uint32_t random) {
+    return wide_step(sum, step, random);
 }
 
 static int32_t subtract_sat(int32_t a, int32_t b, int32_t limit) {

@@ -14,12 +14,6 @@
 // Leaves room for the sum of a window, so that forward cannot overflow.
 #define ST_BIAS_LIMIT (1 << 30)
 
-// A positive real factor mantissa * 2^exponent; mantissa in [2^15, 2^16), or 0.
-typedef struct {
-    uint16_t mantissa;
-    int16_t exponent;
-} st_rate_t;
-
 typedef struct st_update {
     const int8_t *kept;       // activations of the chosen channels, those of a position and group
     int32_t kept_step;        // so many apart: n_channels, or a multiple of 4 with zeros behind
@@ -57,6 +51,12 @@ typedef struct {
 } st_step_t;
 
 st_step_t st_weight_step(const st_update_t *u, int32_t out_channel);
+
+// mantissa * 2^-shift; mantissa < 2^15. Steps that are all below one half lose bits.
+st_step_t st_step(uint32_t mantissa, int32_t shift);
+
+// sum * step, rounded up with the probability of its fraction, saturating at INT32_MAX.
+int32_t st_steps_of(int32_t sum, st_step_t step, uint32_t random);
 
 // Adds 1/256 steps to a weight and its fraction, saturating at [-127, 127].
 void st_add_fine(int8_t *weight, int8_t *fraction, int32_t steps);

@@ -64,14 +64,15 @@ COUNTS_RIGHT = ("softmax", "bce")  # losses for which an answer is right or wron
 DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
             "warmup": 0, "hold": 0, "cache": 0, "replay": 0, "keep": 0,
             "augment": "", "momentum": "0", "accumulate": 1,
-            "decay": "0", "skip": "", "effort": 0}
+            "decay": "0", "skip": "", "effort": 0,
+            "standardise": "0"}
 HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 
 def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
           hold=None, cache=None, replay=None, keep=None, save_to=None, save_every=100, resume=False,
           discard=False, flash=None, cores=2, out=None, augment=None, momentum=None,
-          accumulate=None, decay=None, skip=None, effort=None):
+          accumulate=None, decay=None, skip=None, effort=None, standardise=None):
     """Trains until `steps` steps are done (200).
 
     image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
@@ -82,17 +83,18 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     without it deletes the file). replay: percent of the steps that take an earlier sample, see
     replay.py (0). keep: how many of the samples that this run trains on are left for later ones,
     see reservoir.py (0). momentum: decimal text below 1 (0); accumulate: samples that a step is
-    made of (1), see momentum.py. save_to: checkpoint path, written every save_every steps (0: at
-    the end only), at the end and when interrupted, but not after a step that failed halfway.
-    resume: go on from that checkpoint, with its run's settings where none are given; without it,
-    the checkpoint of an earlier run is kept as PATH.old. discard: what earlier runs learnt may go,
-    though nobody has pulled it. flash: where trained channels go that have no room in RAM, see
-    store.py (what the board has); it has room for one run's. cores: 1, or 2 for both of an RP2040's
-    where nobody else uses the second one (engine.py). out: takes the lines (a Teller, which does
-    not wait for a host that has stopped reading). augment: how each sample is changed a little, see
-    augment.py (nothing). decay: decimal text, see decay.py (0). skip: a step ends with its loss
-    where the output's error is below this share, as text, of the largest of late, see effort.py
-    (""). effort: percent of the steps that go on behind their loss, see worth.py (0: all).
+    made of (1); standardise: decimal text (0), see momentum.py. save_to: checkpoint path, written
+    every save_every steps (0: at the end only), at the end and when interrupted, but not after a
+    step that failed halfway. resume: go on from that checkpoint, with its run's settings where none
+    are given; without it, the checkpoint of an earlier run is kept as PATH.old. discard: what
+    earlier runs learnt may go, though nobody has pulled it. flash: where trained channels go that
+    have no room in RAM, see store.py (what the board has); it has room for one run's. cores: 1, or
+    2 for both of an RP2040's where nobody else uses the second one (engine.py). out: takes the
+    lines (a Teller, which does not wait for a host that has stopped reading). augment: how each
+    sample is changed a little, see augment.py (nothing). decay: decimal text, see decay.py (0).
+    skip: a step ends with its loss where the output's error is below this share, as text, of the
+    largest of late, see effort.py (""). effort: percent of the steps that go on behind their loss,
+    see worth.py (0: all).
     """
     collect()
     out = out or open_teller()
@@ -104,7 +106,8 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
              "warmup": warmup, "hold": hold, "cache": cache, "replay": replay, "keep": keep,
              "augment": augment, "momentum": momentum, "accumulate": accumulate,
-             "decay": decay, "skip": skip, "effort": effort}
+             "decay": decay, "skip": skip, "effort": effort,
+             "standardise": standardise}
     settings = merge(given, stored)
     steps = settings["steps"]
     if first >= steps:
@@ -175,7 +178,7 @@ def merge(given, stored):
     if given.get("skip") or given.get("effort"):
         settings.update(skip="", effort=0)
     settings.update((name, value) for name, value in given.items() if value is not None)
-    for name in ("rate", "momentum", "decay", "skip"):
+    for name in ("rate", "momentum", "decay", "skip", "standardise"):
         settings[name] = str(settings[name])
     return settings
 
@@ -356,11 +359,12 @@ def open_decay(engine, settings):
 
 def open_groups(engine, settings):
     """See momentum.py, whose code takes RAM only where it is asked for."""
-    if settings["accumulate"] == 1 and settings["momentum"] == "0":
+    asked = [settings[name] for name in ("accumulate", "momentum", "standardise")]
+    if asked == [1, "0", "0"]:
         return None
     from .momentum import Groups
 
-    return Groups(engine, settings["accumulate"], settings["momentum"])
+    return Groups(engine, *asked)
 
 
 def is_right(image, label, answer):

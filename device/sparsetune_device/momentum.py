@@ -1,6 +1,8 @@
 """Momentum and gradient accumulation: when velocities move the weights, and what of them stays
 (ulab_kernels/velocity.h). Steps of a group of `accumulate` add up; behind the last one
-w += v; v *= momentum.
+w += v; v *= momentum. Standardised (Deutel, 2407.10734), the weights of each filter move by
+(v - mean) / deviation instead, times what is asked for: `standardise` quantisation steps, root mean
+square, at the run's full learning rate.
 """
 
 import struct
@@ -8,7 +10,8 @@ import struct
 from .schedule import parse_rate, scaled
 
 UPDATE = 28  # byte offset in the control block, of two words (st_control_t)
-WAITS = 1
+GAIN = 48
+WAITS, STANDARD = 1, 2
 MOST = 4096  # samples of a group
 GROUPS_HELD = 16  # with momentum: channels that change take their velocity with them
 
@@ -22,22 +25,34 @@ def parse_momentum(text):
     return value
 
 
-class Groups:
-    """accumulate: samples of a group. momentum: decimal text."""
+def gain_of(steps, rate):
+    """steps / rate, of two rates, as the control block has it; rate: not 0."""
+    mantissa, exponent = (steps[0] << 16) // rate[0], steps[1] - rate[1] - 16
+    while mantissa >= 1 << 16:
+        mantissa, exponent = mantissa >> 1, exponent + 1
+    return mantissa, exponent
 
-    def __init__(self, engine, accumulate, momentum):
+
+class Groups:
+    """accumulate: samples of a group. momentum, standardise: decimal text."""
+
+    def __init__(self, engine, accumulate, momentum, standardise="0"):
         if not 1 <= accumulate <= MOST:
             raise ValueError("accumulate %d: choose 1 to %d" % (accumulate, MOST))
         if not engine.image.has_velocity:
             raise ValueError("momentum and accumulate need a plan with a velocity: plan again "
                              "with --velocity")
+        self.standard = parse_rate(standardise)
         self.state = engine.state
         self.size = accumulate
         self.momentum = parse_momentum(momentum)
 
     def rate(self, rate):
         """Of one sample: a group makes a step of the whole."""
-        return scaled(rate, 32768 // self.size)
+        rate = scaled(rate, 32768 // self.size)
+        if self.standard[0] and rate[0]:
+            struct.pack_into("<Hh", self.state, GAIN, *gain_of(self.standard, rate))
+        return rate
 
     def hold(self, asked, least):
         """Steps for which channels stay: whole groups. least: where nobody asked for any."""
@@ -48,5 +63,7 @@ class Groups:
 
     def begin(self, step):
         """Says what the step with this number does."""
-        waits = WAITS if (step + 1) % self.size else 0
-        struct.pack_into("<2I", self.state, UPDATE, waits, self.momentum)
+        flags = STANDARD if self.standard[0] else 0
+        if (step + 1) % self.size:
+            flags |= WAITS
+        struct.pack_into("<2I", self.state, UPDATE, flags, self.momentum)

@@ -524,6 +524,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--accumulate", type=_count, metavar="N", help="samples that make a step together (1)"
     )
     parser.add_argument(
+        "--standardise", type=_rate, metavar="STEPS",
+        help="each filter's weights move by so many quantisation steps, root mean square (0: as "
+        "the gradient says)",
+    )  # fmt: skip
+    parser.add_argument(
         "--save-every",
         type=_natural,
         metavar="N",

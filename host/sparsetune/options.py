@@ -22,7 +22,7 @@ from sparsetune_device.schedule import Schedule, parse_rate
 from .errors import SparsetuneError
 
 NAMES = ("steps", "seed", "rate", "policy", "hold", "schedule", "save_every", "cores", "keep",
-         "augment", "momentum", "accumulate", "decay", "skip", "effort")
+         "augment", "momentum", "accumulate", "decay", "skip", "effort", "standardise")
 FRONT = {"cache": "--cache", "replay": "--replay-share"}
 ALL = 1 << 24  # samples of a cache that holds what has room
 OURS = ("image", "data", "out", "flash", "save_to", "resume")  # nobody else's to choose
@@ -161,6 +161,7 @@ def _check(options: dict[str, Any]) -> None:
                                  "--augment, or --cache")
         parse_momentum(settings["momentum"])
         parse_rate(settings["decay"])
+        parse_rate(settings["standardise"])
     except ValueError as error:
         raise SparsetuneError(str(error)) from error
     if 0 < options.get("steps", 0) <= settings["warmup"]:

@@ -48,8 +48,9 @@ def _wants_scores(plan: UpdatePlan, args: argparse.Namespace) -> bool:
 
 
 def groups_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Keywords of the device's train() for momentum and accumulation, where they are asked for."""
-    return {name: value for name, off in (("momentum", ("0", "0.0")), ("accumulate", (1,)))
+    """Keywords of the device's train() for what needs velocities, where they are asked for."""
+    none = {"momentum": ("0", "0.0"), "accumulate": (1,), "standardise": ("0", "0.0")}
+    return {name: value for name, off in none.items()
             if (value := getattr(args, name, None)) is not None and value not in off}
 
 
