@@ -30,7 +30,7 @@ from sparsetune.memory import IN_FLASH, TAKING_TURNS, fixed_bytes, predict
 from sparsetune.plan import UpdatePlan, check_plan, check_store, load_plan
 from sparsetune.room import Room
 from sparsetune.search.choice import Choice, Problem, Row, best, least
-from sparsetune.search.chosen import Gains, Limits, problem_of, search_plan, worth
+from sparsetune.search.chosen import Gains, Limits, Search, problem_of, search_plan, worth
 from sparsetune.search.costs import Menu, Part, menu_of
 from sparsetune.search.gains import Task, Worth, by_gradients, guessed, split, thinned
 from sparsetune.search.gradients import measure_gradients
@@ -231,6 +231,44 @@ def test_limits_of_time_and_analytic_memory() -> None:
     assert 0.9 < seconds <= 1.01
 
 
+def weights_of_a_step(graph: Graph, plan: UpdatePlan) -> int:
+    """Of convolutions, counted one by one."""
+    total = 0
+    for layer in plan.layers:
+        op = graph.operator(layer.operator)
+        shape = graph.tensor(op.inputs[1]).shape
+        if op.kind == "DEPTHWISE_CONV_2D":
+            total += shape[1] * shape[2] * layer.channels * shape[3] // input_channels(graph, op)
+        elif op.kind == "CONV_2D":
+            total += shape[0] * shape[1] * shape[2] * layer.channels
+    return total
+
+
+@pytest.mark.parametrize("percent", [0.5, 2, 30])
+def test_a_share_of_the_weights_is_a_limit(percent: float) -> None:
+    graph = graph_of("digits")
+    limits = Limits(Room(PICO, PICO.heap_bytes, SAMPLES), share=percent)
+    whole = sum(
+        graph.tensor(op.inputs[1]).size
+        for op in graph.trainable
+        if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D")
+    )
+    found = search_plan(graph, UpdatePlan(()), limits, guessed(graph).of).plan
+    assert 0.4 * percent * whole < 100 * weights_of_a_step(graph, found) <= percent * whole
+    search = Search(graph, UpdatePlan(()), limits)
+    assert search.fits(found)
+    assert not Search(graph, UpdatePlan(()), replace(limits, share=percent / 3)).fits(found)
+
+
+def test_weights_of_few_layers_can_be_asked_for() -> None:
+    graph = graph_of("digits")
+    search = Search(graph, UpdatePlan(()), Limits(Room(PICO, PICO.heap_bytes, SAMPLES), share=10))
+    for most in (0, 1, 2):
+        plan = search.within(most).best(guessed(graph).of).plan
+        of_weights = [layer.operator for layer in plan.layers if layer.channels]
+        assert len(of_weights) == most + 1 and of_weights[-1] == graph.trainable[-1].index
+
+
 def test_flash_is_written_no_more_than_is_allowed() -> None:
     found = menu("mbv2")
     turns = [part for part in found.parts if part.cost.takes_turns]
@@ -359,6 +397,7 @@ def test_plan_command_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--ram", "17K"], "no plan trains this model within 17,408 bytes of RAM: the least is"),
         (["--budget-analytic", "10"], "within 10 bytes of analytic memory: the least is about"),
         (["--time", "0.001"], "within 0.001 s a step: the least is about"),
+        (["--share", "0"], "--share 0 is not in (0, 100]"),
         (["--last", "2"], "--search looks for a plan, --last says what trains"),
         (["--scheme", "mbv2-99"], "--search looks for a plan, --scheme says what trains"),
     ],

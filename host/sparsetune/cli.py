@@ -393,7 +393,8 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         "--share",
         type=float,
         metavar="PERCENT",
-        help="in place of --ratio: of all convolution weights, what a step trains at most",
+        help="in place of --ratio, or beside --search: of all convolution weights, what a step "
+        "trains at most",
     )
     parser.add_argument(
         "--biases", type=_count, metavar="N", help="train the biases of the last N layers too"

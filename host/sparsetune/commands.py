@@ -191,6 +191,8 @@ def beside_of(args: argparse.Namespace) -> Beside:
 def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     """The plan that the options spell out, if they do."""
     named = {name: getattr(args, name) for name in ("last", "ratio", "biases", "share")}
+    if asks_for_search(args):
+        del named["share"]  # a limit then
     spelt = {name: value for name, value in named.items() if value is not None}
     whole = [name for name in ("plan", "scheme") if getattr(args, name, None)]
     refuse_beside(args, [*whole, *sorted(spelt)])

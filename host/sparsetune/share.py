@@ -18,12 +18,23 @@ def convolution_weights(graph: Graph) -> int:
 
 def updated_share(graph: Graph, plan: UpdatePlan) -> float:
     """Percent of the convolution weights that a step updates; 0 where there are none."""
-    updated = sum(
-        _weights(graph, op) * layer.channels // input_channels(graph, op)
-        for layer in plan.layers
-        if (op := graph.operator(layer.operator)).kind in CONVOLUTIONS
-    )
+    updated = sum(updated_weights(graph, layer) for layer in plan.layers)
     return 100 * updated / max(1, convolution_weights(graph))
+
+
+def updated_weights(graph: Graph, layer: LayerPlan) -> int:
+    """Convolution weights of a layer that a step updates."""
+    op = graph.operator(layer.operator)
+    if op.kind not in CONVOLUTIONS:
+        return 0
+    return _weights(graph, op) * layer.channels // input_channels(graph, op)
+
+
+def checked_share(percent: float) -> float:
+    """Raises SparsetuneError for what is no share."""
+    if not 0 < percent <= 100:
+        raise SparsetuneError(f"--share {percent:g} is not in (0, 100]: try 2")
+    return percent
 
 
 def plan_of_share(graph: Graph, last: int, percent: float) -> UpdatePlan:
@@ -31,8 +42,7 @@ def plan_of_share(graph: Graph, last: int, percent: float) -> UpdatePlan:
     with which a step updates at most `percent` of the convolution weights. Depthwise layers train
     their biases, fully connected ones all they have. Raises SparsetuneError where one channel each
     is more than that."""
-    if not 0 < percent <= 100:
-        raise SparsetuneError(f"--share {percent} is not in (0, 100]: try 2")
+    checked_share(percent)
     least = _with_ratio(graph, last, 0.0)
     if updated_share(graph, least) > percent:
         raise SparsetuneError(

@@ -12,6 +12,7 @@ from ..files import read_file
 from ..graph import Graph
 from ..plan import UpdatePlan, default_plan, leave_in_flash
 from ..room import Room, with_residual
+from ..share import checked_share
 from ..trial import choose_rate
 from .chosen import Limits, Search, search_plan
 from .gains import SAMPLES, Task, by_gradients, guessed, split, thinned
@@ -48,6 +49,8 @@ def searched_plan(
     """The plan that is expected to gain most. base: without layers. Raises SparsetuneError where
     none fits."""
     values = {OPTIONS[name]: value for name, value in _limits_given(args).items()}
+    if getattr(args, "share", None) is not None:
+        values["share"] = checked_share(args.share)
     search = Search(graph, base, Limits(room, **values))
     if args.search == "runs":
         plan, how = _by_runs(search, args, data)

@@ -19,10 +19,11 @@ from ..image import Layout
 from ..memory import IN_FLASH, TAKING_TURNS, VELOCITY, fixed_bytes
 from ..plan import UpdatePlan
 from ..room import Room
+from ..share import convolution_weights, updated_share
 from ..store_room import MOST_FULL
 from ..task import task_of
 from .choice import Choice, Problem, Row, best, least
-from .costs import MOST_PAGES, Cost, Menu, menu_of
+from .costs import FINER, MOST_PAGES, RATIOS, Cost, Menu, menu_of
 
 TRIES = 12  # at a plan that really fits
 STEP_SHARE = 1e-4  # of all that can be gained: what a step's time counts among equals
@@ -33,12 +34,15 @@ INFINITE = float("inf")
 @dataclass(frozen=True)
 class Limits:
     """room: of the board. analytic: bytes as MCUNetV3 counts them. seconds: of a step on one core.
-    writes: bytes of flash a step, on average."""
+    writes: bytes of flash a step, on average. share: percent of the convolution weights that a step
+    updates. layers: whose weights train, beside the head's."""
 
     room: Room
     analytic: float = INFINITE
     seconds: float = INFINITE
     writes: float = INFINITE
+    share: float = INFINITE
+    layers: float = INFINITE
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Search:
         limits, graph = self.limits, self.graph
         if analytic_memory(graph, plan).total > limits.analytic:
             return False
-        if not limits.room.takes(graph, plan):
+        if updated_share(graph, plan) > limits.share or not limits.room.takes(graph, plan):
             return False
         if limits.seconds == INFINITE:
             return True
@@ -102,9 +106,20 @@ class Search:
         """Of one of the bases, in their order."""
         room = self.limits.room
         while len(self.menus) <= number:
-            base = self.bases[len(self.menus)]
-            self.menus.append(menu_of(self.graph, base, room.spec.clock, room.store_bytes))
+            base, ratios = self.bases[len(self.menus)], self._ratios
+            menu = menu_of(self.graph, base, room.spec.clock, room.store_bytes, ratios)
+            self.menus.append(menu)
         return self.menus[number]
+
+    @property
+    def _ratios(self) -> tuple[float, ...]:
+        return RATIOS if self.limits.share == INFINITE else FINER
+
+    def within(self, layers: float) -> Search:
+        """The same, of plans that train the weights of so many layers at most."""
+        other = Search(self.graph, self.base, replace(self.limits, layers=layers))
+        other.menus = self.menus
+        return other
 
 
 def search_plan(graph: Graph, base: UpdatePlan, limits: Limits, value: Value) -> Searched:
@@ -225,6 +240,8 @@ def _other_rows(menu: Menu, limits: Limits) -> list[Row]:
         "cycles": cycles_left(limits),
         "writes": limits.writes,
         "pages": store_pages(limits.room.store_bytes),
+        "updated": limits.share / 100 * convolution_weights(menu.graph),
+        "layers": limits.layers,
     }
     return [
         Row(_of(depths, name), _of(parts, name), limit, name=name)
@@ -289,6 +306,7 @@ def _told(name: str, limits: Limits) -> str:
         "RAM": f"{limits.room.ram:,} bytes of RAM",
         "analytic": f"{limits.analytic:,.0f} bytes of analytic memory",
         "cycles": f"{limits.seconds:g} s a step",
+        "updated": f"{limits.share:g} % of the convolution weights a step",
     }
     return wanted.get(name, f"{limits.writes:g} bytes of flash a step")
 
@@ -297,4 +315,5 @@ def _amount(name: str, value: float, limits: Limits) -> str:
     clock = limits.room.spec.clock
     if name == "cycles" and clock:
         return f"{(value + clock.step) / clock.hertz:.3g} s"
-    return f"{math.ceil(value):,} bytes"
+    unit = "weights" if name == "updated" else "bytes"
+    return f"{math.ceil(value):,} {unit}"

@@ -26,9 +26,11 @@ from ..image import CONTROL_BYTES, state_slots
 from ..memory import CHOICE, LAYER, VISITED
 from ..plan import LARGE_LAYER, WORTH_IT, LayerPlan, UpdatePlan, column_bytes, has_one_group
 from ..program import Buffer, Op, Program, TrainedLayer
+from ..share import updated_weights
 from ..store_room import Kept
 
 RATIOS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)  # of a layer's input channels
+FINER = (1 / 64, 1 / 32, 1 / 16, *RATIOS)
 MOST_PAGES = 4  # of a column: longer ones take no turns
 
 Place = tuple[bool, int, str, int]  # (is forward, operator of the model, what is done, how often)
@@ -39,7 +41,8 @@ class Cost:
     """live: bytes alive in the arena at each place. state, objects: bytes that live as long as the
     run. cycles: of a step, of kernels on one core. analytic: see analytic.py. pages: of the board's
     store. writes: bytes of flash a step. in_flash, takes_turns: whether columns.py, store.py are
-    needed on the board."""
+    needed on the board. updated: convolution weights that a step updates. layers: 1 of a layer
+    whose weights train, but of the head's."""
 
     live: Array
     state: int
@@ -50,6 +53,8 @@ class Cost:
     writes: float = 0.0
     in_flash: bool = False
     takes_turns: bool = False
+    updated: int = 0
+    layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,13 @@ class Menu:
         return replace(self.base, layers=tuple(layers))
 
 
-def menu_of(graph: Graph, base: UpdatePlan, clock: Clock | None, store_bytes: int = 0) -> Menu:
+def menu_of(
+    graph: Graph,
+    base: UpdatePlan,
+    clock: Clock | None,
+    store_bytes: int = 0,
+    ratios: tuple[float, ...] = RATIOS,
+) -> Menu:
     """base: a plan without layers, whose residual, scratch and loss all plans shall have."""
     biases = _Built(graph, _biases(graph, base, len(graph.trainable)), clock)
     places = tuple(biases.live)
@@ -97,7 +108,7 @@ def menu_of(graph: Graph, base: UpdatePlan, clock: Clock | None, store_bytes: in
         _depth(_Built(graph, _biases(graph, base, n), clock), places, n)
         for n in range(1, len(graph.trainable) + 1)
     )
-    return Menu(graph, base, places, depths, tuple(_parts(biases, places, store_bytes)))
+    return Menu(graph, base, places, depths, tuple(_parts(biases, places, store_bytes, ratios)))
 
 
 def _biases(graph: Graph, base: UpdatePlan, depth: int) -> UpdatePlan:
@@ -166,10 +177,12 @@ def _depth(built: _Built, places: tuple[Place, ...], depth: int) -> Cost:
     return Cost(live, state, objects, sum(built.cycles.values()), counted)
 
 
-def _parts(biases: _Built, places: tuple[Place, ...], store_bytes: int) -> Iterator[Part]:
+def _parts(
+    biases: _Built, places: tuple[Place, ...], store_bytes: int, ratios: tuple[float, ...]
+) -> Iterator[Part]:
     """One program for each ratio and each place of the weights, with all layers that can."""
     graph, base = biases.graph, biases.plan
-    for ratio in RATIOS:
+    for ratio in ratios:
         for way in (_in_ram, _in_flash, _in_turns if store_bytes else _nothing):
             found = (way(graph, op, ratio) for op in graph.trainable)
             layers = {layer.operator: layer for layer in found if layer}
@@ -235,6 +248,8 @@ def _part(biases: _Built, built: _Built, places: tuple[Place, ...], layer: Layer
         PAGE * kept.column_pages * layer.slots / HOLD if layer.reach else 0.0,
         bool(layer.slots),
         bool(layer.reach),
+        updated_weights(graph, layer),
+        int(op is not graph.trainable[-1]),
     )
     order_from_end = len(graph.trainable) - graph.trainable.index(op)
     return Part(order_from_end, layer, cost)

@@ -22,7 +22,7 @@ from ..schemes import load_scheme, scheme_names, scheme_plan
 from ..trial import FACTOR
 from ..trial import search as search_power
 from .belief import Belief, Features, believed
-from .chosen import INFINITE, Gains, Search
+from .chosen import INFINITE, Gains, Search, Value
 from .costs import Menu
 from .gains import Task, Tell, Worth
 from .runs import Run, Samples
@@ -33,11 +33,13 @@ MOST_HELD = 600
 DEPTHS = (0.12, 0.25, 0.35, 0.5, 0.7, 1.0)  # shares of the layers, to begin with
 POWER, POWERS = 0.5, (0.25, 1.0)  # of a share of the channels: what it gains
 BIASES = (0.25, 0.5)  # shares of the layers, of plans of nothing else
+FEW = (1, 2, 4)  # layers that train weights, where a step updates a share: none is visited rarely
 ROUNDS = 3
 LAST, SEEDS = 4, (2, 3, 4)  # plans that run again, and their seeds
 
 Names = dict[UpdatePlan, str]
-Way = tuple[int, float]  # how many layers at most, the power of a share
+# How many layers at most, the power of a share, how many train their weights beside the head.
+Way = tuple[int, float, float]
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ class _Tried:
         self.names = published(search)
         count = len(search.graph.trainable)
         for share in DEPTHS:
-            self.add((max(1, round(share * count)), POWER))
+            self.add((max(1, round(share * count)), POWER, INFINITE))
+        for few in FEW if search.limits.share < INFINITE else ():
+            self.add((max(1, round(DEPTHS[3] * count)), POWER, few))
         run = _run(task, samples, whole(list(self.ways.values())[len(self.ways) // 2]))
         self.trials = Trials(task.graph, samples, run, whole)
         self.features = Features(task.graph, first)
@@ -85,24 +89,30 @@ class _Tried:
 
     def add(self, way: Way) -> None:
         if way not in self.ways:
-            depth, power = way
+            depth, power, layers = way
             worth = replace(self.first, power=power)
-            plan = self.ways[way] = self.search.best(partial(_up_to, worth, depth)).plan
-            self.names.setdefault(plan, f"{depth} layers at most, power {power:g}")
+            plan = self.ways[way] = self._best(partial(_up_to, worth, depth), layers)
+            few = f", weights of {layers:g}" if layers < INFINITE else ""
+            self.names.setdefault(plan, f"{depth} layers at most, power {power:g}{few}")
+
+    def _best(self, value: Value, layers: float) -> UpdatePlan:
+        search = self.search if layers == INFINITE else self.search.within(layers)
+        return search.best(value).plan
 
     def around_the_best(self) -> None:
         """Depths halfway to those beside the best, other powers at that, and what is believed."""
         losses = self.losses(list(self.ways.values()))
-        depth, power = min(zip(losses, self.ways, strict=True))[1]
-        depths = sorted({depth for depth, _ in self.ways})
+        depth, power, layers = min(zip(losses, self.ways, strict=True))[1]
+        depths = sorted({depth for depth, _, _ in self.ways})
         at = depths.index(depth)
         beside = {(depth + other) // 2 for other in depths[max(0, at - 1) : at + 2]}
-        ways = [*((other, power) for other in sorted(beside)), *((depth, p) for p in POWERS)]
+        ways: list[Way] = [(other, power, layers) for other in sorted(beside)]
+        ways += [(depth, other, layers) for other in POWERS]
         believed = self.belief().expected()
         for way in ways:
             self.add(way)
         for most in (depth, len(self.search.graph.trainable)):
-            plan = self.search.best(partial(_up_to, believed, most)).plan
+            plan = self._best(partial(_up_to, believed, most), layers)
             self.names.setdefault(plan, f"after {len(self.trials.known)} runs, {most} layers")
 
     def losses(self, plans: list[UpdatePlan], seed: int = 1) -> list[float]:
