@@ -34,7 +34,7 @@ from sparsetune.task import task_of
 from sparsetune.tflite import parse_tflite, read_tflite
 from sparsetune.tune import OnTwin
 from sparsetune_device.channels import POLICIES
-from sparsetune_device.main import train
+from sparsetune_device.main import DEFAULTS, train
 
 TRAIN, TEST = 60, 30
 CHECKS = Path(__file__).with_name("float_checks.py")
@@ -292,7 +292,8 @@ def test_all_that_plan_and_train_take_is_a_key(samples: Path) -> None:
     of_plan = {f.name for f in dataclasses.fields(UpdatePlan)} - set(NOT_PLAN)
     of_layer = {f.name for f in dataclasses.fields(LayerPlan)} - set(NOT_LAYER)
     ours = {"image", "data", "out", "flash", "save_to", "resume", "discard"}
-    of_train = set(inspect.signature(train).parameters) - ours - set(COMMON)
+    arguments = {*inspect.signature(train).parameters, *DEFAULTS} - {"settings"}
+    of_train = arguments - ours - set(COMMON)
     assert of_plan | of_layer | of_train | {"last", "ratio", "biases", "plan", "scheme"} <= known
 
 

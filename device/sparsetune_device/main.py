@@ -61,40 +61,41 @@ class Memory:
 
 
 COUNTS_RIGHT = ("softmax", "bce")  # losses for which an answer is right or wrong
-DEFAULTS = {"steps": 200, "rate": "", "seed": 1, "policy": "cyclic", "schedule": "cosine",
-            "warmup": 0, "hold": 0, "cache": 0, "replay": 0, "keep": 0,
-            "augment": "", "momentum": "0", "accumulate": 1,
-            "decay": "0", "skip": "", "effort": 0,
-            "standardise": "0"}
+# What a run hangs on, as a checkpoint keeps it; numbers with a point are text.
+DEFAULTS = {
+    "steps": 200,  # until which it trains
+    "rate": "",  # the learning rate: what the image suggests
+    "seed": 1,  # of all that is random
+    "policy": "cyclic",  # a class with choose(), or the name of one: channels.py
+    "hold": 0,  # steps for which its channels stay, or "epoch"; 0: as it says, else 1, or HOLD
+    "schedule": "cosine",  # of the rate: schedule.py
+    "warmup": 0,  # steps in which it rises first
+    "cache": 0,  # of how many samples a file keeps what the frozen front makes of them: cache.py
+    "replay": 0,  # percent of the steps that take an earlier sample: replay.py
+    "keep": 0,  # samples of this run that are left for later ones: reservoir.py
+    "augment": "",  # how each sample is changed a little: augment.py
+    "momentum": "0",  # below 1
+    "accumulate": 1,  # samples that a step is made of
+    "standardise": "0",  # quantisation steps by which each filter moves; all three: momentum.py
+    "decay": "0",  # of weights: decay.py
+    "skip": "",  # steps end with their loss below this share of the largest error: effort.py
+    "effort": 0,  # percent of the steps that go on behind their loss: worth.py; 0: all
+}
 HOLD = 8  # steps with the same channels, where others must leave RAM for flash
 
 
-def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=None, warmup=None,
-          hold=None, cache=None, replay=None, keep=None, save_to=None, save_every=100, resume=False,
-          discard=False, flash=None, cores=2, out=None, augment=None, momentum=None,
-          accumulate=None, decay=None, skip=None, effort=None, standardise=None):
-    """Trains until `steps` steps are done (200).
+def train(image, data, *, save_to=None, save_every=100, resume=False, discard=False, flash=None,
+          cores=2, out=None, **settings):
+    """Trains until settings["steps"] steps are done.
 
-    image, data: paths. rate: the learning rate as decimal text (what the image suggests). seed: of
-    all that is random (1). policy: see channels.py (cyclic). schedule, warmup: see schedule.py
-    (cosine, 0). hold: steps for which the policy's channels stay, or "epoch" (what the policy says,
-    else 1; HOLD where trained channels go to flash). cache: of how many samples a file keeps what
-    the frozen front makes of them, so that later epochs begin behind it, see cache.py (0; a run
-    without it deletes the file). replay: percent of the steps that take an earlier sample, see
-    replay.py (0). keep: how many of the samples that this run trains on are left for later ones,
-    see reservoir.py (0). momentum: decimal text below 1 (0); accumulate: samples that a step is
-    made of (1); standardise: decimal text (0), see momentum.py. save_to: checkpoint path, written
-    every save_every steps (0: at the end only), at the end and when interrupted, but not after a
-    step that failed halfway. resume: go on from that checkpoint, with its run's settings where none
-    are given; without it, the checkpoint of an earlier run is kept as PATH.old. discard: what
-    earlier runs learnt may go, though nobody has pulled it. flash: where trained channels go that
-    have no room in RAM, see store.py (what the board has); it has room for one run's. cores: 1, or
-    2 for both of an RP2040's where nobody else uses the second one (engine.py). out: takes the
-    lines (a Teller, which does not wait for a host that has stopped reading). augment: how each
-    sample is changed a little, see augment.py (nothing). decay: decimal text, see decay.py (0).
-    skip: a step ends with its loss where the output's error is below this share, as text, of the
-    largest of late, see effort.py (""). effort: percent of the steps that go on behind their loss,
-    see worth.py (0: all).
+    image, data: paths. save_to: checkpoint path, written every save_every steps (0: at the end
+    only), at the end and when interrupted, but not after a step that failed halfway. resume: go on
+    from that checkpoint, with its run's settings where none are given; without it, the checkpoint
+    of an earlier run is kept as PATH.old. discard: what earlier runs learnt may go, though nobody
+    has pulled it. flash: where trained channels go that have no room in RAM, see store.py (what the
+    board has); it has room for one run's. cores: 1, or 2 for both of an RP2040's where nobody else
+    uses the second one (engine.py). out: takes the lines (a Teller, which does not wait for a host
+    that has stopped reading). settings: those of DEFAULTS; None is as if it were not given.
     """
     collect()
     out = out or open_teller()
@@ -103,12 +104,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     keeper = Keeper(save_to, resume, discard) if save_to else None
     engine = Engine(open_image(image), cores)
     first, stored = load(save_to, engine.image, engine.state) if resume else (0, "")
-    given = {"steps": steps, "rate": rate, "seed": seed, "policy": policy, "schedule": schedule,
-             "warmup": warmup, "hold": hold, "cache": cache, "replay": replay, "keep": keep,
-             "augment": augment, "momentum": momentum, "accumulate": accumulate,
-             "decay": decay, "skip": skip, "effort": effort,
-             "standardise": standardise}
-    settings = merge(given, stored)
+    settings = merge(settings, stored)
     steps = settings["steps"]
     if first >= steps:
         raise ValueError("all %d steps are done: ask for more (--steps)" % steps)
@@ -119,7 +115,7 @@ def train(image, data, steps=None, rate=None, seed=None, policy=None, schedule=N
     if run.store and keeper and not (resume or discard):
         refuse_to_lose(run.store, save_to)
     run.tell_start(first, out)
-    given = settings = None
+    settings = None
     collect()  # what the set-up left behind
     memory.look()
     memory.tell(engine, out)
@@ -173,6 +169,10 @@ def keep_some(data, run, out):
 def merge(given, stored):
     """What is given, else what a checkpoint holds, else the defaults. Of skip and effort, which are
     two rules, one that is given takes the place of the other in the checkpoint."""
+    for name in given:
+        if name not in DEFAULTS:
+            raise ValueError("train() takes no %s: choose among %s"
+                             % (name, ", ".join(sorted(DEFAULTS))))
     settings = dict(DEFAULTS)
     settings.update((parse(stored) or ("", {}))[1])
     if given.get("skip") or given.get("effort"):

@@ -9,7 +9,6 @@ compared without a change here.
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import re
 import sys
@@ -18,12 +17,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sparsetune_device.main import train
-
 from .commands import DEFAULT_LAST, asked_for
 from .errors import SparsetuneError
 from .graph import Graph
-from .options import OURS, policy_file, run_options
+from .options import OURS, TAKEN, policy_file, run_options
 from .plan import LayerPlan, UpdatePlan, check_plan, default_plan
 from .rules import with_rules
 
@@ -189,8 +186,7 @@ class Reader:
         self.actions = {action.dest: action for action in parser._actions}
         self.plan_types = _types(UpdatePlan, NOT_PLAN)
         self.layer_types = _types(LayerPlan, NOT_LAYER)
-        arguments = set(inspect.signature(train).parameters)
-        self.of_train = arguments - {*OURS, *COMMON, "steps", "discard"} - set(self.actions)
+        self.of_train = TAKEN - {*OURS, *COMMON, "steps", "discard"} - set(self.actions)
 
     @property
     def known(self) -> list[str]:

@@ -25,6 +25,7 @@ NAMES = ("steps", "seed", "rate", "policy", "hold", "schedule", "save_every", "c
          "augment", "momentum", "accumulate", "decay", "skip", "effort", "standardise")
 FRONT = {"cache": "--cache", "replay": "--replay-share"}
 ALL = 1 << 24  # samples of a cache that holds what has room
+TAKEN = {*inspect.signature(train).parameters, *DEFAULTS} - {"settings"}  # by train()
 OURS = ("image", "data", "out", "flash", "save_to", "resume")  # nobody else's to choose
 
 
@@ -114,7 +115,7 @@ def _policy_name(policy: str) -> str:
 
 def _settings(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """`--set` arguments as keywords of the device's train(). Raises SparsetuneError for others."""
-    known = set(inspect.signature(train).parameters).difference(OURS, NAMES)
+    known = TAKEN.difference(OURS, NAMES)
     for name, value in pairs:
         if name in FRONT:
             raise SparsetuneError(f"--set {name}: it has an option, {FRONT[name]}")
