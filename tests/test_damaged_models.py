@@ -34,7 +34,7 @@ def assert_clean(model: Path, copies: list[list[dict[str, Any]]]) -> int:
     for i, outcomes in enumerate(copies):
         for outcome in outcomes:
             assert outcome["status"] in (0, 1), (model.name, i, outcome)
-            assert outcome["seconds"] < 30, (model.name, i, outcome)
+            assert outcome["seconds"] < 20, (model.name, i, outcome)
             lines = outcome["stderr"].splitlines()
             assert len(lines) == outcome["status"], (model.name, i, outcome)
             assert "unexpected" not in outcome["stderr"], (model.name, i, outcome)
