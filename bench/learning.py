@@ -52,6 +52,10 @@ SCHEME = "MCUNetV3's MbV2-99 scheme"
 # The plan of the first method is what the others of an experiment vary.
 OURS = ("int8=published", "residual=published:residual=1")
 FOUND = "searched=int8:plan=bench/results/searched-{}.json"  # by bench/search.py --find
+# `plan --data ... --search runs --share 2 --ram 225000`, CIFAR-10.
+SPARSE = "bench/results/sparse-cifar.json"
+SPREAD = "share=2,last=12,residual=1"
+POLICIES = ("static", "magnitude", "cyclic", "random", "random-epoch", "importance")
 # At the rates that were chosen for whole steps (`precision`, `clothing`). The zeros of ReLUs spare
 # these 0.38 of their multiply-accumulates, so that 40 % of the steps are 25 % of full gradients.
 EFFORTS = (
@@ -85,13 +89,19 @@ EXPERIMENTS = {
         ("--rates", "x0.33,x1,x3", "--float-rates", "0.0003,0.001,0.003"),
     ),
     "channels": Experiment(
-        "cifar", "CIFAR-10, a quarter of the channels of the last 20 layers: which ones",
-        ("static:last=20,ratio=0.25", "cyclic:last=20,ratio=0.25", "random:last=20,ratio=0.25"),
-        (), ("--rates", "auto"),
+        "cifar", "CIFAR-10, 2 % of the convolution weights a step, of 12 layers: which ones",
+        tuple(f"{policy}:{SPREAD}" for policy in POLICIES), (), ("--rates", "0.0017"),
+    ),
+    "sparse": Experiment(
+        "cifar", "CIFAR-10, 2 % of the convolution weights a step, by a searched plan",
+        (f"sparse=random:plan={SPARSE}", f"static:plan={SPARSE}",
+         "biases=head:biases=35,residual=1"),
+        (), ("--rates", "0.0017"),
     ),
     "scaling": Experiment(
-        "cifar", f"CIFAR-10, {SCHEME}: without quantisation-aware scaling",
-        ("int8=published", "no scaling=published:qas=0"),
+        "cifar", "CIFAR-10: without quantisation-aware scaling",
+        ("scheme=published:residual=1", "scheme unscaled=published:residual=1,qas=0",
+         "biases=head:biases=29,residual=1", "biases unscaled=head:biases=29,residual=1,qas=0"),
     ),
     "errors": Experiment(
         "cifar", f"CIFAR-10, {SCHEME}: bits of error tensors",

@@ -429,6 +429,7 @@ DIVISIONS = {
     "sum_channel",  # once a tap and output channel, where there are groups
     "correlate",  # once a tap
     "st_update_velocities",  # once a tap and output channel
+    "standard_step",  # once a filter, where a group of steps ends
     "update_rest",  # once a tap, as the next one
     "update_words",
     "st_words_make",  # once a tap
