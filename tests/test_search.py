@@ -4,6 +4,9 @@ there are, gradients against the reference, and the command."""
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -282,6 +285,19 @@ def test_flash_is_written_no_more_than_is_allowed() -> None:
         amounts.append(sum(found.parts[i].cost.writes for i in choice.parts))
         assert 0 < amounts[-1] <= limit and worth(gains, choice) >= 1
     assert amounts[0] < amounts[1]
+
+
+def test_what_the_solver_prints_is_not_ours() -> None:
+    """Also what stands in C's buffer, as it does where the output is no terminal."""
+    script = (
+        "import ctypes\nfrom sparsetune.search.choice import _silence\nprint('before')\n"
+        "with _silence():\n    ctypes.CDLL(None).printf(b'of the solver\\n')\nprint('behind')"
+    )
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=buffered
+    )
+    assert done.stdout.split() == ["before", "behind"], done
 
 
 # What layers are worth ------------------------------------------------------------------------

@@ -6,10 +6,11 @@ the depth takes and what the parts take together are no more than what is there.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,13 +97,16 @@ def _solve(problem: Problem, cost: Array, smallest: tuple[Row, ...] | None) -> C
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """HiGHS writes a line of its own to file 1 now and then, past Python."""
+    """HiGHS writes a line of its own to file 1 now and then, past Python; where that is no
+    terminal, into C's buffer."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)
         yield
     finally:
+        with suppress(OSError, TypeError, AttributeError):  # not everywhere is C's library so found
+            ctypes.CDLL(None).fflush(None)
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
