@@ -54,6 +54,7 @@ OURS = ("int8=published", "residual=published:residual=1")
 FOUND = "searched=int8:plan=bench/results/searched-{}.json"  # by bench/search.py --find
 # `plan --data ... --search runs --share 2 --ram 225000`, CIFAR-10.
 SPARSE = "bench/results/sparse-cifar.json"
+PATCHED = "bench/results/patches-cifar.json"  # operators 43 and 47 in patches of 4
 SPREAD = "share=2,last=12,residual=1"
 POLICIES = ("static", "magnitude", "cyclic", "random", "random-epoch", "importance")
 # At the rates that were chosen for whole steps (`precision`, `clothing`). The zeros of ReLUs spare
@@ -96,6 +97,11 @@ EXPERIMENTS = {
         "cifar", "CIFAR-10, 2 % of the convolution weights a step, by a searched plan",
         (f"sparse=random:plan={SPARSE}", f"static:plan={SPARSE}",
          "biases=head:biases=35,residual=1"),
+        (), ("--rates", "0.0017"),
+    ),
+    "patches": Experiment(
+        "cifar", f"CIFAR-10, {SCHEME} with a residual: gradients over patches of 2 and 4",
+        (OURS[1], "2=published:residual=1,patch=2", f"2 and 4=int8:plan={PATCHED}"),
         (), ("--rates", "0.0017"),
     ),
     "scaling": Experiment(

@@ -461,6 +461,31 @@ def test_effort_is_counted_on_the_model() -> None:
     assert (effort.gradient, effort.update) == (point + dense, 0)
 
 
+def test_effort_over_patches() -> None:
+    """Nine patches of 2 on a map of 6x6, of both gradients."""
+    net = Net((1, 6, 6, 4), seed=1)
+    net.conv(8, 1)
+    net.conv(8, 1)
+    net.flatten()
+    net.dense(5)
+    graph = parse_tflite(net.to_bytes())
+    first, middle, _ = (op.index for op in graph.trainable)
+    dense, patches = 6 * 6 * 8 * 5, 9 * 8 * 8
+    effort = effort_of(graph, UpdatePlan((LayerPlan(first, 4), LayerPlan(middle, 4, patch=2))))
+    assert effort.gradient == dense + patches
+    assert effort.update == 36 * 4 * 8 + patches // 2
+
+
+def test_the_share_that_patches_keep_is_told(samples: Path, tmp_path: Path) -> None:
+    folder, more = tmp_path / "c", ("--seeds", 1, "--rates", "0.01")
+    found = compare(samples, folder, *more, "--methods", "int8", "fewer=int8:patch=2")["rows"]
+    exact, fewer = (row["kept_bytes"] for row in found)
+    assert fewer < exact == found[0]["kept_bytes_exact"] == found[1]["kept_bytes_exact"]
+    text = (folder / "table.md").read_text()
+    assert f"| {exact / 1024:.1f} |" in text
+    assert f"| {fewer / 1024:.1f} ({fewer / exact:.1%}) |" in text
+
+
 def test_effort_that_runs_counted_is_told(samples: Path, tmp_path: Path) -> None:
     """A line of a finished run with an effort event, as TinyProp tells it: a quarter was done."""
     folder, more = tmp_path / "c", ("--methods", "int8", "--seeds", 2, "--rates", "0.01")

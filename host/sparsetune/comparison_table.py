@@ -9,7 +9,7 @@ from typing import Any
 
 from .analytic import analytic_memory
 from .boardspec import BoardSpec
-from .budget import all_weights, trained_weights
+from .budget import all_weights, kept_use, trained_weights
 from .comparison import Outcome
 from .effort import effort_of
 from .errors import SparsetuneError
@@ -142,8 +142,14 @@ def _board_costs(outcome: Outcome, graph: Graph, plan: UpdatePlan, spec: BoardSp
     except SparsetuneError:
         return {}
     use = predict(parse_image(layout.image), room.samples, spec)
-    size = len(layout.image)
-    return {"ram_bytes": use.used, "fits": room.holds(layout), "flash_bytes": size}
+    kept, exact = kept_use(layout.program)
+    return {
+        "ram_bytes": use.used,
+        "fits": room.holds(layout),
+        "flash_bytes": len(layout.image),
+        "kept_bytes": kept,
+        "kept_bytes_exact": exact,
+    }
 
 
 def _counted(records: Sequence[Record]) -> Fields | None:
@@ -164,7 +170,7 @@ def counted_share(row: Row) -> float:
 
 # As text --------------------------------------------------------------------------------------
 
-HEAD = ("method", "accuracy", "against", "memory, analytic", "board RAM", "flash",
+HEAD = ("method", "accuracy", "against", "memory, analytic", "board RAM", "kept", "flash",
         "forward", "backward", "trains", "rate", "steps", "seconds")  # fmt: skip
 
 
@@ -180,10 +186,11 @@ def markdown(table: Table) -> str:
         "",
         f"{unit} on {what}, mean ± standard deviation of {seeds} seeds; the difference is taken "
         "seed by seed. Memory in KB of 1,024 bytes: analytic as MCUNetV3 counts it; the board's, "
-        "all that training takes (* does not fit). Multiply-accumulates of a sample in millions; "
-        "backward in brackets: the share that was really done, as counted. Trains: share of the "
-        "weights and biases that a step moves. Seconds of a run on this computer, whose cores "
-        "runs share.",
+        "all that training takes (* does not fit); kept: activations for the weights' gradients "
+        "(where patches make them fewer, their share of the others). Multiply-accumulates of a "
+        "sample in millions; backward in brackets: the share that was really done, as counted. "
+        "Trains: share of the weights and biases that a step moves. Seconds of a run on this "
+        "computer, whose cores runs share.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -201,6 +208,7 @@ def _cells(row: Row, percent: bool) -> list[str]:
         else "",
         _kilobytes(costs["analytic_bytes"]),
         _kilobytes(costs["ram_bytes"]) + ram,
+        _kept(costs),
         _kilobytes(costs["flash_bytes"]),
         f"{costs['forward_macs'] / 1e6:.2f}",
         f"{share * costs['backward_macs'] / 1e6:.2f}" + f" ({share:.1%})" * (share < 1),
@@ -209,6 +217,13 @@ def _cells(row: Row, percent: bool) -> list[str]:
         f"{row.steps:,}",
         f"{row.seconds:.0f}",
     ]
+
+
+def _kept(costs: Fields) -> str:
+    """Activations for the weights' gradients, and which share that is where some are filtered."""
+    kept, exact = costs.get("kept_bytes"), costs.get("kept_bytes_exact")
+    share = f" ({kept / exact:.1%})" if kept and exact and kept < exact else ""
+    return _kilobytes(kept) + share
 
 
 def _kilobytes(size: int | None) -> str:

@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .compile import active_operators
-from .geometry import macs
-from .graph import Graph, input_channels
+from .geometry import conv_geometry, macs
+from .graph import Graph, Operator, input_channels
+from .patches import filtering_of
 from .plan import UpdatePlan
 
 
@@ -31,9 +32,16 @@ def effort_of(graph: Graph, plan: UpdatePlan) -> Effort:
     counts = macs(graph)
     gradient = update = 0
     for op, count in zip(graph.operators, counts, strict=True):
-        if op.index in active and reached & set(op.inputs):
-            gradient += count
         layer = plan.layer(op.index)
+        filtered = _filtered(graph, op, layer.patch) if layer and layer.patch > 1 else count
+        if op.index in active and reached & set(op.inputs):
+            gradient += filtered
         if layer:
-            update += count * layer.channels // input_channels(graph, op)
+            update += filtered * layer.channels // input_channels(graph, op)
     return Effort(sum(counts), gradient, update)
+
+
+def _filtered(graph: Graph, op: Operator, size: int) -> int:
+    """Of one gradient over patches of size x size: a position for each."""
+    patches = filtering_of(conv_geometry(graph, op), size).outputs
+    return graph.tensor(op.inputs[1]).size * patches.count
