@@ -12,6 +12,7 @@ from shared_tasks import shared_folder
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
 from sparsetune.cli import main
+from sparsetune.commands import SAMPLES_ASSUMED
 from sparsetune.compile import compile_image
 from sparsetune.image import ABSENT, Image, parse_image
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, load_plan
@@ -88,11 +89,17 @@ def test_samples_keep_their_place_in_the_file_system() -> None:
         assert 100 * tight.sample_bytes <= files_room(PICO, compiled(found).state_bytes)
 
 
+def tight() -> int:
+    """Bytes with room for a residual of the head alone, as `plan` counts without samples."""
+    whole = Room(PICO, PICO.heap_bytes, SAMPLES_ASSUMED)
+    return whole.use(whole.compile(DIGITS, PLAN)).used + weights(LAYERS[-1])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ((), "each trained weight: 8 more bits"),
-        (("--ram", "36000"), "trained weights of "),
+        (("--last", "3", "--ratio", "1", "--ram", str(tight())), "trained weights of 1 layers"),
         (("--no-residual",), ""),
         (("--time", "0.05"), ""),
     ],
