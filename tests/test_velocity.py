@@ -260,6 +260,28 @@ def test_standardised_moves(share: float, size: int, steps: float) -> None:
         assert abs(off.mean()) < 0.02 + 0.01 * steps * 256
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_standardised_moves_saturate(residual: bool) -> None:
+    """However far they would go."""
+    graph = parse_tflite(net().to_bytes())
+    machine = Machine(graph, plan_for(graph, 1.0, residual=residual))
+    for layer in machine.program.layers:
+        assert layer.velocity
+        v = slot_of(machine, layer.velocity.weights, np.int16)
+        v[:] = np.random.default_rng(1).choice((-3000, 3000, 2000), v.size)
+        slot_of(machine, layer.weights, np.int8)[:] = 1
+    struct.pack_into("<I", machine.state, UPDATE, 2)
+    struct.pack_into("<Hh", machine.state, GAIN, 1 << 15, 60 + 20)
+    before = {layer.operator: velocity_of(machine, layer) for layer in machine.program.layers}
+    machine.step(np.zeros(machine.image.input_bytes, np.int8), 1, TINY, 1)
+    for layer in machine.program.layers:
+        v = before[layer.operator]
+        is_depthwise = graph.operator(layer.operator).kind.startswith("D")
+        wanted = 127 * np.sign(standardised(v, np.ones(v.shape, bool), is_depthwise))
+        got = slot_of(machine, layer.weights, np.int8).reshape(v.shape)
+        assert (got[wanted != 0] == wanted[wanted != 0]).all()
+
+
 def test_a_filter_that_is_all_alike_stays_where_it_is() -> None:
     graph = parse_tflite(net().to_bytes())
     machine = Machine(graph, plan_for(graph, 1.0, residual=True))

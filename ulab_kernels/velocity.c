@@ -49,15 +49,20 @@ static int32_t off_mean(int32_t v, int32_t mean) {
     return v * (1 << MEAN_BITS) - mean;
 }
 
+#define WHOLE_RANGE (1 << 16) // from one limit of a weight beyond the other one, in 1/256
+
+static int32_t standard_move(const st_move_t *m, int32_t v, int32_t at) {
+    const uint32_t random = st_random(~m->seed, (uint32_t)at);
+    const int32_t steps = st_steps_of(off_mean(v, m->mean), m->step, random);
+    return st_clamp(steps, -WHOLE_RANGE, WHOLE_RANGE);
+}
+
 static void move_weight(const st_move_t *m, st_weight_t w, int32_t at) {
     int16_t *v = m->u->velocity->weights + at;
     if (!*v && m->plain)
         return;
     const uint32_t random = st_random(m->seed, (uint32_t)at);
-    const int32_t by =
-        m->plain ? *v
-                 : st_steps_of(off_mean(*v, m->mean), m->step, st_random(~m->seed, (uint32_t)at));
-    move(w, by, random);
+    move(w, m->plain ? *v : standard_move(m, *v, at), random);
     *v = kept_short(*v, m->u->velocity->momentum, random);
 }
 
