@@ -362,6 +362,8 @@ def test_augmented_samples_are_not_those_of_the_front(samples: Path, tmp_path: P
         (("--methods-file", "nowhere.toml"), "cannot read nowhere.toml"),
         (("--methods", "int8", "--float", "magic"), "--float magic: choose last, all, same"),
         (("--methods", "int8", "--float", "last:magic=1"), "has magic: choose among of, batch"),
+        (("--methods", "int8", "--float", "last:augment=gain=3"), "by flip and shift alone"),
+        (("--methods", "int8", "--float", "last:augment=turn"), "no augmentation turn"),
         (("--methods", "int8", "--float", "last:batch=0"), "give a batch from 1 on"),
         (("--methods", "int8", "--data", "nowhere.npz"), "cannot read nowhere.npz"),
     ],
@@ -538,12 +540,13 @@ def test_the_float_network(torch: str, tmp_path: Path) -> None:
     command = [torch, str(CHECKS), str(tmp_path / "g.pickle")]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "front and rest\nchannels in turns\n"
+    assert done.stdout == "front and rest\nchannels in turns\nmirrored and moved\n"
 
 
 def test_float_runs_stand_in_the_table(torch: str, samples: Path, tmp_path: Path) -> None:
     """Seeds differ, a seed does not; each is better than chance."""
-    more = ("--methods", "int8", "--float", "last:batch=4", "same:of=int8,batch=4,momentum=0.5",
+    more = ("--methods", "int8", "--float", "last:batch=4",
+            "same:of=int8,batch=4,momentum=0.5,augment=(flip,shift=1)",
             "--float-rates", "0.03", "--seeds", 2, "--rates", "0.01", "--epochs", 6,
             "--torch", torch)  # fmt: skip
     found = compare(samples, tmp_path / "a", *more)

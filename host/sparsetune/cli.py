@@ -683,7 +683,8 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", default="", help="method to tell differences to (the first)")
     parser.add_argument(
         "--float", nargs="+", default=[], metavar="KIND",
-        help="PyTorch beside it: last, all, same; KIND:of=METHOD,batch=64,momentum=0,rate=0.01",
+        help="PyTorch beside it: last, all, same; KIND:of=METHOD,batch=64,momentum=0,rate=0.01,"
+        "augment=flip+shift=4",
     )  # fmt: skip
     parser.add_argument("--float-rates", default="0.003,0.01,0.03,0.1", help="to choose from")
     parser.add_argument("--torch", default="", metavar="PYTHON", help="a Python that has torch")

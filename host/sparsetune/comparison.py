@@ -245,7 +245,7 @@ class _Bench:
         graph = self.subject.graph
         wanted = method.of or (twins[0].name if twins else "")
         plan = method.plan(graph, next((e.plan for e in twins if e.name == wanted), None))
-        front, rest = split_front(graph, plan)
+        front, rest = (None, graph) if method.augment else split_front(graph, plan)
         parts = lambda: self.subject.parts  # noqa: E731
         samples = self.cache.entry(None, self.subject.task, parts)
         features = self.cache.entry(front, task_of(rest), parts)
@@ -257,7 +257,7 @@ class _Bench:
                 "front": front, "graph": rest, "samples": str(samples.resolve()),
                 "features": str(features.resolve()), "layers": float_methods.layers_of(plan),
                 "epochs": epochs, "rate": float(rate or 0), "batch": method.batch,
-                "momentum": method.momentum, "seed": seed,
+                "momentum": method.momentum, "seed": seed, "augment": method.moves(),
             }  # fmt: skip
             command = float_methods.command(python, request, self.folder / f"{key}.pickle")
             return Job(key, label, command, steps(epochs), float_methods.environment())

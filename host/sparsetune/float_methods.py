@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sparsetune_device.augment import parse_augment
+
 from .errors import SparsetuneError
 from .graph import Graph
 from .methods import parse_keys
@@ -26,7 +28,8 @@ PACKAGE = Path(__file__).resolve().parent
 @dataclass(frozen=True)
 class FloatMethod:
     """kind: last (the last layer alone), all (full fine-tuning) or same (what a method trains; of:
-    its name, empty for the first). rate: decimal text, empty where it is to be found."""
+    its name, empty for the first). rate: decimal text, empty where it is to be found. augment: as
+    train() takes it; flip and shift alone."""
 
     name: str
     kind: str
@@ -34,6 +37,7 @@ class FloatMethod:
     batch: int = 64
     momentum: float = 0.0
     rate: str = ""
+    augment: str = ""
 
     def plan(self, graph: Graph, of: UpdatePlan | None) -> UpdatePlan:
         """of: the plan of the method that it is to be the same as. Raises SparsetuneError."""
@@ -48,11 +52,18 @@ class FloatMethod:
 
     def settings(self) -> dict[str, Any]:
         """What decides about its numbers, beside plan, rate and seed."""
-        return {"float": VERSION, "batch": self.batch, "momentum": self.momentum}
+        told = {"float": VERSION, "batch": self.batch, "momentum": self.momentum}
+        return {**told, "augment": self.augment} if self.augment else told
+
+    def moves(self) -> tuple[int, int, int]:
+        """Whether samples are mirrored, and places that they are moved along each axis."""
+        asked = parse_augment(self.augment) if self.augment else {}
+        down, right = asked.get("shift", (0, 0))
+        return ("flip" in asked, down, right)
 
 
 def parse_floats(texts: list[str]) -> list[FloatMethod]:
-    """KIND, or KIND:KEY=VALUE,... with of, batch, momentum, rate. Raises SparsetuneError."""
+    """KIND, or KIND:KEY=VALUE,... as the types below. Raises SparsetuneError."""
     return [_parse(text) for part in texts for text in _split(part)]
 
 
@@ -66,6 +77,7 @@ def _parse(text: str) -> FloatMethod:
     if kind not in KINDS:
         raise SparsetuneError(f"--float {kind}: choose {', '.join(KINDS)}")
     types: dict[str, type] = {"of": str, "batch": int, "momentum": float, "rate": str}
+    types["augment"] = str
     values: dict[str, Any] = {}
     for key, value in keys.items():
         if key not in types:
@@ -75,11 +87,21 @@ def _parse(text: str) -> FloatMethod:
         except ValueError:
             raise SparsetuneError(f"--float {text}: {key}={value} is no number") from None
     method = FloatMethod(f"fp32 {text}", kind, **values)
+    _check_augment(method, text)
     if method.batch < 1 or not 0 <= method.momentum < 1 or not _is_rate(method.rate or "1"):
         raise SparsetuneError(
             f"--float {text}: give a batch from 1 on, a momentum below 1, and a rate above 0"
         )
     return method
+
+
+def _check_augment(method: FloatMethod, text: str) -> None:
+    try:
+        asked = parse_augment(method.augment) if method.augment else {}
+    except ValueError as error:
+        raise SparsetuneError(f"--float {text}: {error}") from None
+    if set(asked) - {"flip", "shift"}:
+        raise SparsetuneError(f"--float {text}: it augments by flip and shift alone")
 
 
 def _is_rate(text: str) -> bool:

@@ -15,7 +15,7 @@ import pickle
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from .float_net import FloatNet
 from .graph import Graph, Operator
 
+Change = Callable[[Any, int], Any]  # of one sample, and the input's zero
 TOLD_EVERY = 0.5  # seconds
 PIECE = 256  # samples that are judged, or made features of, at a time
 LAST = 256  # steps that the last loss is averaged over
@@ -39,7 +40,8 @@ class FloatRequest:
     """front, graph: as front.split_front has them. samples: folder with the model's int8 samples
     (front_cache.py). features: where those behind the front are kept. layers: of the plan,
     (operator, channels a step, whether the bias trains). epochs: of all training samples; 0: only
-    the features are made."""
+    the features are made. augment: whether samples are mirrored, and places that they are moved
+    along each axis."""
 
     front: Graph | None
     graph: Graph
@@ -51,6 +53,7 @@ class FloatRequest:
     batch: int
     momentum: float
     seed: int
+    augment: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,10 @@ class Reader:
         source = graph.tensor(graph.input)
         self.scale, self.zero = source.scale, source.zero_point
 
-    def batch(self, samples: Samples, which: Any) -> Tensor:
+    def batch(self, samples: Samples, which: Any, changed: Change | None = None) -> Tensor:
         x = np.array(samples.x[which])
+        if changed:
+            x = np.stack([changed(sample, self.zero) for sample in x])
         if x.dtype == np.int8:
             x = (x.astype(np.float32) - self.zero) * np.float32(self.scale)
         found = torch.from_numpy(np.ascontiguousarray(x))
@@ -131,6 +136,23 @@ def _pieces(count: int) -> Iterator[slice]:
     return (slice(i, min(count, i + PIECE)) for i in range(0, count, PIECE))
 
 
+class Augment:
+    """Maps [height, width, channels], mirrored in every second draw, and moved; what comes in
+    behind an edge is zero. As the board does it (ulab_kernels/augment.h), by other draws."""
+
+    def __init__(self, flip: int, down: int, right: int, seed: int) -> None:
+        self.flip, self.most = flip, (down, right)
+        self.random = np.random.default_rng([seed, 1])
+
+    def __call__(self, x: Any, zero: int) -> Any:
+        if self.flip and self.random.integers(2):
+            x = x[:, ::-1]
+        pads = [(most, most) for most in self.most] + [(0, 0)]
+        wide = np.pad(x, pads, constant_values=zero)
+        down, right = (int(self.random.integers(2 * most + 1)) for most in self.most)
+        return wide[down : down + x.shape[0], right : right + x.shape[1]]
+
+
 class Masks:
     """Of layers that train some of their input channels a step: a window that moves on, as the
     policy `cyclic` has it. A gradient of the others is set to zero."""
@@ -169,6 +191,7 @@ class Trainer:
         chosen = [p for p in self.net.parameters() if p.requires_grad]
         self.rule = torch.optim.SGD(chosen, lr=request.rate, momentum=request.momentum)
         self.masks = Masks(self.net, request)
+        self.augment = Augment(*request.augment, request.seed) if any(request.augment) else None
         self.curve: list[tuple[int, float]] = []
         self.losses: list[tuple[int, float]] = []
         self.told = 0.0
@@ -193,7 +216,8 @@ class Trainer:
         for group in self.rule.param_groups:
             group["lr"] = rate
         self.rule.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(self.net(self.reader.batch(train, which)), train.y[which])
+        x = self.reader.batch(train, which, self.augment)
+        loss = F.cross_entropy(self.net(x), train.y[which])
         loss.backward()
         self.masks.apply(step)
         self.rule.step()
