@@ -25,24 +25,25 @@ from sparsetune.files import write_whole
 
 RESULTS = ROOT / "bench" / "results"
 RUNS = RESULTS / "learning.jsonl"
-PLOTS = ROOT / "out" / "learning"
+EPOCHS = 4
 
 
 @dataclass(frozen=True)
 class Experiment:
     """task: of learning_tasks.py. methods, floats: as the command line spells them. more: other
-    arguments of `sparsetune compare`."""
+    arguments of `sparsetune compare`. epochs: where they are not the usual ones."""
 
     task: str
     title: str
     methods: tuple[str, ...]
     floats: tuple[str, ...] = ()
     more: tuple[str, ...] = field(default=("--rates", "x0.33,x1,x3"))
+    epochs: int = EPOCHS
 
     def arguments(self, shared: Path, options: argparse.Namespace) -> list[str]:
         model, data = TASKS[self.task].files(shared)
         words = ["compare", "--model", str(model), "--data", str(data), "--test-data"]
-        words += ["--seeds", str(options.seeds), "--epochs", str(options.epochs)]
+        words += ["--seeds", str(options.seeds), "--epochs", str(options.epochs or self.epochs)]
         words += ["--folder", str(FOLDER), "--runs", str(RUNS), "--jobs", str(options.jobs)]
         words += [*self.more, "--methods", *self.methods]
         return words + (["--float", *self.floats] if self.floats else [])
@@ -54,6 +55,8 @@ OURS = ("int8=published", "residual=published:residual=1")
 FOUND = "searched=int8:plan=bench/results/searched-{}.json"  # by bench/search.py --find
 # `plan --data ... --search runs --share 2 --ram 225000`, CIFAR-10.
 SPARSE = "bench/results/sparse-cifar.json"
+# By hand: 10 of 56 channels of the last expansion, all biases behind operator 14, the head.
+DEEP = "bench/results/deep-cifar.json"
 PATCHED = "bench/results/patches-cifar.json"  # operators 43 and 47 in patches of 4
 SPREAD = "share=2,last=12,residual=1"
 POLICIES = ("static", "magnitude", "cyclic", "random", "random-epoch", "importance")
@@ -99,6 +102,12 @@ EXPERIMENTS = {
          "biases=head:biases=35,residual=1"),
         (), ("--rates", "0.0017"),
     ),
+    "sparse-long": Experiment(
+        "cifar", "CIFAR-10, 2 % of the convolution weights a step, and full fine-tuning in float",
+        (f"sparse=random:plan={DEEP}", f"static:plan={DEEP}",
+         "biases=head:biases=41,residual=1"),
+        ("all:batch=16,rate=0.004",), ("--rates", "0.0017"), epochs=10,
+    ),
     "patches": Experiment(
         "cifar", f"CIFAR-10, {SCHEME} with a residual: gradients over patches of 2 and 4",
         (OURS[1], "2=published:residual=1,patch=2", f"2 and 4=int8:plan={PATCHED}"),
@@ -137,7 +146,7 @@ def run(name: str, shared: Path, options: argparse.Namespace) -> dict[str, Any]:
     table = table_of(study_of(args), "test")
     text = markdown(table)
     print(f"{experiment.title}\n\n{text}", flush=True)
-    sizes = {"seeds": options.seeds, "epochs": options.epochs}
+    sizes = {"seeds": options.seeds, "epochs": options.epochs or experiment.epochs}
     return {"title": experiment.title, **sizes, "markdown": text, **table.told()}
 
 
@@ -161,7 +170,7 @@ def main() -> None:
     )
     parser.add_argument("experiment", nargs="*", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, help="in place of an experiment's own")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     unknown = set(options.experiment) - set(EXPERIMENTS)

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from .float_net import FloatNet
 from .graph import Graph, Operator
 
-Change = Callable[[Any, int], Any]  # of one sample, and the input's zero
+Change = Callable[[Any], Any]  # of one sample
 TOLD_EVERY = 0.5  # seconds
 PIECE = 256  # samples that are judged, or made features of, at a time
 LAST = 256  # steps that the last loss is averaged over
@@ -77,7 +77,7 @@ class Reader:
     def batch(self, samples: Samples, which: Any, changed: Change | None = None) -> Tensor:
         x = np.array(samples.x[which])
         if changed:
-            x = np.stack([changed(sample, self.zero) for sample in x])
+            x = np.stack([changed(sample) for sample in x])
         if x.dtype == np.int8:
             x = (x.astype(np.float32) - self.zero) * np.float32(self.scale)
         found = torch.from_numpy(np.ascontiguousarray(x))
@@ -138,17 +138,17 @@ def _pieces(count: int) -> Iterator[slice]:
 
 class Augment:
     """Maps [height, width, channels], mirrored in every second draw, and moved; what comes in
-    behind an edge is zero. As the board does it (ulab_kernels/augment.h), by other draws."""
+    repeats the edge. As the board does it (ulab_kernels/augment.h), by other draws."""
 
     def __init__(self, flip: int, down: int, right: int, seed: int) -> None:
         self.flip, self.most = flip, (down, right)
         self.random = np.random.default_rng([seed, 1])
 
-    def __call__(self, x: Any, zero: int) -> Any:
+    def __call__(self, x: Any) -> Any:
         if self.flip and self.random.integers(2):
             x = x[:, ::-1]
         pads = [(most, most) for most in self.most] + [(0, 0)]
-        wide = np.pad(x, pads, constant_values=zero)
+        wide = np.pad(x, pads, "edge")
         down, right = (int(self.random.integers(2 * most + 1)) for most in self.most)
         return wide[down : down + x.shape[0], right : right + x.shape[1]]
 
