@@ -28,6 +28,7 @@ from sparsetune.compile import build_program
 from sparsetune.cycles import (
     MORE,
     OTHER,
+    PATCHES,
     SKIP_ZEROS,
     Clock,
     Cost,
@@ -40,7 +41,7 @@ from sparsetune.cycles import (
 )
 from sparsetune.graph import input_channels
 from sparsetune.numerics import rate
-from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
+from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, with_patches
 from sparsetune.program import Buffer, Code, Flag, Op
 from sparsetune.tflite import parse_tflite
 from steps import measure_between, measure_steps
@@ -138,6 +139,19 @@ def in_flash() -> tuple[Machine, Array]:
     return Machine(graph, UpdatePlan(tuple(layers))), net.sample()
 
 
+def in_patches(channels: int, side: int, size: int) -> tuple[Machine, Array]:
+    """Gradients over patches: half of the channels, all of them; a stride, one window of one."""
+    net = Net((1, side, side, channels), seed=8)
+    net.conv(channels, 1, activation=RELU, zero=-128)
+    net.conv(2 * channels, 1, activation=RELU, zero=-128)
+    net.conv(channels, 3, stride=2)
+    net = with_head(net)
+    graph = parse_tflite(net.to_bytes())
+    layers = [replace(layer, channels=layer.channels // (1 + i % 2), patch=size if i < 3 else 1)
+              for i, layer in enumerate(train_all(graph).layers)]  # fmt: skip
+    return Machine(graph, UpdatePlan(tuple(layers))), net.sample()
+
+
 def ending(kind: str) -> Net:
     net = Net((1, 6, 6, 8), seed=5)
     net.conv(16, 1)
@@ -195,6 +209,14 @@ def shares_not_zero(machine: Machine, which: list[int]) -> list[float]:
         shares.append(float((machine.read(dy, np.int16) != 0).mean()) if skips else 1.0)
         machine.run(i, i + 1)
     return shares
+
+
+def measure_patches() -> Iterator[Measured]:
+    """Means, sums and shares of patches; all else is measured where there are none."""
+    for size in (2, 4):
+        for channels, side in ((8, 8), (24, 12), (64, 8), (48, 16)):
+            rows = measure_ops(*in_patches(channels, side, size))
+            yield from (row for row in rows if row.op.code in PATCHES)
 
 
 def measure_strips() -> list[Measured]:
@@ -293,6 +315,7 @@ def check(network: Network, plan: UpdatePlan, clock: Clock) -> None:
     guess = sum(step_cycles(build_program(graph, plan), graph, clock))
     (step,) = measure_steps(network, [plan])
     title = network.title + (", residual" if plan.residual else "")
+    title += ", in patches" if any(layer.patch > 1 for layer in plan.layers) else ""
     print(f"# {title}: kernels of a step {step.kernels.ms:.1f} ms, estimated "
           f"{guess / HERTZ * 1000:.1f} ms")
 
@@ -333,6 +356,8 @@ def main() -> None:
     for machine, x in models():
         for row in measure_ops(machine, x):
             found.setdefault(cost_name(row.op), []).append(row)
+    for row in measure_patches():
+        found.setdefault(cost_name(row.op), []).append(row)
     found = {code: large_enough(rows) for code, rows in sorted(found.items())}
     costs = {code: fit(rows) for code, rows in found.items()}
     found["strip"] = measure_strips()
@@ -350,6 +375,7 @@ def main() -> None:
     clock = Clock(SOURCE, HERTZ, 0, costs)
     for real in networks(("digits", *REPORTED)):
         check(real, plan_of(real), clock)
+        check(real, with_patches(real.graph, plan_of(real), 2), clock)
     for real in networks(FINE):
         check(real, replace(plan_of(real), residual=True), clock)
 

@@ -32,6 +32,7 @@ from sparsetune.cycles import (
     BEHIND_RELU,
     FINE_UPDATES,
     MORE,
+    PATCHES,
     POINTWISE,
     Clock,
     Cost,
@@ -42,7 +43,7 @@ from sparsetune.cycles import (
 from sparsetune.image import lay_out, parse_image
 from sparsetune.memory import predict
 from sparsetune.peak import find_peak
-from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, load_plan
+from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, load_plan, with_patches
 from sparsetune.plan_text import describe_layers
 from sparsetune.program import Code, Op
 from sparsetune.room import files_room
@@ -304,6 +305,27 @@ def test_estimated_time_against_the_emulated_pico(residual: bool, emulated_pico)
     machine = Machine(task.graph, default_plan(task.graph, 6, residual=residual))
     assert PICO.clock
     estimated = 1000 * step_time(machine.program, task.graph, PICO.clock).total
+    with Board.connect(emulated_pico.port) as board:
+        lines, _ = runs.board_train(board, task)
+    steps = [float(line.split(",ms:")[1]) for line in lines if line.startswith("loss:")]
+    mean = float(np.mean(steps[1:]))
+    print(f"a step takes {mean:.1f} ms (emulated), estimated {estimated:.1f} ms")
+    assert estimated == pytest.approx(mean, rel=0.1)
+
+
+def test_estimated_time_of_patches(emulated_pico) -> None:
+    """Means, sums and shares of patches are known, and gradients of so few positions."""
+    from sparsetune.board import Board
+
+    shared = shared_folder()
+    if shared is None:
+        pytest.skip("SKIP: there is no ../shared")
+    task = runs.kws_in_patches_task(shared, steps=9)
+    program = Machine(task.graph, with_patches(task.graph, default_plan(task.graph, 6), 2)).program
+    assert PICO.clock
+    costs = PICO.clock.costs
+    assert all(code.name.lower() in costs for code in PATCHES)
+    estimated = 1000 * step_time(program, task.graph, PICO.clock).total
     with Board.connect(emulated_pico.port) as board:
         lines, _ = runs.board_train(board, task)
     steps = [float(line.split(",ms:")[1]) for line in lines if line.startswith("loss:")]

@@ -228,15 +228,17 @@ def patches_of(op: Op) -> Patches:
 
 
 def _patch_work(op: Op) -> Work:
-    """A loop for each kept value or position of the map; elements are those that are written."""
+    """Of means the innermost loop runs along a row of a patch; those of four elements are made
+    without one. Of sums it runs along the channels, as where a patch's share is made for each row
+    of the map. Elements are those that are written."""
     p = patches_of(op)
     values = p.h * p.w * p.c
     if op.code == Code.PATCH_VALUES:
-        kept = _size(op.words[3])
-        return Work(kept * p.h * p.w / p.count, kept, kept)
+        kept, are_four = _size(op.words[3]), p.patch_h == p.patch_w == 2
+        return Work(kept * p.h * p.w / p.count, 0 if are_four else kept * p.patch_h, kept)
     if op.code == Code.PATCH_ERRORS:
         return Work(values, p.h * p.w, p.count * p.c)
-    return Work(0, p.h * p.w, values)
+    return Work(p.h * p.columns * p.c, p.h * p.w, values)
 
 
 def _copy_work(op: Op) -> Work:
