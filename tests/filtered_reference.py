@@ -3,12 +3,16 @@ from what a patch's values are defined to be: the judge of ulab_kernels/patch.c.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import reference as ref
 from gradients import Reference
 from machine import Array
 from sparsetune.graph import Graph, Operator
-from sparsetune.plan import UpdatePlan
+from sparsetune.plan import LayerPlan, UpdatePlan
+
+Passed = list[tuple[int, Array]]
 
 
 def members(first: float, size: int, patches: int, length: int) -> Array:
@@ -36,12 +40,15 @@ def input_members(w: ref.Window, axis: int, size: int, length: int) -> Array:
 
 
 class Filter:
-    """The patches of one convolution."""
+    """The patches of one convolution. size: of rows and columns, or of each."""
 
-    def __init__(self, w: ref.Window, size: int, shape: tuple[int, ...]) -> None:
-        self.rows, self.columns = (output_members(w, axis, size) for axis in (0, 1))
+    def __init__(
+        self, w: ref.Window, size: int | tuple[int, int], shape: tuple[int, ...]
+    ) -> None:
+        sizes = (size, size) if isinstance(size, int) else size
+        self.rows, self.columns = (output_members(w, axis, sizes[axis]) for axis in (0, 1))
         self.in_rows, self.in_columns = (
-            input_members(w, axis, size, shape[axis]) for axis in (0, 1)
+            input_members(w, axis, sizes[axis], shape[axis]) for axis in (0, 1)
         )
 
     def sums(self, dy: Array) -> Array:
@@ -100,29 +107,35 @@ class FilteredReference(Reference):
         self.plan = plan
         super().__init__(graph, values, label)
 
-    def _size(self, op: Operator) -> int:
+    def _layer(self, op: Operator) -> LayerPlan | None:
+        """What is planned of a layer that has patches."""
         layer = self.plan.layer(op.index)
-        return layer.patch if layer else 1
+        return layer if layer and layer.patch > 1 else None
 
     def _means(self, op: Operator, f: Filter) -> Array:
         tensor = self.graph.tensor(op.inputs[0])
         means = f.means(self.values[tensor.index][0].astype(float))
         return np.asarray((np.floor(means + 0.5) - tensor.zero_point) * tensor.scale)
 
-    def _conv_2d(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
-        if self._size(op) == 1:
-            return super()._conv_2d(op, dy)
-        return self._filtered(op, dy, 0, conv_backward)
+    def _conv_2d(self, op: Operator, dy: Array) -> Passed:
+        exact = super()._conv_2d(op, dy)
+        layer = self._layer(op)
+        return self._filtered(op, layer, (dy, exact), (0, conv_backward)) if layer else exact
 
-    def _depthwise_conv_2d(self, op: Operator, dy: Array) -> list[tuple[int, Array]]:
-        if self._size(op) == 1:
-            return super()._depthwise_conv_2d(op, dy)
-        return self._filtered(op, dy, 3, depthwise_backward)
+    def _depthwise_conv_2d(self, op: Operator, dy: Array) -> Passed:
+        exact = super()._depthwise_conv_2d(op, dy)
+        layer = self._layer(op)
+        return self._filtered(op, layer, (dy, exact), (3, depthwise_backward)) if layer else exact
 
     def _filtered(
-        self, op: Operator, dy: Array, axis: int, backward: object
-    ) -> list[tuple[int, Array]]:
+        self, op: Operator, layer: LayerPlan, known: tuple[Array, Passed], kind: tuple[int, Any]
+    ) -> Passed:
+        """known: dy and what would be passed on exactly. kind: axis of the weights' scales, and how
+        the gradients are made."""
+        (dy, exact), (axis, backward) = known, kind
         weights = self._weights(op, axis)
         window = self._window(op, weights.shape[1:3])
-        f = Filter(window, self._size(op), self.graph.tensor(op.inputs[0]).shape[1:])
-        return self._trainable(op, backward(dy[0], self._means(op, f), weights, f))  # type: ignore[operator]
+        size = (1, layer.patch**2) if layer.wide else layer.patch
+        f = Filter(window, size, self.graph.tensor(op.inputs[0]).shape[1:])
+        passed = self._trainable(op, backward(dy[0], self._means(op, f), weights, f))
+        return exact if layer.weights_only else passed

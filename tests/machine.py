@@ -144,8 +144,8 @@ def gradient_read_by(machine: Machine, op: Op) -> Gradient | None:
     """The gradient of the loss with respect to the output of op's source, as op will read it."""
     if op.code not in DY_AT or len(machine.graph.operator(op.source).outputs) > 1:
         return None  # of several outputs it is not known which one is read
-    if op.code != Code.PATCH_ERRORS and _is_filtered(machine, op.source):
-        return None  # it reads the sums of patches
+    if op.code != Code.PATCH_ERRORS and _reads_sums(machine, op):
+        return None
     dy, exponent = (op.words[i] for i in DY_AT[op.code])
     assert isinstance(dy, Buffer) and isinstance(exponent, Slot)
     scale = 2.0 ** int(machine.slot(exponent, np.int16)[0])
@@ -154,8 +154,10 @@ def gradient_read_by(machine: Machine, op: Op) -> Gradient | None:
     return Gradient(tensor, masked, machine.read(dy, np.int16) * scale)
 
 
-def _is_filtered(machine: Machine, source: int) -> bool:
-    return any(o.code == Code.PATCH_ERRORS and o.source == source for o in machine.ops)
+def _reads_sums(machine: Machine, op: Op) -> bool:
+    """Of patches: updates do, and all else unless the gradient that is passed on is exact."""
+    codes = {other.code for other in machine.ops if other.source == op.source}
+    return Code.PATCH_ERRORS in codes and (op.code in UPDATES or Code.SPREAD_ERRORS in codes)
 
 
 def litert_tensors(model: bytes, x: Array) -> dict[int, Array]:

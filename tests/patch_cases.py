@@ -25,6 +25,14 @@ def in_patches(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:
     return replace(plan, layers=tuple(layers))
 
 
+def weights_only(graph: Graph, size: int, wide: bool = False) -> UpdatePlan:
+    """The same for the weights' gradients alone."""
+    plan = filtered(graph, size)
+    return replace(plan, layers=tuple(
+        replace(p, weights_only=p.patch > 1, wide=wide and p.patch > 1) for p in plan.layers
+    ))
+
+
 def sparse(graph: Graph, size: int) -> UpdatePlan:
     """Two thirds of the channels learn, without residuals."""
     plan = filtered(graph, size)
@@ -35,7 +43,7 @@ def sparse(graph: Graph, size: int) -> UpdatePlan:
 def drawn_plan(case: str, seed: int) -> tuple[Graph, UpdatePlan, Array, int | Array]:
     """One of the random models, in patches of each size in turn, all channels or some."""
     drawn = draw(case, seed)
-    plan = (filtered, sparse)[seed % 2](drawn.graph, SIZES[seed % 3])
+    plan = (filtered, sparse, weights_only)[seed % 3](drawn.graph, SIZES[seed // 3 % 3])
     return drawn.graph, plan, drawn.x, drawn.target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 import reference as ref
 from filtered_reference import Filter, FilteredReference, conv_backward
 from gradient_cases import draw, random_output
-from gradients import Gradients, measure
+from gradients import Gradients, Reference, measure
 from machine import Array, Machine, litert_tensors
-from patch_cases import MODELS, SIZES, filtered, mixed, sparse
+from patch_cases import MODELS, SIZES, filtered, mixed, sparse, weights_only
 from small_models import RELU, Net
 from sparsetune.cli import main
 from sparsetune.errors import SparsetuneError
@@ -45,6 +46,27 @@ def test_gradients_of_small_models(case: str, size: int) -> None:
         assert set(ours.weights) == {op.index for op in machine.graph.trainable}
         alive += [bool(wanted.weights[p.operator].any()) for p in plan.layers if p.patch > 1]
     assert np.mean(alive) > 0.4
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("case", MODELS)
+def test_of_weights_alone(case: str, wide: bool) -> None:
+    """What is passed on, and biases, are exact."""
+    checked = 0
+    for seed in range(16):
+        drawn = draw(case, seed)
+        plan = weights_only(drawn.graph, (2, 4)[seed % 2], wide)
+        machine = Machine(drawn.graph, plan)
+        values = litert_tensors(drawn.model, drawn.x)
+        wanted = FilteredReference(machine.graph, values, drawn.target, plan).result
+        exact = Reference(machine.graph, values, drawn.target).result
+        for operator, bias in exact.biases.items():
+            np.testing.assert_allclose(wanted.biases[operator], bias)
+        assert_close(machine.graph, measure(machine, drawn.x, drawn.target, wanted), wanted, plan)
+        assert not any(op.code == Code.SPREAD_ERRORS for op in machine.ops)
+        checked += sum(not np.allclose(wanted.weights[p.operator], exact.weights[p.operator])
+                       for p in plan.layers if p.patch > 1)
+    assert checked > 8
 
 
 def assert_filtered(net: Net, plan: UpdatePlan) -> tuple[Machine, Gradients]:
@@ -286,6 +308,21 @@ def test_layers_that_are_passed_through_may_be_filtered() -> None:
     assert set(ours.weights) == {0}
 
 
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [(LayerPlan(0, 0, patch=2, weights_only=True), "no channels that learn"),
+     (LayerPlan(0, 1, weights_only=True), "weights_only of operator 0, which has no patches"),
+     (LayerPlan(0, 1, wide=True), "wide of operator 0, which has no patches")],
+)  # fmt: skip
+def test_impossible_kinds_of_patches(layer: LayerPlan, says: str) -> None:
+    with pytest.raises(SparsetuneError, match=says):
+        check_plan(mixed_net_graph(), UpdatePlan((layer,)))
+
+
+def mixed_net_graph() -> Graph:
+    return mixed(2)[1]
+
+
 # On the command line ----------------------------------------------------------------------------
 
 
@@ -330,3 +367,23 @@ def test_a_plan_file_keeps_its_patches(
     assert sum(op.code == Code.PATCH_ERRORS for op in machine.ops) == 2
     assert main([*build, "--patch", "2"]) == 1
     assert "leave out --patch" in capsys.readouterr().err
+
+
+def ram_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> int:
+    assert main(words) == 0
+    found = re.search(r"RAM +([\d,]+) of", capsys.readouterr().out)
+    assert found
+    return int(found[1].replace(",", ""))
+
+
+def test_patches_are_a_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a plan fits with them alone: they are named, with the RAM that they take."""
+    words = ["plan", str(three_maps(tmp_path)), "--last", "4", "--ratio", "1", "--no-residual"]
+    exact, filtered = ram_of(words, capsys), ram_of([*words, "--patch", "2"], capsys)
+    assert filtered < exact
+    limit = str((exact + filtered) // 2)
+    assert main([*words, "--ram", limit]) == 1
+    assert f"  the same with --patch 2 {filtered:>20,} bytes" in capsys.readouterr().err
+    assert main([*words, "--ram", limit, "--patch", "2"]) == 0
+    assert main([*words, "--ram", "20K", "--patch", "2"]) == 1
+    assert "the same with" not in capsys.readouterr().err

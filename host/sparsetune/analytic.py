@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .geometry import conv_geometry
 from .graph import Graph, Operator, input_channels
 from .patches import kept_positions
-from .plan import UpdatePlan
+from .plan import LayerPlan, UpdatePlan
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def analytic_memory(graph: Graph, plan: UpdatePlan) -> Analytic:
         layer = plan.layer(op.index)
         if layer:
             weights += weight_bytes(graph, op, layer.channels)
-            inputs += input_bytes(graph, op, layer.channels, layer.patch)
+            inputs += _kept_bytes(graph, op, layer)
             biases += bias_bytes(graph, op) if layer.bias else 0
     masks = sum(mask_bytes(graph, op) for op in reached)
     of_head = plan.layer(head.index)
@@ -54,12 +54,18 @@ def weight_bytes(graph: Graph, op: Operator, channels: int) -> int:
     return graph.tensor(op.inputs[1]).size * channels // input_channels(graph, op)
 
 
-def input_bytes(graph: Graph, op: Operator, channels: int, patch: int = 1) -> int:
+def input_bytes(graph: Graph, op: Operator, channels: int) -> int:
     """int8 activations that are kept for their gradient."""
     x = graph.tensor(op.inputs[0])
-    if patch > 1:
-        return kept_positions(conv_geometry(graph, op), patch) * channels
     return x.size // x.shape[-1] * channels
+
+
+def _kept_bytes(graph: Graph, op: Operator, layer: LayerPlan) -> int:
+    """The same of a layer as it is planned: over patches fewer."""
+    if layer.patch == 1:
+        return input_bytes(graph, op, layer.channels)
+    geometry = conv_geometry(graph, op)
+    return kept_positions(geometry, layer.patch, layer.wide) * layer.channels
 
 
 def bias_bytes(graph: Graph, op: Operator) -> int:

@@ -428,6 +428,13 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         "is kept for them (2, 4 or 7)",
     )
     parser.add_argument(
+        "--kept",
+        type=float,
+        metavar="PERCENT",
+        help="the same for the weights' gradients alone, in as many layers as it takes to keep at "
+        "most PERCENT of the activations that exact ones do (30)",
+    )
+    parser.add_argument(
         "--no-qas",
         dest="qas",
         action="store_const",

@@ -31,7 +31,7 @@ from .plan import (
     save_plan,
     with_biases,
 )
-from .plan_text import describe_analytic, describe_layers, describe_memory
+from .plan_text import describe_analytic, describe_layers, describe_memory, name_patches
 from .room import Room, with_residual
 from .rules import groups_of, may_skip, with_rules
 from .schemes import load_scheme, scheme_plan
@@ -199,7 +199,7 @@ def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     if getattr(args, "plan", None):
         if spelt:
             raise SparsetuneError(f"--plan says what trains: leave out --{min(spelt)}, or --plan")
-        for name in ("scheme", "patch"):
+        for name in ("scheme", "patch", "kept"):
             if getattr(args, name, None):
                 raise SparsetuneError(f"--plan says what trains: leave out --{name}, or --plan")
         return load_plan(args.plan)
@@ -265,7 +265,7 @@ def describe_plan(graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset |
         bias = "and bias" if layer.bias else "no bias"
         bias += f", in flash but for {layer.slots} channels" if layer.slots else ""
         bias += f", {layer.reach} take turns" if layer.reach else ""
-        bias += f", gradients in patches of {layer.patch}" if layer.patch > 1 else ""
+        bias += f", {name_patches(layer)}" if layer.patch > 1 else ""
         lines.append(
             f"trains operator {op.index:>2} {op.kind:<18} "
             f"{layer.channels}/{channels} input channels a step, {bias}"

@@ -9,7 +9,7 @@ from .compile import active_operators
 from .geometry import conv_geometry, macs
 from .graph import Graph, Operator, input_channels
 from .patches import filtering_of
-from .plan import UpdatePlan
+from .plan import LayerPlan, UpdatePlan
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ def effort_of(graph: Graph, plan: UpdatePlan) -> Effort:
     gradient = update = 0
     for op, count in zip(graph.operators, counts, strict=True):
         layer = plan.layer(op.index)
-        filtered = _filtered(graph, op, layer.patch) if layer and layer.patch > 1 else count
+        filtered = _filtered(graph, op, layer) if layer and layer.patch > 1 else count
         if op.index in active and reached & set(op.inputs):
-            gradient += filtered
+            gradient += count if layer and layer.weights_only else filtered
         if layer:
             update += filtered * layer.channels // input_channels(graph, op)
     return Effort(sum(counts), gradient, update)
 
 
-def _filtered(graph: Graph, op: Operator, size: int) -> int:
-    """Of one gradient over patches of size x size: a position for each."""
-    patches = filtering_of(conv_geometry(graph, op), size).outputs
+def _filtered(graph: Graph, op: Operator, layer: LayerPlan) -> int:
+    """Of one gradient over patches: a position for each."""
+    patches = filtering_of(conv_geometry(graph, op), layer.patch, layer.wide).outputs
     return graph.tensor(op.inputs[1]).size * patches.count

@@ -16,7 +16,7 @@ from .program import Buffer, Code, Columns, Const, Flag, Op, Place, Program, Slo
 @dataclass(eq=False)
 class Layer:
     """What forward and backward of one convolution-like operator share. gradient: the geometry of
-    its gradients, which is its own unless they are filtered."""
+    its weights' gradient, which is its own unless that is filtered."""
 
     geometry: Geometry
     geometry_const: Const
@@ -36,6 +36,11 @@ class Layer:
     filtering: Filtering | None = None
     visited: Slot | None = None  # what the policy knows of the channels
     scores: Slot | None = None
+
+    @property
+    def passed(self) -> Filtering | None:
+        """How the gradient that is passed on is filtered."""
+        return None if self.plan and self.plan.weights_only else self.filtering
 
 
 @dataclass

@@ -51,17 +51,18 @@ class Filtering:
     geometry: Geometry
 
 
-def filtering_of(g: Geometry, size: int) -> Filtering:
-    """Of a convolution and patches of size x size outputs. Raises SparsetuneError for what the
-    kernels do not take."""
+def filtering_of(g: Geometry, size: int, wide: bool = False) -> Filtering:
+    """Of a convolution and patches of size x size outputs, or of one row and as many. Raises
+    SparsetuneError for what the kernels do not take."""
     if size * g.stride_h * size * g.stride_w > MOST:
         raise SparsetuneError(
             f"patches of {size} are {size * g.stride_h}x{size * g.stride_w} inputs large, at most "
             f"{MOST} are supported: choose smaller ones"
         )
-    rows, columns = -(-g.out_h // size), -(-g.out_w // size)
-    outputs = Patches(g.out_h, g.out_w, g.out_c, rows, columns, size, size, 0, 0)
-    steps = size * g.stride_h, size * g.stride_w
+    high, broad = (1, size * size) if wide else (size, size)
+    rows, columns = -(-g.out_h // high), -(-g.out_w // broad)
+    outputs = Patches(g.out_h, g.out_w, g.out_c, rows, columns, high, broad, 0, 0)
+    steps = high * g.stride_h, broad * g.stride_w
     begins = (
         _begin(g.kernel_h, g.dilation_h, g.stride_h, g.pad_h),
         _begin(g.kernel_w, g.dilation_w, g.stride_w, g.pad_w),
@@ -74,10 +75,10 @@ def filtering_of(g: Geometry, size: int) -> Filtering:
     return Filtering(outputs, inputs, _reduced(g, rows, columns))
 
 
-def kept_positions(g: Geometry, size: int) -> int:
+def kept_positions(g: Geometry, size: int, wide: bool = False) -> int:
     """Of which the input is kept for the weights' gradient, without groups: those of the map, or
     its patches."""
-    return g.in_positions if size == 1 else filtering_of(g, size).inputs.count
+    return g.in_positions if size == 1 else filtering_of(g, size, wide).inputs.count
 
 
 def _reduced(g: Geometry, rows: int, columns: int) -> Geometry:

@@ -33,7 +33,8 @@ class LayerPlan:
     RAM is in the board's store in flash. patch: the gradients of a convolution see its outputs in
     patches of so many rows and columns (patches.py; 1: exact). With no channels and no bias that is
     all it says: of a layer that does not train, but that a gradient passes. coarse: has none of the
-    plan's residuals."""
+    plan's residuals. weights_only: patches are for the weights' gradient, the one that is passed on
+    is exact. wide: patches have one row and patch * patch columns."""
 
     operator: int
     channels: int
@@ -42,6 +43,8 @@ class LayerPlan:
     reach: int = 0
     patch: int = 1
     coarse: bool = False
+    weights_only: bool = False
+    wide: bool = False
 
     @property
     def trains(self) -> bool:
@@ -207,6 +210,7 @@ def _check_layer(graph: Graph, op: Operator, layer: LayerPlan) -> None:
 
 def _check_patch(graph: Graph, op: Operator, layer: LayerPlan) -> None:
     if layer.patch == 1:
+        _check_no_patch(op, layer)
         return
     if layer.patch < 1:
         raise SparsetuneError(
@@ -216,7 +220,20 @@ def _check_patch(graph: Graph, op: Operator, layer: LayerPlan) -> None:
         raise SparsetuneError(
             f"the plan gives operator {op.index} ({op.kind}) patches, which has no map: choose 1"
         )
-    filtering_of(conv_geometry(graph, op), layer.patch)
+    filtering_of(conv_geometry(graph, op), layer.patch, layer.wide)
+    if layer.weights_only and not layer.channels:
+        raise SparsetuneError(
+            f"the plan gives operator {op.index} patches for its weights' gradient alone, but no "
+            "channels that learn: set weights_only to false"
+        )
+
+
+def _check_no_patch(op: Operator, layer: LayerPlan) -> None:
+    for name in ("weights_only", "wide"):
+        if getattr(layer, name):
+            raise SparsetuneError(
+                f"the plan sets {name} of operator {op.index}, which has no patches: choose a patch"
+            )
 
 
 def leave_in_flash(graph: Graph, plan: UpdatePlan, store_bytes: int = 0) -> UpdatePlan:

@@ -21,7 +21,7 @@ from .graph import Graph, Operator, input_channels
 from .image import Layout, parse_image
 from .memory import RamUse
 from .peak import Tenant, find_peak, short_name
-from .plan import UpdatePlan
+from .plan import LayerPlan, UpdatePlan
 from .room import files_room
 from .share import convolution_weights, updated_share
 from .tinyprop import parse_tinyprop
@@ -67,7 +67,7 @@ def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator) -> str
     if op.index in parts.frozen:
         return "frozen, row by row" if parts.is_in_strip(op.index) else "frozen"
     layer = plan.layer(op.index)
-    patches = f", patches of {layer.patch}" if layer and layer.patch > 1 else ""
+    patches = f", {name_patches(layer)}" if layer and layer.patch > 1 else ""
     if layer is None or not layer.trains:
         return "gradient passes" + patches
     bias = ["bias"] if layer.bias else []
@@ -76,6 +76,11 @@ def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator) -> str
         turns = f", {layer.reach} in turn" if layer.reach else ""
         share = f"{layer.channels}/{input_channels(graph, op)}{turns}, flash"
     return "trains " + ", ".join([share, *bias] if layer.channels else bias) + patches
+
+
+def name_patches(layer: LayerPlan) -> str:
+    size = f"1x{layer.patch * layer.patch}" if layer.wide else f"{layer.patch}"
+    return f"patches of {size}" + (", weights only" if layer.weights_only else "")
 
 
 def _times(time: LayerTime) -> str:

@@ -6,7 +6,9 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
+from .errors import SparsetuneError
 from .graph import Graph
+from .kept import kept_share, with_fewer_kept, with_kept
 from .plan import UpdatePlan, with_patches
 from .tinyprop import COUNT_ALONE
 
@@ -21,10 +23,18 @@ def with_rules(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> Upda
     if groups_of(args):
         asked["velocity"] = True
     changed = replace(plan, **asked)
-    if patch := getattr(args, "patch", None):
-        changed = with_patches(graph, changed, patch)
+    changed = _with_patches(graph, changed, args)
     changed = changed if changed == plan else replace(changed, rate="")
     return _counted(replace(changed, scores=_wants_scores(plan, args)), args)
+
+
+def _with_patches(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
+    patch, kept = getattr(args, "patch", None), getattr(args, "kept", None)
+    if patch and kept:
+        raise SparsetuneError("--kept chooses patches: leave out --patch, or --kept")
+    if patch:
+        return with_patches(graph, plan, patch)
+    return with_kept(graph, plan, kept) if kept is not None else plan
 
 
 def _counted(plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
@@ -55,6 +65,10 @@ def groups_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def with_rules_of(graph: Graph, plan: UpdatePlan, other: UpdatePlan) -> UpdatePlan:
+    """The plan with the rules of another one, its kind of patches among them."""
     patch = max((layer.patch for layer in other.layers), default=1)
-    plan = with_patches(graph, plan, patch) if patch > 1 else plan
+    if any(layer.weights_only for layer in other.layers):
+        plan = with_fewer_kept(graph, plan, kept_share(graph, other))
+    elif patch > 1:
+        plan = with_patches(graph, plan, patch)
     return replace(plan, **{name: getattr(other, name) for name in (*FIELDS, "scores")})

@@ -14,12 +14,13 @@ from .graph import Graph
 from .image import Layout, lay_out, parse_image
 from .memory import predict
 from .peak import Tenant, find_peak, short_name
-from .plan import UpdatePlan, default_plan, with_biases
+from .plan import UpdatePlan, default_plan, with_biases, with_patches
 from .room import Room
 from .rules import with_rules_of
 
 SHOWN = 3
 RATIOS = (1.0, 0.5, 0.25, 0.125)
+PATCH = 2  # of gradients that are filtered
 FEWEST_SAMPLES = 100  # fewer are no way out
 
 Family: TypeAlias = Callable[[int], UpdatePlan]  # how many layers -> their plan
@@ -86,11 +87,11 @@ def _hopeless(wanted: Wanted) -> str:
 
 def ways_out(wanted: Wanted) -> list[WayOut]:
     """At most SHOWN that fit, all of them compiled; those first that give up the least training. Of
-    each kind (a ratio of channels, with or without biases) there is the one with the most layers.
-    A way that trains fewer weights in no more layers than another is only named for want of
-    better ones."""
+    each kind (a ratio of channels, with or without biases, over patches where more layers fit so)
+    there is the one with the most layers. A way that trains fewer weights in no more layers than
+    another is only named for want of better ones."""
     ways: dict[UpdatePlan, WayOut] = {}
-    for way in (*_fewer_samples(wanted), *_fewer_weights(wanted)):
+    for way in (*_fewer_samples(wanted), *_over_patches(wanted), *_fewer_weights(wanted)):
         ways.setdefault(way.plan, way)
     ranked = sorted(ways.values(), key=lambda way: (-way.share, way.ram))
     good: list[WayOut] = []
@@ -114,15 +115,36 @@ def _fewer_samples(wanted: Wanted) -> Iterator[WayOut]:
         yield _way(wanted, f"at most {samples:,} samples", wanted.plan, ram)
 
 
+def _over_patches(wanted: Wanted) -> Iterator[WayOut]:
+    """What was asked for with filtered gradients."""
+    plan = with_patches(wanted.graph, wanted.plan, PATCH)
+    ram = _ram(wanted, plan) if _may_have_patches(wanted) and plan != wanted.plan else None
+    if ram is not None:
+        yield _way(wanted, f"the same with --patch {PATCH}", plan, ram)
+
+
+def _may_have_patches(wanted: Wanted) -> bool:
+    """Where they were asked for, every plan has them anyway."""
+    return all(layer.patch == 1 for layer in wanted.plan.layers)
+
+
 def _fewer_weights(wanted: Wanted) -> Iterator[WayOut]:
     graph, most = wanted.graph, len(wanted.plan.layers)
     for ratio in RATIOS:
+        change = f"--last {{}} --ratio {ratio:g}"
         weights = partial(default_plan, graph, ratio=ratio)
-        yield from _most_layers(wanted, f"--last {{}} --ratio {ratio:g}", weights)
-        yield from _most_layers(
-            wanted, f"--last {{}} --ratio {ratio:g} --biases {most}", _both(graph, weights, most)
-        )
+        exact = list(_most_layers(wanted, change, weights))
+        yield from exact
+        if exact and _may_have_patches(wanted):
+            filtered, fewest = _filtered(graph, weights), len(exact[0].plan.layers)
+            yield from _most_layers(wanted, f"{change} --patch {PATCH}", filtered, fewest)
+        both = _both(graph, weights, most)
+        yield from _most_layers(wanted, f"{change} --biases {most}", both)
     yield from _most_layers(wanted, "--biases {}", partial(with_biases, graph, UpdatePlan(())))
+
+
+def _filtered(graph: Graph, weights: Family) -> Family:
+    return lambda last: with_patches(graph, weights(last), PATCH)
 
 
 def _both(graph: Graph, weights: Family, most: int) -> Family:
@@ -130,10 +152,12 @@ def _both(graph: Graph, weights: Family, most: int) -> Family:
     return lambda last: with_biases(graph, weights(last), most)
 
 
-def _most_layers(wanted: Wanted, change: str, family: Family) -> Iterator[WayOut]:
-    """The plan of a family that trains the most layers and fits; found by halving, as fewer layers
-    hardly ever take more."""
-    low, high = 0, len(wanted.plan.layers)
+def _most_layers(
+    wanted: Wanted, change: str, family: Family, low: int = 0
+) -> Iterator[WayOut]:
+    """The plan of a family that trains the most layers, more than `low`, and fits; found by
+    halving, as fewer layers hardly ever take more."""
+    high = len(wanted.plan.layers)
     best: WayOut | None = None
     while low < high:
         last = (low + high + 1) // 2

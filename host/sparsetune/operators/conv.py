@@ -10,6 +10,7 @@ import numpy as np
 from ..backward import INT32_ROOM, Backward, Error
 from ..geometry import Geometry, conv_geometry
 from ..graph import Array, Graph, Operator, input_channels, output_channels, per_channel_scales
+from ..kept import BLOCK, kept_step
 from ..lowering import Layer, Lowering
 from ..magnitude import by_magnitude
 from ..numerics import channel_scale_q15, quantize_multiplier, rate
@@ -44,12 +45,10 @@ MOST_POSITIONS = 32  # ulab_kernels/conv2d_lanes.c
 MOST_ROWS = 16  # ulab_kernels/depthwise3x3.c
 CORES = 2  # each wants windows and sums of its own (ulab_kernels/cores.h)
 ROW_OF_ERROR = 4  # in st_error_out_t
-BLOCK = 8  # channels that ulab_kernels/add_rows.c adds at once; fewer go by rows of errors,
-FEWEST_BY_WORDS = 3  # or, from so many on, by words of values
+FEWEST_BY_WORDS = 3  # channels below a block (kept.py) that are added by words of values
 FEW_AT_ONCE = 64  # output channels of those, and of others
 ROWS_AT_ONCE = 8
 NORM, SCORE = 8, 4  # bytes of st_norm_t, st_score_t (ulab_kernels/scores.h)
-WORD = 4  # channels: of more than a block those kept are padded to whole words
 # For fewer outputs of a channel its weights are not worth packing: of 1x1 filters, and of others,
 # which lie half outside so small a map.
 FEWEST_POSITIONS = (2, 4)
@@ -106,10 +105,12 @@ class Weighted(Kind):
                 trained = layer.plan and layer.plan.trains
             select_errors(back, errors)
         back.layers_behind += 1
-        if layer.filtering and (wanted or trained):
-            dy = sum_patches(back, op, layer.filtering, dy)
+        if layer.passed and (wanted or trained):
+            dy = sum_patches(back, op, layer.passed, dy)
         if wanted:
             self._grad_input(back, op, layer, dy)
+        if layer.filtering and not layer.passed:
+            dy = sum_patches(back, op, layer.filtering, dy)
         if trained:
             self._update(back, op, layer, dy)
 
@@ -117,12 +118,12 @@ class Weighted(Kind):
         addends, row = self.sums(layer)
         largest = 255 if layer.geometry.w_zero else 128
         dy.data.bound(INT32_ROOM // (addends * largest))
-        if layer.filtering:
-            count, scratch = layer.filtering.inputs.count * layer.geometry.in_c, _row(op, row)
+        if layer.passed:
+            count, scratch = layer.passed.inputs.count * layer.geometry.in_c, _row(op, row)
             name = f"shares{op.inputs[0]}"
             dx, out = back.between(name, count, dy, layer.weight_exponent, scratch)
             self._emit_grad_input(back, op, layer, (dy, out, Flag.NONE))
-            spread_patches(back, op, layer.filtering, dx)
+            spread_patches(back, op, layer.passed, dx)
         else:
             out, flags = back.error_out(op.inputs[0], dy, layer.weight_exponent, row)
             self._emit_grad_input(back, op, layer, (dy, out, flags))
@@ -133,7 +134,8 @@ class Weighted(Kind):
         """ends: what it reads, words of what it writes, flags."""
         dy, out, flags = ends
         want_two_rows(out[ROW_OF_ERROR])
-        words = (layer.gradient_const, dy.data, layer.weights, layer.scale_q15)
+        geometry = layer.gradient_const if layer.passed else layer.geometry_const
+        words = (geometry, dy.data, layer.weights, layer.scale_q15)
         if layer.columns:
             code, table = Code.CONV2D_COLUMNS_GRAD_INPUT, layer.columns.table
             back.emit(code, op, *words, table, *out, flags=flags)
@@ -442,7 +444,7 @@ def _layer(low: Lowering, op: Operator) -> Layer:
     weights = _bytes_of(low.graph, op.inputs[1], np.dtype("i1"))
     bias = _bias_bytes(low.graph, op)
     const = geometry.const()
-    filtering = filtering_of(geometry, planned.patch) if planned and planned.patch > 1 else None
+    filtering = _filtering(geometry, planned)
     layer = Layer(
         geometry,
         const,
@@ -463,6 +465,12 @@ def _layer(low: Lowering, op: Operator) -> Layer:
         layer.velocity = _velocity(low.graph, op, planned)
     low.layers[op.index] = layer
     return layer
+
+
+def _filtering(geometry: Geometry, plan: LayerPlan | None) -> Filtering | None:
+    if plan is None or plan.patch == 1:
+        return None
+    return filtering_of(geometry, plan.patch, plan.wide)
 
 
 def _columns(graph: Graph, op: Operator, layer: Layer, plan: LayerPlan) -> Columns:
@@ -526,8 +534,7 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
             layer.kept = x
             return
     positions = layer.gradient.in_positions * layer.geometry.groups
-    if chosen >= BLOCK and op.kind != "DEPTHWISE_CONV_2D":
-        layer.kept_step = -(-chosen // WORD) * WORD
+    layer.kept_step = kept_step(op.kind, chosen)
     if not layer.channels:
         _list_channels(low, op, layer)
     rest = (chosen, channels, layer.kept_step)
