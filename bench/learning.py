@@ -57,7 +57,6 @@ FOUND = "searched=int8:plan=bench/results/searched-{}.json"  # by bench/search.p
 SPARSE = "bench/results/sparse-cifar.json"
 # By hand: 10 of 56 channels of the last expansion, all biases behind operator 14, the head.
 DEEP = "bench/results/deep-cifar.json"
-PATCHED = "bench/results/patches-cifar.json"  # operators 43 and 47 in patches of 4
 SPREAD = "share=2,last=12,residual=1"
 POLICIES = ("static", "magnitude", "cyclic", "random", "random-epoch", "importance")
 # At the rates that were chosen for whole steps (`precision`, `clothing`). The zeros of ReLUs spare
@@ -109,8 +108,8 @@ EXPERIMENTS = {
         ("all:batch=16,rate=0.004",), ("--rates", "0.0017"), epochs=10,
     ),
     "patches": Experiment(
-        "cifar", f"CIFAR-10, {SCHEME} with a residual: gradients over patches of 2 and 4",
-        (OURS[1], "2=published:residual=1,patch=2", f"2 and 4=int8:plan={PATCHED}"),
+        "cifar", f"CIFAR-10, {SCHEME} with a residual: gradients over patches",
+        (OURS[1], "2=published:residual=1,patch=2", "kept 30=published:residual=1,kept=30"),
         (), ("--rates", "0.0017"),
     ),
     "scaling": Experiment(
