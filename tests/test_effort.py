@@ -64,17 +64,23 @@ def test_a_smaller_share_is_less_effort() -> None:
     assert efforts == sorted(efforts, reverse=True) and efforts[-1] < efforts[0] / 3
 
 
-@pytest.mark.parametrize("skip", ["0.05", "0.3", "0.9"])
-def test_steps_are_skipped_where_the_gradient_is_small(skip: str) -> None:
-    """Redone from the losses that are told: 2 (1 - p), against the largest of late."""
-    task = with_policy(runs.digits_task(steps=300), "1:1:1", skip=skip)
-    lines = runs.twin_train(task)[0]
+def above(lines: list[str], share: float) -> tuple[int, int]:
+    """(steps at that share of the largest norm of late or above, steps close to it), redone from
+    the losses that are told: 2 (1 - p)."""
     most, done, near = 0.0, 0, 0
     for line in runs.losses(lines):
         norm = 2 * (1 - np.exp(-float(line.split(",")[0][5:])))
         most = max(norm, most * (1 - 2.0**-10))
-        done += norm >= float(skip) * most
-        near += abs(norm - float(skip) * most) < 2e-3
+        done += norm >= share * most
+        near += abs(norm - share * most) < 2e-3
+    return done, near
+
+
+@pytest.mark.parametrize("skip", ["0.05", "0.3", "0.9"])
+def test_steps_are_skipped_where_the_gradient_is_small(skip: str) -> None:
+    task = with_policy(runs.digits_task(steps=300), "1:1:1", skip=skip)
+    lines = runs.twin_train(task)[0]
+    done, near = above(lines, float(skip))
     effort = told(lines)
     assert len(runs.losses(lines)) == effort["n"] == 300
     assert abs(effort["steps"] * 300 / 10000 - done) <= near + 1
@@ -141,6 +147,26 @@ def test_a_resumed_run_may_take_the_other_rule() -> None:
         twin.train(lines.append, resume=True, steps=50)
     rules = [(event["skip"], event["effort"]) for event in runs.events(lines, "start")]
     assert rules == [("0.3", 0), ("", 25), ("0.5", 0), ("0.5", 0)]
+
+
+RULES = {"none": {"skip": "", "effort": 0}, "skip": {"skip": "0.3"}, "effort": {"effort": 25}}
+
+
+@pytest.mark.parametrize("way", ["skip effort", "effort skip", "effort none skip"])
+def test_the_other_rule_begins_anew(way: str) -> None:
+    """It takes nothing of what the one before remembered, in other units, for its own."""
+    task = with_policy(runs.digits_task(), "1:1:1", effort=0)
+    with runs.Twin(task.image.data, task.samples) as twin:
+        for i, rule in enumerate(way.split()):
+            lines: list[str] = []
+            options = {"resume": True} if i else task.options
+            twin.train(lines.append, **{**options, "steps": 300 * (i + 1), **RULES[rule]})
+    if rule == "effort":
+        assert told(lines)["steps"] == pytest.approx(2500, abs=600)
+    else:
+        done, near = above(lines, 0.3)
+        assert abs(told(lines)["steps"] * 300 / 10000 - done) <= near + 1
+        assert 0 < done < 300
 
 
 def test_each_epoch_tells_its_effort() -> None:
@@ -227,6 +253,8 @@ def weights_of(task: runs.Task, machine: engine.Engine) -> dict[int, bytes]:
 
 class SkipsAll:
     """A rule that would."""
+
+    SIGN = 1
 
     def look(self, norm: int, word: int, seed: int) -> bool:
         return False

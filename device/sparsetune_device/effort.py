@@ -4,8 +4,9 @@
 A step runs up to its loss. A rule looks at the L1 norm of the loss' gradient, 2 (1 - p) for a
 softmax that gives the label p, and says whether the rest is left out: `skip` where it is below that
 share of the largest of late, `effort` see worth.py. What a rule remembers is a word of the state,
-so that a resumed run goes on as if it had not been broken off. The last step of a group that
-accumulates is never left out, because it moves the weights; the others' gradients count as zeros.
+so that a resumed run goes on as if it had not been broken off; its SIGN tells the rule, so that
+none takes what the other remembered for its own. The last step of a group that accumulates is never
+left out, because it moves the weights; the others' gradients count as zeros.
 """
 
 import struct
@@ -30,6 +31,8 @@ def threshold(text):
 
 class Threshold:
     """skip: share of the largest norm of late, as text. What it remembers is that norm."""
+
+    SIGN = 1
 
     def __init__(self, skip):
         self.share = threshold(skip)
@@ -79,7 +82,8 @@ class Effort:
         """Behind the loss: finishes the step, or leaves out the rest of it; says which."""
         state, rule = self.engine.state, self.rule
         norm = struct.unpack_from("<i", state, NORM)[0]
-        goes_on = rule.look(norm, struct.unpack_from("<i", state, RULE)[0], seed)
+        word = rule.SIGN * struct.unpack_from("<i", state, RULE)[0]
+        goes_on = rule.look(norm, max(0, word), seed)
         if self.group > 1 and not struct.unpack_from("<I", state, UPDATE)[0] & WAITS:
             goes_on = True
             rule.force()
@@ -87,7 +91,7 @@ class Effort:
             struct.pack_into("<Ii", state, RATE, *rule.rate(rate))
             self.engine.finish_step()
         # Written last, so that a step that Ctrl-C breaks off at its loss never was.
-        struct.pack_into("<i", state, RULE, rule.after(goes_on))
+        struct.pack_into("<i", state, RULE, rule.SIGN * rule.after(goes_on))
         return goes_on
 
     def tell(self, out):

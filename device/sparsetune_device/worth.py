@@ -46,6 +46,8 @@ def probability(norm, bound):
 class Worth:
     """percent: of the steps that are to go on behind their loss, 1 to 99."""
 
+    SIGN = -1  # of its word (effort.py)
+
     def __init__(self, percent):
         if not isinstance(percent, int) or not 1 <= percent <= 99:
             raise ValueError("effort %s: give a whole number of percent from 1 to 99" % percent)
