@@ -2,9 +2,10 @@
 compare` runs: python bench/learning.py [EXPERIMENT...] [--seeds N] [--epochs N]
 
 Finished runs are lines of bench/results/learning.jsonl and are not done again, as long as plan,
-options, samples and the losses of the first steps are the same; a run that is broken off costs
-itself alone. Tables of the experiments that were asked for go to bench/results/learning.json, and
-all that are there to learning.md. float experiments need a Python with torch (build/venvs).
+options, samples and what first steps tell and learn (probe.py) are the same; a run that is broken
+off costs itself alone. Tables of the experiments that were asked for go to
+bench/results/learning.json, and all that are there to learning.md. float experiments need a Python
+with torch (build/venvs).
 """
 
 from __future__ import annotations

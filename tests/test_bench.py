@@ -15,6 +15,7 @@ import bars
 import cores
 import cycles
 import emulated
+import learning
 import networks
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from one_operator import Replay
 from runs import DIGITS
 from sparsetune.errors import SparsetuneError
 from sparsetune.program import Buffer, Code, Slot
+from sparsetune.run_log import RunLog, key_of
 from sparsetune.tflite import parse_tflite
 from whole_program import settle
 
@@ -161,6 +163,16 @@ def test_the_map_s_parts_are_the_firmware() -> None:
     assert whole.ram == pytest.approx(ram, rel=0.02)
     assert all(f"ulab_kernels/{name}.c" in found for name in ("conv2d", "update", "program"))
     assert all(f"device/{name}.py" in found for name in ("main", "telemetry"))
+
+
+def test_kept_runs_are_named_after_their_settings() -> None:
+    """A key that is not made of what stands beside it would be found by nobody."""
+    records = list(RunLog(learning.RUNS).records.values())
+    assert len(records) > 100
+    for r in records:
+        of_run = [r["settings"], r["rate"], r.get("steps"), r.get("seed")]
+        of = of_run if "method" in r else ["rate", r["settings"]]
+        assert r["key"] == key_of(of), r.get("method")
 
 
 def test_figures_of_pytorch_outlive_a_run_without_it() -> None:

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sparsetune_kernels as kernels
 from runs import DIGITS
 from small_models import Net
-from sparsetune import cli, comparing, comparison, comparison_plots
+from sparsetune import cli, comparing, comparison, comparison_plots, probe
 from sparsetune.comparison_table import Figure
 from sparsetune.data import Dataset
 from sparsetune.effort import effort_of
@@ -33,8 +34,12 @@ from sparsetune.run_log import RunLog, key_of
 from sparsetune.task import task_of
 from sparsetune.tflite import parse_tflite, read_tflite
 from sparsetune.tune import OnTwin
-from sparsetune_device.channels import POLICIES
+from sparsetune_device import momentum
+from sparsetune_device.channels import POLICIES, Cyclic
+from sparsetune_device.choices import RandomEpoch
+from sparsetune_device.engine import Engine
 from sparsetune_device.main import DEFAULTS, train
+from sparsetune_device.schedule import Schedule
 
 TRAIN, TEST = 60, 30
 CHECKS = Path(__file__).with_name("float_checks.py")
@@ -155,7 +160,7 @@ def test_a_front_is_not_left_out_where_the_sample_is_looked_at(
     samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As augmentation does: then the first steps are other ones."""
-    of_first = comparison._first_steps
+    of_first = comparison.first_steps
     graph = read_tflite(DIGITS)
 
     def other(given: Any, *rest: Any) -> str:
@@ -164,7 +169,7 @@ def test_a_front_is_not_left_out_where_the_sample_is_looked_at(
 
     more = ("--methods", "head", "--seeds", 1, "--rates", "0.01")
     compare(samples, tmp_path / "cut", *more)
-    monkeypatch.setattr(comparison, "_first_steps", other)
+    monkeypatch.setattr(comparison, "first_steps", other)
     compare(samples, tmp_path / "whole", *more)
     sizes = [sum(f.stat().st_size for f in (tmp_path / n / "cache").glob("front-*/train.dat"))
              for n in ("cut", "whole")]  # fmt: skip
@@ -239,16 +244,69 @@ def test_nothing_is_run_twice_and_another_setting_is_another_run(
     assert len({r["lines"] for r in records(folder)}) == len(records(folder))
 
 
-def test_other_kernels_are_other_runs(
-    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`random-epoch` draws for the first epoch alone."""
+    of_epoch = RandomEpoch.choose
+    monkeypatch.setattr(RandomEpoch, "choose", lambda self, _, state: of_epoch(self, 0, state))
+
+
+def no_momentum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(momentum, "parse_momentum", lambda text: 0)
+
+
+def no_warmup(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_schedule = Schedule.__init__
+    monkeypatch.setattr(
+        Schedule, "__init__",
+        lambda self, kind, base, steps, warmup=0: of_schedule(self, kind, base, steps),
+    )  # fmt: skip
+
+
+def no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels that should stay for long stay for good."""
+    of_cyclic = Cyclic.choose
+    monkeypatch.setattr(Cyclic, "choose", lambda self, _, state: of_cyclic(self, 0, state))
+
+
+def no_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run, which no loss tells any more."""
+    of_engine = Engine.step
+
+    def step(self: Engine, label: int, rate: tuple[int, int], seed: int) -> Any:
+        is_last = seed == kernels.random(1, probe.STEPS - 1)
+        return of_engine(self, label, (0, 0) if is_last else rate, seed)
+
+    monkeypatch.setattr(Engine, "step", step)
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("int8:policy=random-epoch", no_draw),
+        ("int8:velocity=1,momentum=0.9,accumulate=128", no_momentum),
+        ("int8:velocity=1,momentum=0.9", no_momentum),
+        ("int8:warmup=1000", no_warmup),
+        ("int8:hold=1000", no_hold),
+        ("head:schedule=constant", no_last_step),
+    ],
+)
+def test_another_device_is_another_run(
+    method: str, change: Any, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the first steps tell is part of a run's name."""
-    more = ("--methods", "head", "--seeds", 1, "--rates", "0.01")
-    compare(samples, tmp_path / "c", *more)
-    monkeypatch.setattr(comparison, "_first_steps", lambda *_: "another device")
-    compare(samples, tmp_path / "c", *more)
-    found = records(tmp_path / "c")
-    assert len(found) == 2 and found[0]["key"] != found[1]["key"]
+    """What the first steps tell and learn is part of a run's name: a change in the device package
+    that long runs alone would feel does not go unseen."""
+    folder = tmp_path / "c"
+    asked = study(samples, "--methods", f"mine={method}", "--folder", folder)
+
+    def key() -> str:
+        (folder / "work").mkdir(exist_ok=True, parents=True)
+        entry = comparison._Bench(asked, folder / "work", RunLog(asked.log)).twin(asked.methods[0])
+        return comparison._key(entry, "0.01", 2, 1)
+
+    before = key()
+    assert key() == before
+    change(monkeypatch)
+    assert key() != before
 
 
 def test_fields_that_come_later_change_no_name() -> None:
@@ -385,7 +443,7 @@ def test_without_torch_float_says_so(samples: Path, tmp_path: Path, capsys, monk
 
 def test_a_run_that_fails_is_one_line(samples: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     """And its reason; what was finished before is kept."""
-    monkeypatch.setattr(comparison, "_first_steps", lambda *_: "")
+    monkeypatch.setattr(comparison, "first_steps", lambda *_: "")
     policy = tmp_path / "mine.py"
     policy.write_text(
         "class P:\n    def __init__(self, layers, seed):\n        self.seed = seed\n\n"

@@ -7,7 +7,6 @@ file (run_log.py) and are not done again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import tempfile
@@ -17,13 +16,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sparsetune_device.telemetry import parse
-
 from . import float_methods
 from .boardspec import BoardSpec
 from .compile import compile_image
 from .cores import core_count
-from .data import Dataset, sample_file
+from .data import Dataset
 from .errors import SparsetuneError
 from .float_methods import FloatMethod
 from .front import outputs, split_front
@@ -32,15 +29,13 @@ from .graph import Graph
 from .jobs import Job, run_jobs
 from .methods import Bundle
 from .plan import LayerPlan, UpdatePlan
+from .probe import first_steps, some_of
 from .rate import two_digits
 from .run_log import Record, RunLog, key_of
 from .subject import Subject
 from .task import task_of
 from .trial import FACTOR, choose_rate
-from .twin import Twin
 
-PROBE_STEPS = 64  # that tell whether kernels and device code give the numbers that they gave
-PROBE_RATE = "0.002"
 SEARCH_SEED = 0
 MOST_RATES = 9  # of a method that are tried
 
@@ -170,7 +165,7 @@ class _Bench:
         self.subject = study.subject
         cache = study.folder / "cache"
         self.cache = FrontCache(cache, self.subject.origin, study.cache_bytes)
-        self.counts = _Counts(cache / f"counts-{self.subject.origin}.json", self.subject)
+        self.counts = _Counts(cache / f"probe-{self.subject.origin}.json", self.subject)
 
     def twin(self, bundle: Bundle) -> Entry:
         graph, plan, options = self.subject.graph, bundle.plan(self.subject.graph), bundle.options()
@@ -208,16 +203,16 @@ class _Bench:
     def _probed(
         self, graph: Graph, plan: UpdatePlan, options: dict[str, Any]
     ) -> tuple[Graph | None, Graph, str]:
-        """(front, rest, digest of the first steps). What looks at the sample itself, as
-        augmentation does, needs the whole model: then the first steps tell other losses."""
+        """(front, rest, digest of the first steps: probe.py). What looks at the sample itself, as
+        augmentation does, needs the whole model: then the first steps are other ones."""
         front, rest = split_front(graph, plan)
         some = self.counts.some()
-        whole = _first_steps(graph, plan, some, options)
+        whole = first_steps(graph, plan, some, options)
         if front is None:
             return None, graph, whole
         try:
             behind = Dataset(outputs(front, some.x), some.y)
-            same = _first_steps(rest, plan, behind, options) == whole
+            same = first_steps(rest, plan, behind, options) == whole
         except SparsetuneError:
             same = False
         return (front, rest, whole) if same else (None, graph, whole)
@@ -281,7 +276,7 @@ class _Bench:
 
 class _Counts:
     """What has to be known of the samples before any run, kept beside the cache, so that those
-    need not be read again: how many are trained on, and the first of them."""
+    need not be read again: how many are trained on, and some of them."""
 
     def __init__(self, path: Path, subject: Subject) -> None:
         self.path, self.subject = path, subject
@@ -296,7 +291,7 @@ class _Counts:
 
         train = self.subject.parts["train"]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        some = train.part(slice(PROBE_STEPS))
+        some = some_of(train)
         np.save(self.samples, some.x)
         labels = None if some.y is None else np.asarray(some.y).tolist()
         self.path.write_text(json.dumps({"train": len(train), "labels": labels}))
@@ -306,27 +301,6 @@ class _Counts:
 
         labels = None if self.labels is None else np.array(self.labels)
         return Dataset(np.load(self.samples), labels)
-
-
-def _first_steps(graph: Graph, plan: UpdatePlan, data: Dataset, options: dict[str, Any]) -> str:
-    """Digest of the losses of a short run on few samples, and of what it learnt."""
-    found = hashlib.sha256()
-
-    def line(line: str) -> None:
-        event = parse(line)
-        if event and event[0] == "step":
-            found.update(line.split(",ms:")[0].encode())
-
-    image = compile_image(graph, plan).image
-    how = {**options, "steps": PROBE_STEPS, "rate": PROBE_RATE, "seed": 1, "warmup": 0}
-    with Twin(image, sample_file(data, task_of(graph))) as twin:
-        try:
-            twin.train(line, save_every=0, **how)
-        except OSError as error:  # what an earlier run leaves, as `replay` needs it
-            raise SparsetuneError(
-                f"options {options} need a file ({error}): leave them out"
-            ) from error
-    return found.hexdigest()[:24]
 
 
 def compact(plan: UpdatePlan) -> dict[str, Any]:
