@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dis
 import struct
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +19,8 @@ from gradient_cases import CASES, draw, train_all
 from machine import Machine
 from small_models import RELU, Array, Net, wide_front
 from sparsetune.board import Board
+from sparsetune.compile import compile_image
+from sparsetune.image import parse_image
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
 from sparsetune.program import Code, Flag
 from sparsetune.push import push_rom
@@ -148,3 +155,93 @@ def test_a_run_that_was_broken_off_within_a_step(board: Board, tmp_path: Path) -
     straight, unbroken = runs.twin_train(task)
     assert runs.losses(lines) == runs.losses(straight)
     assert pull_checkpoint(board) == unbroken
+
+
+# Behind the loss ------------------------------------------------------------------------------
+
+DEVICE = "sparsetune_device"
+RULES: list[dict[str, Any]] = [
+    {},
+    {"effort": 60},
+    {"skip": "0.1"},
+    {"decay": "0.1"},
+    {"effort": 60, "decay": "0.1", "accumulate": 4},
+]
+
+
+class Branches:
+    """Ctrl-C as MicroPython hears it: at a branch of its bytecode. Raises at the one with this
+    number within `one_step` of a step (numbers from 0), and how many there were."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number, self.seen = step, number, 0
+        self.is_within = False
+
+    def trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if f"{DEVICE}/" not in frame.f_code.co_filename:
+            return None
+        if frame.f_code.co_name == "one_step":
+            if event == "call":
+                self.is_within = frame.f_locals["self"].step == self.step
+            elif event == "return":
+                self.is_within = False
+        frame.f_trace_opcodes, frame.f_trace_lines = self.is_within, False
+        if event == "opcode" and "JUMP" in dis.opname[frame.f_code.co_code[frame.f_lasti]]:
+            self.seen += 1
+            if self.seen == self.number + 1:
+                raise KeyboardInterrupt
+        return self.trace
+
+
+def broken_off(task: runs.Task, step: int, number: int) -> tuple[bytes, int, int]:
+    """(checkpoint of a run that went on behind a Ctrl-C at that branch, steps that were saved then,
+    branches)."""
+    branches, lines = Branches(step, number), list[str]()
+    with runs.Twin(task.image.data, task.samples) as twin:
+        sys.settrace(branches.trace)
+        try:
+            twin.train(lines.append, **task.options)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        saved = runs.events(lines, "saved")[-1]["step"]
+        is_whole = saved == task.options["steps"]
+        end = twin.pull() if is_whole else twin.train(lines.append, resume=True)
+        return end, saved, branches.seen
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("step", [14, 15])
+def test_at_whatever_branch_it_is_heard(rule: dict[str, Any], step: int) -> None:
+    """A run that is resumed ends with the bytes of an unbroken one: the step that Ctrl-C fell into
+    is done and all that belongs to it, or it never was. Step 15 is one behind which weights decay.
+    """
+    task = runs.digits_task()
+    plan = replace(default_plan(task.graph, 6), velocity="accumulate" in rule)
+    image = parse_image(compile_image(task.graph, plan).image)
+    task = replace(task, image=image, options={**task.options, "steps": 19, **rule})
+    unbroken = runs.twin_train(task)[1]
+    ways, number, count = set[int](), 0, 1
+    while number < count:
+        end, saved, seen = broken_off(task, step, number)
+        assert end == unbroken, f"branch {number}, step {saved} was saved"
+        ways.add(saved)
+        number, count = number + 1, max(count, seen + 1)
+    assert ways == {step, step + 1, 19}
+
+
+def test_a_second_one_while_weights_decay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some have decayed, some have not: what was saved before stays."""
+    task = runs.digits_task(steps=19)
+
+    def again(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with runs.Twin(task.image.data, task.samples) as twin:
+        options = {**task.options, "decay": "0.1"}
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("sparsetune_device.decay.kernels.decay", again)
+            twin.train(print, save_every=10, **options)
+        unbroken = runs.twin_train(replace(task, options=options))[1]
+        assert twin.train(print, resume=True) == unbroken

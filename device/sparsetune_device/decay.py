@@ -29,6 +29,7 @@ class Decay:
             raise ValueError("decay would shrink channels that the policy static never trains: "
                              "choose another policy")
         self.state = engine.state
+        self.steps = self.passed = 0  # the last steps it was called behind, and parts done by then
         self.decay = parse_rate(text)
         self.seed = settings["seed"]
         data = engine.image.data
@@ -38,9 +39,12 @@ class Decay:
         self.parts = [part for part in parts if part[0] != ABSENT]
 
     def after(self, steps, rate):
-        """steps: done by now. rate: of the last one."""
+        """steps: done by now. rate: of the last one. Where Ctrl-C breaks it off, another call does
+        what is left."""
         if steps % EVERY:
             return
+        if steps != self.steps:
+            self.steps, self.passed = steps, 0
         mantissa = _times(rate[0], self.decay[0]) >> 8
         shift = -(rate[1] + self.decay[1] + 16 + EVERY_LOG2)
         if not mantissa:
@@ -48,5 +52,7 @@ class Decay:
         if shift < ONE:
             raise ValueError("decay times the learning rate is too large: try 0.0001")
         seed = kernels.random(self.seed ^ 0x3C6EF372, steps)
-        for at, size, residual in self.parts:
+        while self.passed < len(self.parts):
+            at, size, residual = self.parts[self.passed]
             kernels.decay(self.state, at, residual, size, mantissa, shift, seed)
+            self.passed += 1

@@ -64,35 +64,38 @@ class Effort:
         self.high = self.low = 0  # multiply-accumulates of gradients: high * 2^CARRY + low
 
     def step(self, label, rate, seed):
-        """As Engine.step."""
+        """As Engine.step. Behind what the kernels learn nothing branches, and so no Ctrl-C is heard
+        (Run.one_step), until all that belongs to the step is written down."""
         self.steps += 1
-        if not self.rule:
-            told = self.engine.step(label, rate, seed)
-        else:
-            told = self.engine.begin_step(label, rate, seed)
-            if not self._goes_on(rate, seed):
-                return told
-        self.done += 1
-        low = self.low + struct.unpack_from("<I", self.engine.state, EFFORT)[0]
-        self.high += low >> CARRY
-        self.low = low & (1 << CARRY) - 1
+        if self.rule:
+            return self._step_by_rule(label, rate, seed)
+        told = self.engine.step(label, rate, seed)
+        self._count(True)
         return told
 
-    def _goes_on(self, rate, seed):
-        """Behind the loss: finishes the step, or leaves out the rest of it; says which."""
+    def _step_by_rule(self, label, rate, seed):
+        """Behind the loss it finishes the step, or leaves out the rest of it."""
         state, rule = self.engine.state, self.rule
+        told = self.engine.begin_step(label, rate, seed)
         norm = struct.unpack_from("<i", state, NORM)[0]
         word = rule.SIGN * struct.unpack_from("<i", state, RULE)[0]
         goes_on = rule.look(norm, max(0, word), seed)
         if self.group > 1 and not struct.unpack_from("<I", state, UPDATE)[0] & WAITS:
             goes_on = True
             rule.force()
+        word = rule.SIGN * rule.after(goes_on)
         if goes_on:
             struct.pack_into("<Ii", state, RATE, *rule.rate(rate))
             self.engine.finish_step()
-        # Written last, so that a step that Ctrl-C breaks off at its loss never was.
-        struct.pack_into("<i", state, RULE, rule.SIGN * rule.after(goes_on))
-        return goes_on
+        struct.pack_into("<i", state, RULE, word)
+        self._count(goes_on)
+        return told
+
+    def _count(self, is_done):
+        self.done += is_done
+        low = self.low + is_done * struct.unpack_from("<I", self.engine.state, EFFORT)[0]
+        self.high += low >> CARRY
+        self.low = low & (1 << CARRY) - 1
 
     def tell(self, out):
         """Shares in 1/10000 of all of this run's steps until now: of those that were not skipped;

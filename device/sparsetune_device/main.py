@@ -328,10 +328,22 @@ class Run:
             kernels.augment(engine.sample, self.augment, seed)
         rate = self.rates.rate(self.step)
         loss, answer = (self.effort or engine).step(label, rate, seed)
+        # No branch lies between what the kernels learnt and this: at the next one MicroPython will
+        # raise a Ctrl-C that came meanwhile.
         self.step += 1
+        engine.is_broken = True
+        try:
+            self.shrink(rate)
+        except KeyboardInterrupt:
+            self.shrink(rate)
+            raise
+        return loss, is_right(engine.image, label, answer)
+
+    def shrink(self, rate):
+        """What belongs to a step behind the kernels' part, or the rest of it."""
         if self.decay:
             self.decay.after(self.step, rate)
-        return loss, is_right(engine.image, label, answer)
+        self.engine.is_broken = False
 
     def load_own(self):
         """Brings the next sample of the epoch into the engine; returns its class number."""
