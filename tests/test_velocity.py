@@ -22,7 +22,10 @@ from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, load_plan
 from sparsetune.program import Slot, TrainedLayer
 from sparsetune.tflite import parse_tflite
 from sparsetune_device.channels import POLICIES
-from sparsetune_device.momentum import parse_momentum
+from sparsetune_device.engine import Engine
+from sparsetune_device.image import Image as DeviceImage
+from sparsetune_device.momentum import Groups, parse_momentum
+from sparsetune_device.schedule import parse_rate
 
 UPDATE, GAIN = 28, 48  # st_control_t
 SIGMAS = 5.0
@@ -477,6 +480,18 @@ def test_layers_in_flash_have_velocities_too() -> None:
 def test_settings_that_cannot_be(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(SparsetuneError, match=complaint):
         runs.twin_train(task_with(**options))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 48, 100, 600, 1000, 2500, 3000, 4095, 4096])
+def test_the_rate_is_divided_by_the_size_of_a_group(size: int) -> None:
+    task = task_with()
+    groups = Groups(Engine(DeviceImage(task.image.data)), size, "0")
+    for text in ("0.01", "0.0003", "0.7"):
+        mantissa, exponent = groups.rate(parse_rate(text))
+        assert 1 << 15 <= mantissa < 1 << 16
+        exact = float(text) / size
+        assert mantissa * 2.0**exponent == pytest.approx(exact, rel=2**-14)
+    assert groups.rate((0, 0))[0] == 0
 
 
 def test_a_plan_without_velocity_says_what_to_do() -> None:

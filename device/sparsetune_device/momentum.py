@@ -7,7 +7,7 @@ square, at the run's full learning rate.
 
 import struct
 
-from .schedule import parse_rate, scaled
+from .schedule import parse_rate
 
 UPDATE = 28  # byte offset in the control block, of two words (st_control_t)
 GAIN = 48
@@ -25,9 +25,9 @@ def parse_momentum(text):
     return value
 
 
-def gain_of(steps, rate):
-    """steps / rate, of two rates, as the control block has it; rate: not 0."""
-    mantissa, exponent = (steps[0] << 16) // rate[0], steps[1] - rate[1] - 16
+def divided(rate, by):
+    """rate / by, of two rates; by: not 0."""
+    mantissa, exponent = (rate[0] << 16) // by[0], rate[1] - by[1] - 16
     while mantissa >= 1 << 16:
         mantissa, exponent = mantissa >> 1, exponent + 1
     return mantissa, exponent
@@ -49,9 +49,9 @@ class Groups:
 
     def rate(self, rate):
         """Of one sample: a group makes a step of the whole."""
-        rate = scaled(rate, 32768 // self.size)
+        rate = divided(rate, parse_rate(self.size))
         if self.standard[0] and rate[0]:
-            struct.pack_into("<Hh", self.state, GAIN, *gain_of(self.standard, rate))
+            struct.pack_into("<Hh", self.state, GAIN, *divided(self.standard, rate))
         return rate
 
     def hold(self, asked, least):
