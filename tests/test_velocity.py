@@ -482,6 +482,24 @@ def test_settings_that_cannot_be(options: dict[str, Any], complaint: str) -> Non
         runs.twin_train(task_with(**options))
 
 
+@pytest.mark.parametrize(
+    ("samples", "options", "steps"),
+    [(20, {"accumulate": 4}, 20), (22, {"accumulate": 4}, 24), (20, {"momentum": "0.9"}, 20),
+     (5, {"momentum": "0.9"}, 5), (20, {"standardise": "0.1", "accumulate": 8}, 24)],
+)  # fmt: skip
+def test_a_choice_may_stay_for_an_epoch(
+    samples: int, options: dict[str, Any], steps: int
+) -> None:
+    """Or as many whole groups as have an epoch's samples: as a hold of that number."""
+    task = task_with(steps=60, policy="cyclic", **options)
+    task = replace(task, train=task.train.part(slice(samples)))
+    lines = [
+        runs.losses(runs.twin_train(replace(task, options={**task.options, "hold": hold}))[0])
+        for hold in ("epoch", steps)
+    ]
+    assert lines[0] == lines[1]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 48, 100, 600, 1000, 2500, 3000, 4095, 4096])
 def test_the_rate_is_divided_by_the_size_of_a_group(size: int) -> None:
     task = task_with()

@@ -7,6 +7,7 @@ square, at the run's full learning rate.
 
 import struct
 
+from .channels import EPOCH
 from .schedule import parse_rate
 
 UPDATE = 28  # byte offset in the control block, of two words (st_control_t)
@@ -55,11 +56,14 @@ class Groups:
         return rate
 
     def hold(self, asked, least):
-        """Steps for which channels stay: whole groups. least: where nobody asked for any."""
+        """Steps for which channels stay: whole groups. asked: by the run, as `hold`. least: what
+        suits it without groups."""
+        groups = (least + self.size - 1) // self.size
+        if asked == EPOCH:
+            return groups * self.size
         if asked % self.size:
             raise ValueError("hold %d is no multiple of accumulate %d" % (asked, self.size))
-        groups = GROUPS_HELD if self.momentum else 1
-        return asked or max(groups, (least + self.size - 1) // self.size) * self.size
+        return asked or max(GROUPS_HELD if self.momentum else 1, groups) * self.size
 
     def begin(self, step):
         """Says what the step with this number does."""
