@@ -512,6 +512,16 @@ def test_the_rate_is_divided_by_the_size_of_a_group(size: int) -> None:
     assert groups.rate((0, 0))[0] == 0
 
 
+def test_a_zero_is_a_zero_however_it_is_written() -> None:
+    """Nothing that a plan has no velocity for, or that a policy could not stand."""
+    task = runs.digits_task(steps=10)
+    task = replace(task, options={**task.options, "policy": "static"})
+    plain = runs.losses(runs.twin_train(task)[0])
+    for options in ({"momentum": 0.0}, {"standardise": "0.00"}, {"decay": 0.0}, {"decay": "0.000"}):
+        zero = replace(task, options={**task.options, **options})
+        assert runs.losses(runs.twin_train(zero)[0]) == plain
+
+
 def test_a_plan_without_velocity_says_what_to_do() -> None:
     task = runs.digits_task(steps=3)
     for options in ({"momentum": "0.9"}, {"accumulate": 2}, {"standardise": "0.1"}):

@@ -360,9 +360,14 @@ class Run:
         return self.samples.load(index, engine.sample, engine.target)
 
 
+def is_zero(text):
+    """Also of "0.0"."""
+    return not parse_rate(text)[0]
+
+
 def open_decay(engine, settings):
     """See decay.py, whose code takes RAM only where weights decay."""
-    if settings["decay"] == "0":
+    if is_zero(settings["decay"]):
         return None
     from .decay import Decay
 
@@ -372,7 +377,7 @@ def open_decay(engine, settings):
 def open_groups(engine, settings):
     """See momentum.py, whose code takes RAM only where it is asked for."""
     asked = [settings[name] for name in ("accumulate", "momentum", "standardise")]
-    if asked == [1, "0", "0"]:
+    if asked[0] == 1 and is_zero(asked[1]) and is_zero(asked[2]):
         return None
     from .momentum import Groups
 
