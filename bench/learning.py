@@ -4,28 +4,30 @@ compare` runs: python bench/learning.py [EXPERIMENT...] [--seeds N] [--epochs N]
 Finished runs are lines of bench/results/learning.jsonl and are not done again, as long as plan,
 options, samples and what first steps tell and learn (probe.py) are the same; a run that is broken
 off costs itself alone. Tables of the experiments that were asked for go to
-bench/results/learning.json, and all that are there to learning.md. float experiments need a Python
-with torch (build/venvs).
+bench/results/learning.json, and all that are there to learning.md. --tables makes those anew of
+runs that are kept, and runs nothing. float experiments need a Python with torch (build/venvs).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from emulated import ROOT  # and the path to tests
 from learning_tasks import FOLDER, TASKS
 from shared_tasks import shared_folder
 from sparsetune import cli
 from sparsetune.comparing import study_of, table_of
-from sparsetune.comparison_table import markdown
+from sparsetune.comparison import Study
+from sparsetune.comparison_table import Fields, Table, markdown
+from sparsetune.errors import SparsetuneError
 from sparsetune.files import write_whole
 
 RESULTS = ROOT / "bench" / "results"
 RUNS = RESULTS / "learning.jsonl"
+TABLES = RESULTS / "learning.json"
 EPOCHS = 4
 
 
@@ -140,28 +142,48 @@ EXPERIMENTS = {
 }  # fmt: skip
 
 
-def run(name: str, shared: Path, options: argparse.Namespace) -> dict[str, Any]:
-    experiment = EXPERIMENTS[name]
-    args = cli.build_parser().parse_args(experiment.arguments(shared, options))
-    table = table_of(study_of(args), "test")
-    text = markdown(table)
-    print(f"{experiment.title}\n\n{text}", flush=True)
-    sizes = {"seeds": options.seeds, "epochs": options.epochs or experiment.epochs}
-    return {"title": experiment.title, **sizes, "markdown": text, **table.told()}
+def study(name: str, shared: Path, options: argparse.Namespace) -> Study:
+    return study_of(cli.build_parser().parse_args(EXPERIMENTS[name].arguments(shared, options)))
 
 
-def keep(name: str, found: dict[str, Any]) -> None:
-    """Writes both files; other experiments' tables stay."""
-    path = RESULTS / "learning.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    known[name] = found
-    write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
+def found_by(name: str, study: Study) -> Fields:
+    """The table of an experiment. Raises SparsetuneError."""
+    table = table_of(study, "test")
+    title, sizes = EXPERIMENTS[name].title, {"seeds": study.seeds, "epochs": study.epochs}
+    print(f"{title}\n\n{markdown(table)}", flush=True)
+    return {"title": title, **sizes, **table.told()}
+
+
+def kept() -> dict[str, Fields]:
+    """Tables by experiment."""
+    return dict(json.loads(TABLES.read_text())) if TABLES.exists() else {}
+
+
+def keep(name: str, found: Fields) -> None:
+    """Writes both files; other experiments' figures stay."""
+    known = kept() | {name: found}
+    write_whole(TABLES, (json.dumps(known, indent=1) + "\n").encode())
+    write_whole(TABLES.with_suffix(".md"), as_text(known).encode())
+
+
+def as_text(known: dict[str, Fields]) -> str:
+    """All tables, as they look today, whenever they were found."""
     parts = ["# Learning methods, measured (`python bench/learning.py`)", ""]
-    for key in EXPERIMENTS:
-        if key in known:
-            epochs = f"{known[key]['epochs']} epochs, {known[key]['seeds']} seeds"
-            parts += [f"## {known[key]['title']} (`{key}`; {epochs})", "", known[key]["markdown"]]
-    write_whole(RESULTS / "learning.md", "\n".join(parts).encode())
+    for name in (name for name in EXPERIMENTS if name in known):
+        sizes = f"{known[name]['epochs']} epochs, {known[name]['seeds']} seeds"
+        parts += [f"## {known[name]['title']} (`{name}`; {sizes})", ""]
+        parts += [markdown(Table.read(known[name]))]
+    return "\n".join(parts)
+
+
+def make_anew(name: str, shared: Path, options: argparse.Namespace) -> None:
+    """The table, of kept runs alone; says so where some are missing."""
+    before = kept().get(name, {})
+    sizes = argparse.Namespace(**{**vars(options), "epochs": before.get("epochs", options.epochs)})
+    try:
+        keep(name, found_by(name, replace(study(name, shared, sizes), workers=0)))
+    except SparsetuneError as error:
+        print(f"{name} stays as it was: {error}\n")
 
 
 def main() -> None:
@@ -172,6 +194,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="in place of an experiment's own")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--tables", action="store_true", help="of kept runs, and run nothing")
     options = parser.parse_args()
     unknown = set(options.experiment) - set(EXPERIMENTS)
     if unknown:
@@ -181,7 +204,10 @@ def main() -> None:
         print("SKIP: there is no ../shared")
         return
     for name in options.experiment or EXPERIMENTS:
-        keep(name, run(name, shared, options))
+        if options.tables:
+            make_anew(name, shared, options)
+        else:
+            keep(name, found_by(name, study(name, shared, options)))
 
 
 if __name__ == "__main__":

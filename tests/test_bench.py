@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -173,6 +174,29 @@ def test_kept_runs_are_named_after_their_settings() -> None:
         of_run = [r["settings"], r["rate"], r.get("steps"), r.get("seed")]
         of = of_run if "method" in r else ["rate", r["settings"]]
         assert r["key"] == key_of(of), r.get("method")
+
+
+def test_the_text_is_what_the_figures_say() -> None:
+    """Of all experiments, with today's columns."""
+    known, text = learning.kept(), learning.TABLES.with_suffix(".md").read_text()
+    assert text == learning.as_text(known)
+    heads = [line for line in text.splitlines() if line.startswith("| method |")]
+    assert len(heads) == len(known) and len({head.partition("against")[0] for head in heads}) == 1
+    assert all(" | kept | " in head for head in heads)
+    told = [f"(`{name}`; {table['epochs']} epochs" for name, table in known.items()]
+    assert all(part in text for part in told)
+
+
+def test_keeping_one_table_writes_all_of_them_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = list(learning.kept().items())[:2]
+    monkeypatch.setattr(learning, "TABLES", tmp_path / "learning.json")
+    (tmp_path / "learning.json").write_text(json.dumps(dict([first])))
+    (tmp_path / "learning.md").write_text("as it once looked")
+    learning.keep(*second)
+    assert learning.kept() == dict([first, second])
+    assert (tmp_path / "learning.md").read_text() == learning.as_text(dict([first, second]))
 
 
 def test_figures_of_pytorch_outlive_a_run_without_it() -> None:

@@ -21,7 +21,8 @@ import sparsetune_kernels as kernels
 from runs import DIGITS
 from small_models import Net
 from sparsetune import cli, comparing, comparison, comparison_plots, probe
-from sparsetune.comparison_table import Figure
+from sparsetune.comparison_table import Figure, Table, markdown
+from sparsetune.cores import core_count
 from sparsetune.data import Dataset
 from sparsetune.effort import effort_of
 from sparsetune.errors import SparsetuneError
@@ -309,6 +310,67 @@ def test_another_device_is_another_run(
     assert key() != before
 
 
+def test_without_workers_kept_runs_alone_make_the_table(samples: Path, tmp_path: Path) -> None:
+    asked = study(samples, "--folder", tmp_path, "--methods", "head", "int8", "--seeds", 1,
+                  "--rates", "0.01")  # fmt: skip
+    alone = dataclasses.replace(asked, workers=0)
+    with pytest.raises(SparsetuneError, match="runs.jsonl has no run of head, rate 0.01, seed 1"):
+        comparing.table_of(alone, "select")
+    for path in (tmp_path / "cache").glob("front-*"):
+        raise AssertionError(f"{path} was made for nothing")
+    found = comparing.table_of(asked, "select")
+    log = asked.log.read_bytes()
+    assert comparing.table_of(alone, "select") == found and asked.log.read_bytes() == log
+    measured = dataclasses.replace(alone, rates=("auto",))
+    with pytest.raises(SparsetuneError, match="no run of a measured learning rate"):
+        comparing.table_of(measured, "select")
+
+
+def test_a_table_outlives_its_file(samples: Path, tmp_path: Path) -> None:
+    """What JSON kept reads as it was told; figures that nobody counted then are a dash."""
+    more = ("--methods", "head", "int8", "--seeds", 2, "--rates", "0.01")
+    told = compare(samples, tmp_path / "c", *more)
+    table = Table.read(told)
+    assert table.told() == {**told, "rows": [
+        {**row, "accuracies": tuple(row["accuracies"])} for row in told["rows"]
+    ]}  # fmt: skip
+    assert markdown(table) == (tmp_path / "c" / "table.md").read_text()
+    older = [{k: v for k, v in row.items() if k != "kept_bytes"} for row in told["rows"]]
+    lines = markdown(Table.read({**told, "rows": older})).splitlines()
+    assert lines[2].split(" | ")[5] == "-" != markdown(table).splitlines()[2].split(" | ")[5]
+
+
+def test_seconds_are_the_processor_s(samples: Path, tmp_path: Path) -> None:
+    """Those of earlier runs, by the clock, are not told."""
+    more = ("--methods", "int8", "--seeds", 2, "--rates", "0.01")
+    began = time.monotonic()
+    found = compare(samples, tmp_path / "c", *more)["rows"][0]
+    log = tmp_path / "c" / "runs.jsonl"
+    kept = records(tmp_path / "c")
+    assert found["seconds"] == pytest.approx(np.mean([r["cpu_seconds"] for r in kept]))
+    assert 0 < found["seconds"] < core_count() * (time.monotonic() - began)
+    older = [{**{k: v for k, v in r.items() if k != "cpu_seconds"}, "seconds": 9.0} for r in kept]
+    for earlier in (1, 2):
+        lines = [*older[:earlier], *kept[earlier:]]
+        log.write_text("".join(json.dumps(r) + "\n" for r in lines))
+        assert compare(samples, tmp_path / "c", *more)["rows"][0]["seconds"] is None
+    text = (tmp_path / "c" / "table.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("| int8 |")][0].endswith("| - |")
+
+
+def test_a_run_that_sleeps_takes_no_seconds(samples: Path, tmp_path: Path) -> None:
+    """The processor's, though a machine that does other things keeps it waiting: here by a policy
+    that does nothing for long."""
+    policy = tmp_path / "lazy.py"
+    policy.write_text(
+        "import time\n\n\nclass Lazy:\n    def __init__(self, layers, seed):\n        pass\n\n"
+        "    def choose(self, step, state):\n        time.sleep(0.02)\n"
+    )
+    more = ("--methods", f"lazy=head:policy={policy}:Lazy", "--seeds", 1, "--rates", "0.01")
+    found = compare(samples, tmp_path / "c", *more)["rows"][0]
+    assert found["steps"] > 100 and found["seconds"] < 0.02 * found["steps"] / 2
+
+
 def test_fields_that_come_later_change_no_name() -> None:
     plan = UpdatePlan((LayerPlan(3, 4),))
     told = comparison.compact(plan)
@@ -557,7 +619,10 @@ def test_effort_that_runs_counted_is_told(samples: Path, tmp_path: Path) -> None
     found = compare(samples, folder, *more)["rows"][0]
     assert found["effort"]["backward"] == 2500
     text = (folder / "table.md").read_text()
-    assert f"| {found['backward_macs'] / 4e6:.2f} (25.0%) |" in text
+    forward, backward = found["forward_macs"], found["backward_macs"]
+    done = forward + backward / 4
+    assert f"| {backward / 4e6:.2f} (25.0%) | {done / 1e6:.2f} " in text
+    assert f" ({done / (forward + backward):.1%}) |" in text
 
 
 def test_plots_need_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

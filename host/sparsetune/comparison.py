@@ -33,7 +33,7 @@ from .probe import first_steps, some_of
 from .rate import two_digits
 from .run_log import Record, RunLog, key_of
 from .subject import Subject
-from .task import task_of
+from .task import Task, task_of
 from .trial import FACTOR, choose_rate
 
 SEARCH_SEED = 0
@@ -46,7 +46,8 @@ class Study:
     that; of several the best on held-out samples is taken, after search_epochs, and where it is at
     an end others beyond it are tried. float_rates: the
     same for the float baseline. torch: a Python that has it, or empty. folder: for what is made on
-    the way; log: of finished runs."""
+    the way; log: of finished runs. workers: runs at a time; with 0, what is not in the log is an
+    error."""
 
     subject: Subject
     spec: BoardSpec
@@ -150,7 +151,13 @@ def _run(study: Study, log: RunLog, wanted: Sequence[tuple[Entry, str, int, int]
     def found(job: Job, result: dict[str, Any]) -> None:
         log.add({**heads[job.key], **result})
 
+    if jobs and not study.workers:
+        raise _missing(study, next(iter(jobs.values())).label)
     run_jobs(list(jobs.values()), study.workers, found)
+
+
+def _missing(study: Study, what: str) -> SparsetuneError:
+    return SparsetuneError(f"{study.log} has no run of {what}: run it")
 
 
 def _key(entry: Entry, rate: str, epochs: int, seed: int) -> str:
@@ -171,7 +178,7 @@ class _Bench:
         graph, plan, options = self.subject.graph, bundle.plan(self.subject.graph), bundle.options()
         front, rest, probed = self._probed(graph, plan, options)
         image = compile_image(rest, plan).image
-        samples = self.cache.entry(front, task_of(rest), lambda: self.subject.parts)
+        samples = self._samples(front, task_of(rest))
         settings = {"origin": self.subject.origin, "plan": compact(plan), "options": options,
                     "probe": probed}  # fmt: skip
         policy = bundle.policy_file()
@@ -226,6 +233,8 @@ class _Bench:
         key = key_of(["rate", settings])
         record = self.log.get(key)
         if record is None:
+            if not self.study.workers:
+                raise _missing(self.study, "a measured learning rate")
             print("measuring a learning rate: short runs on this computer ...", flush=True)
             subject = self.subject
             usual = {k: v for k, v in options.items() if k not in ("steps", "warmup")}
@@ -241,9 +250,8 @@ class _Bench:
         wanted = method.of or (twins[0].name if twins else "")
         plan = method.plan(graph, next((e.plan for e in twins if e.name == wanted), None))
         front, rest = (None, graph) if method.augment else split_front(graph, plan)
-        parts = lambda: self.subject.parts  # noqa: E731
-        samples = self.cache.entry(None, self.subject.task, parts)
-        features = self.cache.entry(front, task_of(rest), parts)
+        samples = self._samples(None, self.subject.task)
+        features = self._samples(front, task_of(rest))
         settings = {"origin": self.subject.origin, "plan": compact(plan), **method.settings()}
         python = self.study.torch
 
@@ -261,12 +269,19 @@ class _Bench:
             return epochs * self.counts.train
 
         def candidates() -> list[str]:
-            if front is not None and not (features / "train.npy").exists():
+            is_wanted = self.study.workers and front is not None
+            if is_wanted and not (features / "train.npy").exists():
                 making = job("features", f"{method.name}: features", "", 0, 0)
                 run_jobs([replace(making, steps=1)], 1, lambda job, result: None)
             return [method.rate] if method.rate else list(self.study.float_rates)
 
         return Entry(method.name, plan, True, settings, job, steps, candidates)
+
+    def _samples(self, front: Graph | None, task: Task) -> Path:
+        """The folder of what runs learn from; none where there will be no run."""
+        if not self.study.workers:
+            return Path()
+        return self.cache.entry(front, task, lambda: self.subject.parts)
 
     def _written(self, name: str, data: bytes) -> Path:
         path = self.folder / name

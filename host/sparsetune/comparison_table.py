@@ -36,11 +36,16 @@ class Figure:
         return Figure(statistics.fmean(values), spread)
 
 
+ROW = ("name", "is_float", "rate", "accuracies", "curve", "steps", "seconds")
+MEANS = ("mean", "spread", "difference", "difference_spread")
+
+
 @dataclass(frozen=True)
 class Row:
     """accuracies: by seed, shares, or mean losses less than zero. curve: (steps, mean accuracy on
-    held-out samples). costs: in bytes, multiply-accumulates and shares; None where there is none.
-    against: (mean, spread) of the differences to the baseline, seed by seed."""
+    held-out samples). seconds: of the processor, None where a run did not count them. costs: in
+    bytes, multiply-accumulates and shares; None where there is none. against: (mean, spread) of the
+    differences to the baseline, seed by seed."""
 
     name: str
     is_float: bool
@@ -48,7 +53,7 @@ class Row:
     accuracies: tuple[float, ...]
     curve: tuple[tuple[int, float], ...]
     steps: int
-    seconds: float
+    seconds: float | None
     costs: Fields
     against: Figure | None = None
 
@@ -58,12 +63,21 @@ class Row:
 
     def told(self) -> Fields:
         """Of JSON's types."""
-        told = {name: getattr(self, name) for name in ("name", "is_float", "rate", "accuracies",
-                                                       "curve", "steps", "seconds")}  # fmt: skip
+        told = {name: getattr(self, name) for name in ROW}
         mean = {"mean": self.accuracy.mean, "spread": self.accuracy.spread}
         if self.against:
             mean |= {"difference": self.against.mean, "difference_spread": self.against.spread}
         return told | mean | self.costs
+
+    @staticmethod
+    def read(told: Fields) -> Row:
+        """As told() had it. Costs that nobody counted yet are missing."""
+        given = {name: told[name] for name in ROW} | {"accuracies": tuple(told["accuracies"])}
+        against = None
+        if "difference" in told:
+            against = Figure(told["difference"], told["difference_spread"])
+        costs = {name: value for name, value in told.items() if name not in (*ROW, *MEANS)}
+        return Row(**given, costs=costs, against=against)
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,15 @@ class Table:
     def told(self) -> Fields:
         rows = [row.told() for row in self.rows]
         return {"part": self.part, "baseline": self.baseline, "rows": rows}
+
+    @staticmethod
+    def read(told: Fields) -> Table:
+        """As told() had it."""
+        return _table(tuple(map(Row.read, told["rows"])), told["part"], told["baseline"])
+
+
+def _table(rows: tuple[Row, ...], part: str, baseline: str) -> Table:
+    return Table(rows, part, baseline, all(min(row.accuracies) >= 0 for row in rows))
 
 
 def make_table(
@@ -96,11 +119,17 @@ def make_table(
         records, found = outcome.records, _accuracies(outcome.records, part)
         differences = [a - b for a, b in zip(found, of_base, strict=True)]
         against = None if outcome.entry.name == baseline else Figure.of(differences)
-        steps, seconds = records[0]["steps"], statistics.fmean(r["seconds"] for r in records)
+        steps, seconds = records[0]["steps"], _seconds(records)
         costs = costs_of(outcome, graph, spec)
         rows.append(Row(outcome.entry.name, outcome.entry.is_float, outcome.rate, found,
                         _curve(records), steps, seconds, costs, against))  # fmt: skip
-    return Table(tuple(rows), part, baseline, all(min(row.accuracies) >= 0 for row in rows))
+    return _table(tuple(rows), part, baseline)
+
+
+def _seconds(records: Sequence[Record]) -> float | None:
+    """Those of the clock, which earlier runs told, hang on what else the computer did."""
+    told = [record["cpu_seconds"] for record in records if "cpu_seconds" in record]
+    return statistics.fmean(told) if len(told) == len(records) else None
 
 
 def _accuracies(records: Sequence[Record], part: str) -> tuple[float, ...]:
@@ -168,10 +197,17 @@ def counted_share(row: Row) -> float:
     return float(told.get("backward", told.get("steps", 10000))) / 10000
 
 
+def step_share(row: Row) -> float:
+    """Of whole steps, forward and backward. A front that ran once for all runs counts as if it had
+    run in every step."""
+    forward, backward = row.costs["forward_macs"], row.costs["backward_macs"]
+    return float((forward + counted_share(row) * backward) / (forward + backward))
+
+
 # As text --------------------------------------------------------------------------------------
 
 HEAD = ("method", "accuracy", "against", "memory, analytic", "board RAM", "kept", "flash",
-        "forward", "backward", "trains", "rate", "steps", "seconds")  # fmt: skip
+        "forward", "backward", "step", "trains", "rate", "steps", "seconds")  # fmt: skip
 
 
 def markdown(table: Table) -> str:
@@ -188,9 +224,10 @@ def markdown(table: Table) -> str:
         "seed by seed. Memory in KB of 1,024 bytes: analytic as MCUNetV3 counts it; the board's, "
         "all that training takes (* does not fit); kept: activations for the weights' gradients "
         "(where patches make them fewer, their share of the others). Multiply-accumulates of a "
-        "sample in millions; backward in brackets: the share that was really done, as counted. "
-        "Trains: share of the weights and biases that a step moves. Seconds of a run on this "
-        "computer, whose cores runs share.",
+        "sample in millions, of a step forward and backward; in brackets the share of full "
+        "gradients, and of whole steps with them, that was really done, where runs counted it: "
+        "without brackets, zeros behind a ReLU are counted as work. Trains: share of the weights "
+        "and biases that a step moves. Seconds of the processor, of a run.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -199,7 +236,7 @@ def _cells(row: Row, percent: bool) -> list[str]:
     scale = 100 if percent else 1
     costs = row.costs
     ram = "" if costs.get("fits") is None else "" if costs["fits"] else "*"
-    share = counted_share(row)
+    forward, backward = costs["forward_macs"], costs["backward_macs"]
     return [
         row.name,
         f"{scale * row.accuracy.mean:.2f} ± {scale * row.accuracy.spread:.2f}",
@@ -210,13 +247,19 @@ def _cells(row: Row, percent: bool) -> list[str]:
         _kilobytes(costs["ram_bytes"]) + ram,
         _kept(costs),
         _kilobytes(costs["flash_bytes"]),
-        f"{costs['forward_macs'] / 1e6:.2f}",
-        f"{share * costs['backward_macs'] / 1e6:.2f}" + f" ({share:.1%})" * (share < 1),
+        f"{forward / 1e6:.2f}",
+        _done(backward, counted_share(row), row),
+        _done(forward + backward, step_share(row), row),
         f"{costs['share']:.1%}",
         row.rate,
         f"{row.steps:,}",
-        f"{row.seconds:.0f}",
+        "-" if row.seconds is None else f"{row.seconds:.0f}",
     ]
+
+
+def _done(macs: int, share: float, row: Row) -> str:
+    """In millions; with the share, where it was counted."""
+    return f"{share * macs / 1e6:.2f}" + f" ({share:.1%})" * bool(row.costs["effort"])
 
 
 def _kept(costs: Fields) -> str:

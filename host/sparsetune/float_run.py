@@ -250,10 +250,10 @@ def do(request: FloatRequest) -> dict[str, Any]:
     parts = load_parts(request)
     if not request.epochs:
         return {}
-    began = time.monotonic()
+    began = time.process_time()
     trainer = Trainer(request, parts)
     trainer.run()
-    seconds = time.monotonic() - began
+    seconds = time.process_time() - began
     ends = [loss for _, loss in trainer.losses[-max(1, LAST // request.batch) :]]
     loss = sum(ends) / len(ends)
     return {
@@ -262,7 +262,7 @@ def do(request: FloatRequest) -> dict[str, Any]:
         "steps": sum(count for count, _ in trainer.losses),
         "loss": loss if math.isfinite(loss) else None,
         "events": {},
-        "seconds": seconds,
+        "cpu_seconds": seconds,
         "torch": torch.__version__,
     }
 
