@@ -65,7 +65,7 @@ POLICIES = ("static", "magnitude", "cyclic", "random", "random-epoch", "importan
 # At the rates that were chosen for whole steps (`precision`, `clothing`). The zeros of ReLUs spare
 # these 0.38 of their multiply-accumulates, so that 40 % of the steps are 25 % of full gradients.
 EFFORTS = (
-    "whole=published:residual=1",
+    "whole=published:residual=1,tinyprop=1:1:1",  # counts, as the others do, and no more
     *(f"effort {n}=published:residual=1,effort={n}" for n in (40, 25, 16)),
 )
 KWS = ("--common", "last=6,ratio=0.5", "--rates", "auto", "--search-epochs", "4")

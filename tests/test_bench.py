@@ -33,6 +33,7 @@ from networks import blocks, network, own_model, plan_of
 from one_operator import Replay
 from runs import DIGITS
 from sparsetune.errors import SparsetuneError
+from sparsetune.methods import parse_methods
 from sparsetune.program import Buffer, Code, Slot
 from sparsetune.run_log import RunLog, key_of
 from sparsetune.tflite import parse_tflite
@@ -185,6 +186,18 @@ def test_the_text_is_what_the_figures_say() -> None:
     assert all(" | kept | " in head for head in heads)
     told = [f"(`{name}`; {table['epochs']} epochs" for name, table in known.items()]
     assert all(part in text for part in told)
+
+
+def test_effort_stands_beside_steps_that_are_counted_too() -> None:
+    """Full gradients count zeros behind a ReLU as work, the kernels do not: rows of an experiment
+    are counted all alike (rules.py has those that may skip steps counted)."""
+    by_effort = 0
+    for name, experiment in learning.EXPERIMENTS.items():
+        keys = [dict(method.keys).keys() for method in parse_methods(experiment.methods)]
+        counted = {bool(each & {"effort", "skip", "tinyprop"}) for each in keys}
+        assert len(counted) == 1, name
+        by_effort += True in counted
+    assert by_effort >= 2
 
 
 def test_keeping_one_table_writes_all_of_them_anew(
