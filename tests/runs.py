@@ -16,6 +16,7 @@ from sparsetune.digits import changed_sets
 from sparsetune.graph import Graph
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.image import Image, parse_image
+from sparsetune.kept import with_kept
 from sparsetune.plan import UpdatePlan, default_plan, leave_in_flash, with_patches
 from sparsetune.push import push_file, push_rom
 from sparsetune.tflite import read_tflite
@@ -82,13 +83,15 @@ def kws_task(shared: Path, steps: int = 200, seed: int = 1) -> Task:
     return make_task(model, sets, lambda g: default_plan(g, 6), **options)
 
 
-def kws_in_patches_task(shared: Path, steps: int = 100, size: int = 2) -> Task:
-    """The same with gradients over patches of its maps."""
+def kws_in_patches_task(shared: Path, weights_only: bool = False, steps: int = 100) -> Task:
+    """The same with gradients over patches of its maps, those of weights alone or both."""
     task = kws_task(shared, steps)
     sets = {"x_train": task.train.x, "y_train": task.train.y}
     sets |= {"x_test": task.test.x, "y_test": task.test.y}
-    plan = with_patches(task.graph, default_plan(task.graph, 6), size)
-    assert sum(layer.patch == size for layer in plan.layers) == 5
+    plan = default_plan(task.graph, 6)
+    plan = with_kept(task.graph, plan, 30) if weights_only else with_patches(task.graph, plan, 2)
+    assert sum(layer.patch > 1 for layer in plan.layers) == 5
+    assert any(layer.weights_only for layer in plan.layers) == weights_only
     return make_task(task.model, sets, lambda g: plan, **task.options)
 
 

@@ -114,9 +114,10 @@ def test_digits_on_the_emulated_pico(emulated_pico) -> None:
 
 
 @needs_shared
-def test_kws_in_patches_on_the_emulated_pico(emulated_pico) -> None:
+@pytest.mark.parametrize("weights_only", [False, True], ids=["both gradients", "weights alone"])
+def test_kws_in_patches_on_the_emulated_pico(emulated_pico, weights_only: bool) -> None:
     assert SHARED
-    task = runs.kws_in_patches_task(SHARED)
+    task = runs.kws_in_patches_task(SHARED, weights_only)
     with Board.connect(emulated_pico.port) as board:
         lines, checkpoint = runs.board_train(board, task)
     twin_lines, twin_checkpoint = runs.twin_train(task)
