@@ -250,7 +250,7 @@ def test_plan_beyond_the_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("--last", "99", "the model has 8 layers with weights, choose at most 8"),
         ("--biases", "99", "the model has 8 layers with weights, choose at most 8"),
         ("--policy", "best", "choose cyclic, importance, magnitude, random, random-epoch, static"),
-        ("--schedule", "step", "choose constant, cosine, linear"),
+        ("--schedule", "steps", "choose constant, cosine, linear, step"),
         ("--augment", "turn", "no augmentation turn: choose erase, flip"),
         ("--augment", "flip,shift=16", "samples of 16 x 16 move by less"),
         ("--smoothing", "1", "not in [0, 1): try 0.1"),

@@ -294,10 +294,11 @@ def test_a_step_that_fails_halfway_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
         assert path.read_bytes() == kept[0]
 
 
-def test_resuming_remembers_the_run() -> None:
+@pytest.mark.parametrize("schedule", ["linear", "step"])
+def test_resuming_remembers_the_run(schedule: str) -> None:
     """Steps, rate, seed, policy and schedule come from the checkpoint where none are given."""
     task = runs.digits_task(steps=40)
-    options = {**task.options, "schedule": "linear", "rate": "0.003"}
+    options = {**task.options, "schedule": schedule, "rate": "0.003"}
     with runs.Twin(task.image.data, task.samples) as twin:
         unbroken = twin.train(print, **options)
     broken: list[str] = []

@@ -76,7 +76,12 @@ def _cosine(done, total):
     return (_HALF_COSINE[i] * (total - weight) + _HALF_COSINE[i + 1] * weight) // total
 
 
-SCHEDULES = {"constant": _constant, "linear": _linear, "cosine": _cosine}
+def _step(done, total):
+    """A tenth from a half on, a hundredth from three quarters on (ResNets, 1512.03385, 4.2)."""
+    return 32768 if 2 * done < total else 3277 if 4 * done < 3 * total else 328
+
+
+SCHEDULES = {"constant": _constant, "linear": _linear, "cosine": _cosine, "step": _step}
 
 
 class Schedule:

@@ -502,7 +502,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "flash; random-epoch: epoch)",
     )
     parser.add_argument(
-        "--schedule", help="of the learning rate: constant, linear, cosine (cosine)"
+        "--schedule",
+        help="of the learning rate: constant, linear, cosine, step: a tenth from half of the steps "
+        "on, a hundredth from three quarters on (cosine)",
     )
     parser.add_argument(
         "--skip",
