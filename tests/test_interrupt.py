@@ -98,11 +98,11 @@ def test_until_the_loss_nothing_learnt_is_written() -> None:
         assert machine.state == before
 
 
-def wide() -> Net:
-    """Most of whose step is its forward pass: 500 ms of a Pico."""
+def wide(convs: int = 8) -> Net:
+    """Where few layers learn, most of its step is its forward pass: 500 ms of a Pico."""
     relu = {"activation": RELU, "zero": -128}
     net = Net((1, 16, 16, 32), seed=1)
-    for _ in range(8):
+    for _ in range(convs):
         net.conv(32, 3, **relu)
     net.mean((1, 2), keep=False)
     net.dense(10)
@@ -245,3 +245,47 @@ def test_a_second_one_while_weights_decay(monkeypatch: pytest.MonkeyPatch) -> No
             twin.train(print, save_every=10, **options)
         unbroken = runs.twin_train(replace(task, options=options))[1]
         assert twin.train(print, resume=True) == unbroken
+
+
+# Splits the step with this number behind its loss and says "go" there: the rest takes a while.
+WATCHED = """
+import sparsetune_device.engine as engine
+from sparsetune_device.image import open_image
+image = open_image("/rom/model.img")
+loss, last, run, steps = image.loss_ops, image.ops, engine.kernels.run, 0
+class Watched:
+    @staticmethod
+    def run(data, state, arena, cold, store, begin, end, how):
+        global steps
+        at = begin
+        if end == last:
+            steps += 1
+            at = max(begin, loss)
+        if at > begin:
+            run(data, state, arena, cold, store, begin, at, how)
+        if end == last and steps == {number}:
+            print("go")
+        return run(data, state, arena, cold, store, at, end, how)
+engine.kernels = Watched
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "number"), [({"effort": 99}, 3), ({"decay": "0.1"}, 16)], ids=["effort", "decay"]
+)
+def test_behind_the_loss_a_step_is_finished(
+    board: Board, tmp_path: Path, rule: dict[str, Any], number: int
+) -> None:
+    """With all that belongs to it."""
+    net, model = wide(convs=4), tmp_path / "wide.tflite"
+    model.write_bytes(net.to_bytes())
+    x = np.concatenate([net.sample() for _ in range(4)])
+    sets = {"x_train": x, "y_train": np.arange(4), "x_test": x, "y_test": np.arange(4)}
+    options = {"steps": number + 2, "rate": "0.05", "seed": 1, **rule}
+    task = runs.make_task(model, sets, lambda graph: default_plan(graph, 5), **options)
+    runs.push(board, task)
+    code = WATCHED.format(number=number) + TRAIN.format(path=runs.CKPT, options=options)
+    lines = interrupted(board, code, "go")
+    assert [fields["step"] for fields in runs.events(lines, "saved")] == [number]
+    board.stream(TRAIN.format(path=runs.CKPT, options={"resume": True}), lines.append)
+    assert pull_checkpoint(board) == runs.twin_train(task)[1]
