@@ -13,6 +13,7 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.export import parse_checkpoint
 from sparsetune.image import ABSENT
 from sparsetune.plan import default_plan
+from sparsetune_device.channels import Cyclic, Static
 from test_training import with_plan
 
 NONE = 0xFFFFFFFF
@@ -85,8 +86,29 @@ def test_a_run_shrinks_by_what_was_asked_for() -> None:
     assert shrunk / plain == pytest.approx((1 - 16 * 0.002) ** 4, rel=0.03)
 
 
+class First(Static):
+    """One of the user's own that does as the one it is made from."""
+
+
+@pytest.mark.parametrize("policy", ["static", "magnitude", Static, First])
+def test_channels_that_never_train_do_not_decay(policy: Any) -> None:
+    with pytest.raises(SparsetuneError, match="decay would shrink channels that never train"):
+        norm_after(decay="0.01", policy=policy)
+
+
+class OfMyOwn:
+    def __init__(self, layers: Any, seed: int) -> None:
+        self.inner = Cyclic(layers, seed)
+
+    def choose(self, number: int, state: bytearray) -> None:
+        self.inner.choose(number, state)
+
+
+@pytest.mark.parametrize("policy", ["cyclic", "random", "random-epoch", OfMyOwn])
+def test_those_that_take_turns_do(policy: Any) -> None:
+    assert norm_after(decay="0.1", policy=policy) < norm_after(policy=policy)
+
+
 def test_where_decay_would_be_wrong() -> None:
-    with pytest.raises(SparsetuneError, match="policy static never trains"):
-        norm_after(decay="0.01", policy="static")
     with pytest.raises(SparsetuneError, match="too large"):
         norm_after(decay="60", rate="0.1")

@@ -3,8 +3,9 @@
 A policy is a class with choose(number, state); it writes the chosen channels of every sparse layer
 into the state buffer as little-endian uint16. number: of the choice, counted from 0; a choice stays
 for `hold` steps (main.py), and is asked for in each of them. What a policy knows beside number and
-seed must be in the state, so that a resumed run goes on as an unbroken one would. Write your own
-and pass it to train(), the class or "MODULE:CLASS".
+seed must be in the state, so that a resumed run goes on as an unbroken one would. STAYS says, where
+it is true, that the choice is always the same. Write your own and pass it to train(), the class or
+"MODULE:CLASS".
 """
 
 import struct
@@ -45,6 +46,8 @@ class _Walk:
 class Static:
     """The same channels in every step: the first ones."""
 
+    STAYS = True  # the choice
+
     def __init__(self, layers, seed):
         self.walks = [_Walk(layer) for layer in layers if layer.is_sparse]
 
@@ -56,6 +59,8 @@ class Static:
 class Cyclic(Static):
     """A window of neighbours that moves on with every choice: all are visited in turn."""
 
+    STAYS = False
+
     def choose(self, number, state):
         for walk in self.walks:
             walk.write(number % walk.windows, state)
@@ -63,6 +68,8 @@ class Cyclic(Static):
 
 class Random(Static):
     """Random subsets without replacement: the order is drawn anew once all were visited."""
+
+    STAYS = False
 
     def __init__(self, layers, seed):
         super().__init__(layers, seed)

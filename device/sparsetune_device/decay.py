@@ -17,21 +17,21 @@ ONE = 16  # the smallest shift of a share, which is below 1
 
 
 class Decay:
-    """text: decimal, as of a learning rate. Raises ValueError where it would shrink what does not
-    learn, or could not reach all that does."""
+    """text: decimal, as of a learning rate. policy: of the channels. Raises ValueError where it
+    would shrink what does not learn, or could not reach all that does."""
 
-    def __init__(self, engine, text, settings):
+    def __init__(self, engine, text, seed, policy):
         layers = engine.image.layers
         if any(layer.has_columns for layer in layers):
             raise ValueError("decay does not reach layers that stay in flash: leave it out, or "
                              "plan them into RAM")
-        if settings["policy"] == "static" and any(layer.is_sparse for layer in layers):
-            raise ValueError("decay would shrink channels that the policy static never trains: "
-                             "choose another policy")
+        if getattr(policy, "STAYS", False) and any(layer.is_sparse for layer in layers):
+            raise ValueError("decay would shrink channels that never train, because the policy's "
+                             "choice stays: choose another policy")
         self.state = engine.state
         self.steps = self.passed = 0  # the last steps it was called behind, and parts done by then
         self.decay = parse_rate(text)
-        self.seed = settings["seed"]
+        self.seed = seed
         data = engine.image.data
         at, count = struct.unpack_from("<2I", data, 64)
         parts = [struct.unpack_from("<3I", data, at + LAYER_BYTES * i + WEIGHTS_AT)

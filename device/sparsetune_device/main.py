@@ -206,7 +206,7 @@ class Run:
         self.hold = hold or (HOLD if self.store else 1)
         self.visited = open_visited(engine)
         self.augment = open_augment(settings["augment"], engine.image.data)
-        self.decay = open_decay(engine, settings)
+        self.decay = open_decay(engine, settings, self.policy)
         if self.groups:
             self.hold = self.groups.hold(settings["hold"], self.hold)
         self.accuracy = Accuracy()
@@ -365,13 +365,13 @@ def is_zero(text):
     return not parse_rate(text)[0]
 
 
-def open_decay(engine, settings):
+def open_decay(engine, settings, policy):
     """See decay.py, whose code takes RAM only where weights decay."""
     if is_zero(settings["decay"]):
         return None
     from .decay import Decay
 
-    return Decay(engine, settings["decay"], settings)
+    return Decay(engine, settings["decay"], settings["seed"], policy)
 
 
 def open_groups(engine, settings):
