@@ -9,7 +9,9 @@ simple ones, random ones) train on the twin with a residual, with two seeds, all
 are judged on training samples that were held out: test samples are never looked at, and those that
 judge are not among those of the search. What search says of a plan's gain, by one pass of gradients
 or by short runs, is said before any of them trains. The table says how well it ranks them
-(Spearman). Runs that are done are kept in bench/results/search.json; what was broken off goes on.
+(Spearman). What was found is kept in bench/results/search.json, with a digest of model, samples,
+options, the search's code and what first steps tell and learn (probe.py): what was broken off goes
+on, and what is of other ones is stale, said to be, and found anew.
 
 --find: what `sparsetune plan --search runs --budget-analytic 100K` does, with its time, on all
 training samples but those that `bench/learning.py searched` chooses rates on; the plan goes to
@@ -20,11 +22,12 @@ plan has no room on a Pico.
 from __future__ import annotations
 
 import argparse
+import ast
+import hashlib
 import io
 import json
 import time
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,11 +42,14 @@ from scipy.stats import spearmanr
 from shared_tasks import shared_folder
 from sparsetune import cli
 from sparsetune.analytic import analytic_memory
+from sparsetune.comparison import compact
 from sparsetune.data import Dataset
 from sparsetune.graph import Graph, input_channels
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, save_plan, with_biases
+from sparsetune.probe import first_steps, some_of
 from sparsetune.room import Room
+from sparsetune.run_log import key_of
 from sparsetune.schemes import load_scheme
 from sparsetune.search.asked import searched_plan
 from sparsetune.search.chosen import Limits, Search
@@ -55,6 +61,9 @@ from sparsetune.tflite import parse_tflite
 from sparsetune.trial import choose_rate
 
 RESULTS = ROOT / "bench" / "results" / "search.json"
+CODE = (*(ROOT / "host" / "sparsetune" / "search").glob("*.py"), *(
+    ROOT / "host" / "sparsetune" / name for name in ("trial.py", "analytic.py")
+))  # fmt: skip
 BUDGETS = {"gradients": (49, 99), "runs": (25, 49, 73, 99, 138)}  # KB
 FOUND_AT = 100  # KB
 HELD_BY_COMPARE = 0.1  # of the training samples, which choose rates
@@ -141,25 +150,87 @@ def drawn(graph: Graph, seed: int, limit: int) -> UpdatePlan:
 
 
 class Kept:
-    """What was found before, in a file."""
+    """What was found before, in a file, beside a digest of what it hangs on."""
 
     def __init__(self) -> None:
         self.found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        self.asked: set[str] = set()
 
-    def get(self, key: str, make: Callable[[], Any]) -> Any:
-        if key not in self.found:
-            self.found[key] = make()
-            RESULTS.write_text(json.dumps(self.found, indent=1, sort_keys=True) + "\n")
-        return self.found[key]
+    def get(self, name: str, settings: Any, make: Callable[[], Any]) -> Any:
+        """settings: of JSON's types, all that decides about what is made."""
+        self.asked.add(name)
+        known, of = self.found.get(name), key_of(settings)
+        if not isinstance(known, dict) or known.get("of") != of:
+            if known is not None:
+                print(f"{name}: what is kept is stale (other samples, options or code): found anew")
+            self.found[name] = {"of": of, "found": make()}
+            self._write()
+        return self.found[name]["found"]
+
+    def drop_others(self, title: str) -> None:
+        """Of a title, what nobody asks for any more."""
+        others = {name for name in self.found if name.startswith(f"{title}: ")} - self.asked
+        self.found = {name: v for name, v in self.found.items() if name not in others}
+        if others:
+            self._write()
+
+    def _write(self) -> None:
+        RESULTS.write_text(json.dumps(self.found, indent=1, sort_keys=True) + "\n")
 
 
-def worth_of(kept: Kept, name: str, task: Task) -> Worth:
+@dataclass(frozen=True)
+class Case:
+    """A kind on its model and samples. origin: digest of both."""
+
+    title: str
+    kind: Kind
+    graph: Graph
+    samples: Samples
+    origin: str
+
+    @staticmethod
+    def of(title: str, kind: Kind, model: bytes, samples: Samples) -> Case:
+        found = hashlib.sha256(model)
+        for data in (samples.train, samples.held):
+            for array in (data.x, data.y):
+                found.update(repr((array.dtype, array.shape)).encode() + array.tobytes())
+        return Case(title, kind, parse_tflite(model), samples, found.hexdigest())
+
+    def settings(self, plan: UpdatePlan, *more: Any) -> Any:
+        """What figures of a plan hang on."""
+        probed = first_steps(self.graph, plan, some_of(self.samples.train), {})
+        return [self.origin, asdict(self.kind), SEEDS, compact(plan), probed, *more]
+
+    def of_search(self, *more: Any) -> Any:
+        """What the search says hangs on its own code, too."""
+        return self.settings(default_plan(self.graph, 1), code_digest(CODE), *more)
+
+
+def code_digest(paths: Iterable[Path]) -> str:
+    """Of Python files without comments and docstrings: those change no figure."""
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and _is_text(body[0]):
+                del body[0]
+        found.update(ast.unparse(tree).encode())
+    return found.hexdigest()
+
+
+def _is_text(node: ast.AST) -> bool:
+    value = getattr(node, "value", None) if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def worth_of(kept: Kept, case: Case, task: Task) -> Worth:
     def measure() -> Any:
         begin = time.process_time()
         found = asdict(by_gradients(task))
         return found | {"cpu_seconds": round(time.process_time() - begin, 1)}
 
-    return read_worth(kept.get(f"{name}: gradients", measure))
+    return read_worth(kept.get(f"{case.title}: gradients", case.of_search(task.rate), measure))
 
 
 def read_worth(found: Any) -> Worth:
@@ -167,7 +238,7 @@ def read_worth(found: Any) -> Worth:
     return Worth(*values, power=found["power"])
 
 
-def learnt_of(kept: Kept, name: str, task: Task, first: Worth) -> tuple[Worth, UpdatePlan]:
+def learnt_of(kept: Kept, case: Case, task: Task, first: Worth) -> tuple[Worth, UpdatePlan]:
     """What short runs say, and the plan that is best by them."""
 
     def measure() -> Any:
@@ -177,7 +248,8 @@ def learnt_of(kept: Kept, name: str, task: Task, first: Worth) -> tuple[Worth, U
         said |= {"name": found.name, "count": found.count}
         return asdict(found.worth) | said | {"cpu_seconds": round(time.process_time() - begin, 1)}
 
-    found = kept.get(f"{name}: runs", measure)
+    settings = case.of_search(task.rate, FOUND_AT, repr(first))
+    found = kept.get(f"{case.title}: runs", settings, measure)
     layers = tuple(LayerPlan(**layer) for layer in found["plan"]["layers"])
     return read_worth(found), UpdatePlan(**{**found["plan"], "layers": layers})
 
@@ -192,26 +264,22 @@ def train(graph: Graph, plan: UpdatePlan, samples: Samples, kind: Kind) -> Any:
     return {"plan": json.loads(save_plan(plan)), "right": right, "loss": loss}
 
 
-def key_of(plan: UpdatePlan) -> str:
-    """What is trained, in a few letters: another plan of the same name is trained anew."""
-    return f"{zlib.crc32(save_plan(plan)):08x}"
-
-
 def bench(title: str, kind: Kind, folder: Path, kept: Kept) -> None:
     samples = samples_of(folder, kind)
     model = with_new_head((folder / MBV2_MODEL).read_bytes(), HeadRequest(10, x=samples.train.x))
-    graph = parse_tflite(model)
-    head = default_plan(graph, 1)
-    rate = kept.get(f"{title}: head", lambda: choose_rate(graph, head, model, samples.train))
-    task = Task(graph, rate, split(samples.train))
-    first = worth_of(kept, title, task)
-    learnt, best = learnt_of(kept, title, task, first)
-    by = {"gradients": thinned(graph, first), "runs": learnt}
+    case = Case.of(title, kind, model, samples)
+    head = default_plan(case.graph, 1)
+    rate = kept.get(f"{title}: head", case.of_search(),
+                    lambda: choose_rate(case.graph, head, model, samples.train))  # fmt: skip
+    task = Task(case.graph, rate, split(samples.train))
+    first = worth_of(kept, case, task)
+    learnt, best = learnt_of(kept, case, task, first)
+    by = {"gradients": thinned(case.graph, first), "runs": learnt}
     print(f"{title}: {len(samples.train)} samples, {len(samples.held)} held out, {kind.epochs} "
           f"epochs at {kind.rate}")  # fmt: skip
     print(f"{'plan':<20} {'KB':>6} {'gradients':>9} {'runs':>6} {'right, %':>14} {'loss':>7}")
-    rows = [_row(kept, title, kind, graph, samples, by, named)
-            for named in plans_of(graph, by, best).items()]  # fmt: skip
+    rows = [_row(kept, case, by, named) for named in plans_of(case.graph, by, best).items()]
+    kept.drop_others(title)
     *said, rights, losses = zip(*rows, strict=True)
     for how, gains in zip(by, said, strict=True):
         print(f"Spearman of what {how} say: {spearmanr(gains, rights)[0]:.2f} with accuracy, "
@@ -219,15 +287,14 @@ def bench(title: str, kind: Kind, folder: Path, kept: Kept) -> None:
 
 
 def _row(
-    kept: Kept, title: str, kind: Kind, graph: Graph, samples: Samples, by: dict[str, Worth],
-    named: tuple[str, UpdatePlan],
-) -> tuple[float, ...]:  # fmt: skip
+    kept: Kept, case: Case, by: dict[str, Worth], named: tuple[str, UpdatePlan]
+) -> tuple[float, ...]:
     """Trains and prints; (what each says, accuracy, minus loss)."""
-    name, plan = named
-    plan = replace(plan, residual=True)
+    name, plan, graph = named[0], replace(named[1], residual=True), case.graph
     found = kept.get(
-        f"{title}: {name} {key_of(plan)}", lambda: train(graph, plan, samples, kind)
-    )
+        f"{case.title}: {name}", case.settings(plan),
+        lambda: train(graph, plan, case.samples, case.kind),
+    )  # fmt: skip
     right, loss = np.array(found["right"]), float(np.mean(found["loss"]))
     said = [worth.of_plan(graph, plan) for worth in by.values()]
     size = analytic_memory(graph, plan).total / 1024
