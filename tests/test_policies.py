@@ -459,6 +459,27 @@ def test_a_resumed_run_is_an_unbroken_one(policy: str, hold: Any, in_flash: bool
     assert ends[0]["weights"] == ends[1]["weights"]
 
 
+class OfMyOwn:
+    def __init__(self, layers: Any, seed: int) -> None:
+        self.inner: Any = make_policy("static", layers, seed)
+
+    def choose(self, number: int, state: bytearray) -> None:
+        self.inner.choose(number, state)
+
+
+def test_a_policy_that_is_a_class_is_asked_for_again() -> None:
+    """No text brings it back, and another one would make another run of it."""
+    task = task_for("cyclic", 20, schedule="constant")
+    unbroken = runs.twin_train(replace(task, options={**task.options, "policy": OfMyOwn}))[1]
+    with runs.Twin(task.image.data, task.samples) as twin:
+        twin.train(print, **{**task.options, "policy": OfMyOwn, "steps": 9})
+        with pytest.raises(SparsetuneError, match="a class of your own.*: give it again"):
+            twin.train(print, resume=True, steps=20)
+        resumed = twin.train(print, resume=True, steps=20, policy=OfMyOwn)
+    size = task.image.state_bytes
+    assert resumed[32 : 32 + size] == unbroken[32 : 32 + size]
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_visited_share_is_what_was_visited(policy: str) -> None:
     task = task_for(policy, 36, hold=8)

@@ -13,6 +13,7 @@ import struct
 import sparsetune_kernels as kernels
 
 EPOCH = "epoch"  # a hold of as many steps as there are samples
+CLASS = "class"  # what a checkpoint calls a policy that is one, and so has no name to find it by
 
 
 class _Walk:
@@ -101,6 +102,8 @@ def make_policy(policy, layers, seed):
             raise ValueError("there is no policy %s in a module %s" % (name, module))
         except TypeError:
             raise ValueError("the policy %s needs __init__(self, layers, seed)" % name)
+    if policy == CLASS:
+        raise ValueError("the run's policy was a class of your own: give it again (policy=)")
     if policy not in POLICIES:
         raise ValueError("no policy %s: choose %s" % (policy, ", ".join(sorted(POLICIES))))
     kind = POLICIES[policy]

@@ -7,7 +7,7 @@ import gc
 
 import sparsetune_kernels as kernels
 
-from .channels import make_policy, steps_of
+from .channels import CLASS, make_policy, steps_of
 from .checkpoint import OLD, Keeper, is_pulled, load, settings_of
 from .clock import now_us, since_us
 from .data import Order, Samples, forget
@@ -211,8 +211,8 @@ class Run:
             self.hold = self.groups.hold(settings["hold"], self.hold)
         self.accuracy = Accuracy()
         self.counts_right = engine.image.loss in COUNTS_RIGHT
-        # A policy that is a class has no text that could be written down.
         self.settings = {k: v for k, v in settings.items() if isinstance(v, (int, str))}
+        self.settings.setdefault("policy", CLASS)
         self.epoch = -1
         self.step = 0
         self.own = 0  # steps that took a sample of this run's, not an earlier one
