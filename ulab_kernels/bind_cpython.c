@@ -50,13 +50,25 @@ static PyObject *call(st_method_t method, const char *signature, PyObject *args)
 #undef ST_METHOD
 
 // Of CPython alone: which version of the kernels runs is decided in every other build when it is
-// compiled (fast.h).
-static PyObject *set_simd(PyObject *self, PyObject *on) {
+// compiled (fast.h). The widest vectors that a text allows.
+static int level_of(const char *text) {
+    if (strcmp(text, "0") == 0)
+        return ST_SIMD_NONE;
+    return strcmp(text, "avx2") == 0 ? ST_SIMD_AVX2 : ST_SIMD_AVX512;
+}
+
+static PyObject *set_simd(PyObject *self, PyObject *wanted) {
     (void)self;
-    const int wanted = on == Py_None ? st_simd_is_on() : PyObject_IsTrue(on);
-    if (wanted < 0)
+    if (wanted == Py_None)
+        return PyBool_FromLong(st_simd_is_on());
+    if (PyUnicode_Check(wanted)) {
+        const char *text = PyUnicode_AsUTF8(wanted);
+        return text ? PyBool_FromLong(st_simd_set(level_of(text)) == level_of(text)) : NULL;
+    }
+    const int on = PyObject_IsTrue(wanted);
+    if (on < 0)
         return NULL;
-    return PyBool_FromLong(st_simd_set(wanted));
+    return PyBool_FromLong(st_simd_set(on ? ST_SIMD_AVX512 : ST_SIMD_NONE));
 }
 
 static PyMethodDef method_table[] = {
@@ -66,8 +78,9 @@ static PyMethodDef method_table[] = {
     {"set_simd", set_simd, METH_O,
      "set_simd(on) -> bool: whether the fast kernels run from now on. None asks. They give the "
      "same bytes as\n"
-     "the portable ones, which run where the processor lacks AVX2. At the start: on, unless the\n"
-     "environment has SPARSETUNE_SIMD=0."},
+     "the portable ones, which run where the processor lacks AVX2. on may name the widest vectors\n"
+     "that they use, avx2 or avx512: then, whether it is those. At the start: all that there is,\n"
+     "or what the environment says by SPARSETUNE_SIMD=0 or SPARSETUNE_SIMD=avx2."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -77,6 +90,6 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit_sparsetune_kernels(void) {
     const char *wanted = getenv("SPARSETUNE_SIMD");
-    st_simd_set(!wanted || strcmp(wanted, "0") != 0);
+    st_simd_set(level_of(wanted ? wanted : ""));
     return PyModule_Create(&module);
 }

@@ -5,6 +5,8 @@
 #ifndef ST_FAST_H
 #define ST_FAST_H
 
+#include "simd_level.h"
+
 #if defined(ST_SIMD) && defined(__x86_64__) && defined(__GNUC__)
 #include "simd.h"
 #define ST_FAST(kernel) (st_simd_is_on() ? kernel##_simd : kernel)
@@ -13,9 +15,9 @@
 static inline int st_simd_is_on(void) {
     return 0;
 }
-static inline int st_simd_set(int on) {
-    (void)on;
-    return 0;
+static inline int st_simd_set(int most) {
+    (void)most;
+    return ST_SIMD_NONE;
 }
 #endif
 

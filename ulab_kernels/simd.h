@@ -9,12 +9,17 @@
 #include "conv2d.h"
 #include "elementwise.h"
 #include "fully_connected.h"
+#include "simd_level.h"
 
 // Whether the fast kernels run: the processor has AVX2, and nobody has turned them off.
 int st_simd_is_on(void);
 
-// For tests, which compare both; not while another thread runs a program. Returns st_simd_is_on().
-int st_simd_set(int on);
+// The same of the widest vectors, which a few of them use where the processor has AVX-512 and VNNI.
+int st_simd_is_wide(void);
+
+// For tests, which compare them; not while another thread runs a program. most: one of ST_SIMD_*.
+// Returns what runs from now on.
+int st_simd_set(int most);
 
 void conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
                     int8_t *y);

@@ -1,6 +1,7 @@
 // Gradients of convolutions as products of matrices: of the input, errors times weights, four
 // positions at a time; of the weights, errors times kept activations, tap by tap.
 #include "simd_product.h"
+#include "simd_wide.h"
 
 #if ST_HAS_SIMD
 
@@ -111,6 +112,10 @@ ST_AVX2 void conv2d_grad_input_simd(const st_conv_geometry_t *g, const st_conv_p
         conv2d_grad_input(g, p, dy, row, dx);
         return;
     }
+    if (st_simd_is_wide() && st_wide_can_grad_input(g)) {
+        st_wide_grad_input(g, p, dy, dx);
+        return;
+    }
     st_simd_scratch_t *scratch = st_simd_scratch();
     const int32_t length = even(g->kernel_h * g->kernel_w * g->out_c);
     const st_product_t product = {scratch->a, scratch->b, length / 2, st_panels(g->in_c),
@@ -187,29 +192,33 @@ ST_AVX2 static void pack_kept(const st_conv_geometry_t *g, const st_update_t *u,
     }
 }
 
+void st_simd_apply_sums(const st_conv_geometry_t *g, const st_update_t *u, int32_t tap, int32_t oc,
+                        const int32_t *sums) {
+    const int32_t taps = g->kernel_h * g->kernel_w;
+    const int32_t base = (oc * taps + tap) * st_group_inputs(g);
+    const st_step_t step = st_weight_step(u, oc);
+    if (u->norms)
+        st_add_norms(u->norms, sums, u->n_channels);
+    if (u->columns)
+        st_update_columns(u, step, base, sums, tap * g->out_c + oc);
+    else
+        st_update_tap_simd(u, step, base, sums);
+}
+
 // Output channels [first, first + count), whose errors stand transposed in a: one tap of all their
 // filters.
 ST_AVX2 static void update_tap(const st_conv_geometry_t *g, const st_update_t *u,
                                const st_product_t *product, const int32_t tap[3], int32_t first,
                                int32_t count) {
-    const int32_t taps = g->kernel_h * g->kernel_w, step = product->panels * ST_PANEL;
-    const int32_t channels = st_group_inputs(g);
+    const int32_t step = product->panels * ST_PANEL;
     for (int32_t i = 0; i < count; i += TILE) {
         st_product_t tile = *product;
         const int32_t rows = st_min(TILE, count - i);
         tile.a += i * 2 * tile.pairs;
         st_simd_product(&tile, rows);
-        for (int32_t r = 0; r < rows; r++) {
-            const int32_t oc = first + i + r;
-            const int32_t k = tap[0] * g->kernel_w + tap[1], base = (oc * taps + k) * channels;
-            const int32_t *sums = tile.c + r * step;
-            if (u->norms)
-                st_add_norms(u->norms, sums, u->n_channels);
-            if (u->columns)
-                st_update_columns(u, st_weight_step(u, oc), base, sums, k * g->out_c + oc);
-            else
-                st_update_tap_simd(u, st_weight_step(u, oc), base, sums);
-        }
+        for (int32_t r = 0; r < rows; r++)
+            st_simd_apply_sums(g, u, tap[0] * g->kernel_w + tap[1], first + i + r,
+                               tile.c + r * step);
     }
 }
 
@@ -247,7 +256,10 @@ ST_AVX2 void conv2d_update_simd(const st_conv_geometry_t *g, const int16_t *dy,
         return;
     }
     const int32_t outputs = st_group_outputs(g);
-    for (int32_t group = 0; u->n_channels && group < g->groups; group++)
+    const int is_wide = st_simd_is_wide() && st_wide_can_update(g, u);
+    if (is_wide)
+        st_wide_update(g, dy, u);
+    for (int32_t group = 0; !is_wide && u->n_channels && group < g->groups; group++)
         for (int32_t n = 0; n < outputs; n += chunk)
             update_filters(g, dy, u, group * outputs + n, st_min(chunk, outputs - n));
     st_update_biases_simd(g->out_h * g->out_w, g->out_c, dy, u);

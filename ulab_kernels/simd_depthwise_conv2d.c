@@ -5,9 +5,10 @@
 #if ST_HAS_SIMD
 
 #include "depthwise_conv2d.h"
+#include "simd_depthwise.h"
 
 #define LANES 16
-#define MAX_TAPS 128 // of a window
+#define MAX_TAPS ST_SIMD_TAPS
 
 // What a window reads: a row of channels for each tap, and how far it moves to the next window.
 typedef struct {
@@ -218,25 +219,38 @@ ST_AVX2 void depthwise_conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv
 
 /// Gradient of the input ///
 
-// Errors that reach an input position: a row of channels for each tap.
-typedef struct {
-    const int16_t *dy[MAX_TAPS];
-    int32_t taps; // even
-} st_errors_read_t;
+int st_simd_errors_begin(const st_conv_geometry_t *g, st_errors_read_t *r) {
+    const int64_t columns = (int64_t)g->in_w * g->kernel_w;
+    int32_t *at = (int32_t *)(void *)(st_simd_scratch()->a + even(g->in_c + LANES));
+    if (g->in_c + 2 * LANES + 2 * columns > ST_SIMD_ROOM)
+        return 0;
+    __builtin_memset(st_simd_scratch()->a, 0, sizeof(int16_t) * (size_t)(g->in_c + LANES));
+    r->taps = even(g->kernel_h * g->kernel_w);
+    r->at = at;
+    for (int32_t ix = 0; ix < g->in_w; ix++)
+        for (int32_t kx = 0; kx < g->kernel_w; kx++)
+            *at++ = st_output_of(ix, kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
+    return 1;
+}
 
-static void find_errors(const st_conv_geometry_t *g, const int16_t *dy, const int32_t at[2],
-                        const int16_t *nothing, st_errors_read_t *r) {
-    int32_t tap = 0;
+void st_simd_errors_row(const st_conv_geometry_t *g, const int16_t *dy, int32_t iy,
+                        st_errors_read_t *r) {
     for (int32_t ky = 0; ky < g->kernel_h; ky++) {
-        const int32_t oy = st_output_of(at[0], ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
-        for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-            const int32_t ox =
-                st_output_of(at[1], kx, g->stride_w, g->pad_w, g->dilation_w, g->out_w);
-            r->dy[tap++] = oy < 0 || ox < 0 ? nothing : dy + (oy * g->out_w + ox) * g->out_c;
-        }
+        const int32_t oy = st_output_of(iy, ky, g->stride_h, g->pad_h, g->dilation_h, g->out_h);
+        r->is_inside[ky] = oy >= 0;
+        r->row[ky] = dy + st_max(oy, 0) * g->out_w * g->out_c;
     }
-    if (tap & 1)
-        r->dy[tap] = nothing;
+}
+
+void st_simd_errors_at(const st_conv_geometry_t *g, int32_t ix, st_errors_read_t *r) {
+    const int32_t *at = r->at + ix * g->kernel_w;
+    const int16_t *nothing = st_simd_scratch()->a, **to = r->dy;
+    for (int32_t ky = 0; ky < g->kernel_h; ky++)
+        for (int32_t kx = 0; kx < g->kernel_w; kx++) {
+            const int16_t *errors = r->row[ky] + st_max(at[kx], 0) * g->out_c;
+            *to++ = r->is_inside[ky] & (at[kx] >= 0) ? errors : nothing;
+        }
+    *to = nothing; // beside an odd last one
 }
 
 // st_mul_q15 with eight factors.
@@ -289,20 +303,24 @@ ST_AVX2 void depthwise_conv2d_grad_input_simd(const st_conv_geometry_t *g,
                                               const st_conv_params_t *p, const int16_t *dy,
                                               int32_t *row, st_emit_t *dx) {
     st_simd_scratch_t *scratch = st_simd_scratch();
-    if (!has_room(g) || g->in_c + LANES > ST_SIMD_SUMS) {
+    st_errors_read_t r;
+    if (!has_room(g) || g->in_c + LANES > ST_SIMD_SUMS || !st_simd_errors_begin(g, &r)) {
         depthwise_conv2d_grad_input(g, p, dy, row, dx);
         return;
     }
-    st_errors_read_t r;
-    r.taps = even(g->kernel_h * g->kernel_w);
+    if (st_simd_is_wide() && st_wide_can_depthwise(g)) {
+        st_wide_depthwise_grad_input(g, p, dy, &r, dx);
+        return;
+    }
     pack_weights(g, p->weights, scratch->b);
-    __builtin_memset(scratch->a, 0, sizeof(int16_t) * (size_t)g->in_c);
-    for (int32_t at[2] = {0, 0}; at[0] < g->in_h; at[0]++)
-        for (at[1] = 0; at[1] < g->in_w; at[1]++) {
-            find_errors(g, dy, at, scratch->a, &r);
+    for (int32_t iy = 0; iy < g->in_h; iy++) {
+        st_simd_errors_row(g, dy, iy, &r);
+        for (int32_t ix = 0; ix < g->in_w; ix++) {
+            st_simd_errors_at(g, ix, &r);
             input_position(&r, g, p, scratch->b, scratch->c);
-            st_emit_row_simd(dx, (at[0] * g->in_w + at[1]) * g->in_c, scratch->c, g->in_c);
+            st_emit_row_simd(dx, (iy * g->in_w + ix) * g->in_c, scratch->c, g->in_c);
         }
+    }
 }
 
 /// Update ///

@@ -1,5 +1,5 @@
 // Error tensors and masks: sixteen int16 at a time.
-#include "simd_vector.h"
+#include "simd_wide.h"
 
 #if ST_HAS_SIMD
 
@@ -59,14 +59,19 @@ ST_AVX2 static int32_t largest(st_vec_t v) {
     return most;
 }
 
-// As many elements as fit; returns how many were written.
-ST_AVX2 static int32_t write_what_fits(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+// As many of n elements as fit, sixteen at a time; returns how many were written.
+ST_AVX2 static int32_t put_what_fits(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
     int32_t i = 0;
     bounds_t o = {_mm256_set1_epi32(e->limit), _mm256_set1_epi32(-e->limit),
                   _mm256_setzero_si256()};
     while (i + LANES <= n && write_sixteen(e, at + i, sums + i, &o))
         i += LANES;
     e->peak = st_max(e->peak, largest(o.peak));
+    return i;
+}
+
+ST_AVX2 static int32_t write_what_fits(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    const int32_t i = (st_simd_is_wide() ? st_wide_emit : put_what_fits)(e, at, sums, n);
     if (i && e->mode == ST_OVERWRITE)
         e->written = at + i;
     return i;

@@ -40,5 +40,9 @@ void st_simd_dots(const int16_t *x, const int8_t *w, int32_t length, int32_t row
 void st_simd_combine(const int16_t *x, const int8_t *w, int32_t length, int32_t columns,
                      int32_t zero, int32_t *sums);
 
+// Sums of one tap of one filter of a convolution, to its weights and to all that is told of them.
+void st_simd_apply_sums(const st_conv_geometry_t *g, const st_update_t *u, int32_t tap, int32_t oc,
+                        const int32_t *sums);
+
 #endif
 #endif

@@ -2,15 +2,24 @@
 
 #if ST_HAS_SIMD
 
-static int is_off;
+static int allowed = ST_SIMD_AVX512;
 
-int st_simd_is_on(void) {
-    return !is_off && __builtin_cpu_supports("avx2");
+static int has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 
-int st_simd_set(int on) {
-    is_off = !on;
-    return st_simd_is_on();
+int st_simd_is_on(void) {
+    return allowed && __builtin_cpu_supports("avx2");
+}
+
+int st_simd_is_wide(void) {
+    return allowed == ST_SIMD_AVX512 && has_avx512();
+}
+
+int st_simd_set(int most) {
+    allowed = most;
+    return st_simd_is_wide() ? ST_SIMD_AVX512 : st_simd_is_on() ? ST_SIMD_AVX2 : ST_SIMD_NONE;
 }
 
 // Of each thread its own: two twins in two threads run at once.

@@ -1,7 +1,9 @@
 // The fast kernels beside the portable ones: random shapes, values, factors and alignments, in
 // buffers of exactly their size, so that the sanitizers see every byte out of place.
 //
-//   simd KIND SEED COUNT    runs COUNT cases of a kind; prints the first one whose bytes differ
+//   simd KIND LEVEL SEED COUNT    runs COUNT cases of a kind with vectors of a level
+//   (simd_level.h);
+//                                 prints the first one whose bytes differ
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -379,6 +381,23 @@ static void conv_grad(void) {
     check_grad(&g, conv_weights(&g), 1, conv2d_grad_input, conv2d_grad_input_simd);
 }
 
+// Of 1x1, on maps of one position and of several tiles.
+static st_conv_geometry_t pointwise(void) {
+    st_conv_geometry_t g = random_geometry();
+    g.kernel_h = g.kernel_w = g.stride_h = g.stride_w = g.dilation_h = g.dilation_w = 1;
+    g.pad_h = g.pad_w = 0;
+    g.in_h = g.out_h = within(1, 9);
+    g.in_w = g.out_w = within(1, 9);
+    g.in_c = within(1, 80);
+    g.out_c = within(1, 80);
+    return g;
+}
+
+static void pointwise_grad(void) {
+    const st_conv_geometry_t g = pointwise();
+    check_grad(&g, conv_weights(&g), 1, conv2d_grad_input, conv2d_grad_input_simd);
+}
+
 static void depthwise_grad(void) {
     st_conv_geometry_t g = random_geometry();
     depthwise(&g);
@@ -480,6 +499,11 @@ static void conv_update(void) {
     check_update(&g, conv_weights(&g), st_group_inputs(&g), conv2d_update, conv2d_update_simd);
 }
 
+static void pointwise_update(void) {
+    const st_conv_geometry_t g = pointwise();
+    check_update(&g, conv_weights(&g), g.in_c, conv2d_update, conv2d_update_simd);
+}
+
 // Of 3x3, on a map that may take several tiles (depthwise_sums.c).
 static void wide_axis(int32_t *in, int32_t *kernel, int32_t *stride, int32_t *pad, int32_t *out) {
     *in = within(4, 70);
@@ -566,17 +590,19 @@ static const struct {
     {"add_errors", add_errors},
     {"masks", masks},
     {"conv_grad", conv_grad},
+    {"pointwise_grad", pointwise_grad},
     {"depthwise_grad", depthwise_grad},
     {"conv_update", conv_update},
+    {"pointwise_update", pointwise_update},
     {"depthwise_update", depthwise_update},
     {"elementwise", elementwise},
 };
 
 int main(int argc, char **argv) {
-    if (argc != 4 || !st_simd_is_on())
+    if (argc != 5 || st_simd_set(atoi(argv[2])) != atoi(argv[2]))
         return 2;
-    const uint32_t first = (uint32_t)strtoul(argv[2], NULL, 10);
-    const uint32_t count = (uint32_t)strtoul(argv[3], NULL, 10);
+    const uint32_t first = (uint32_t)strtoul(argv[3], NULL, 10);
+    const uint32_t count = (uint32_t)strtoul(argv[4], NULL, 10);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
         for (seed = first; strcmp(argv[1], kinds[i].name) == 0 && seed - first < count; seed++) {
             drawn = 0;
