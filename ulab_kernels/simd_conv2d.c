@@ -1,7 +1,7 @@
 // Convolutions as products of matrices: a row of a is the window of one position, widened to int16
 // with the zero point taken off, so that what lies outside of the map is 0. Four positions at a
 // time.
-#include "simd_product.h"
+#include "simd_wide.h"
 
 #if ST_HAS_SIMD
 
@@ -141,6 +141,7 @@ ST_AVX2_INLINE void store_outputs(const st_block_t *b, int32_t channel, st_vec_t
     store_eight(y + 3 * step, _mm_unpackhi_epi64(high, high));
 }
 
+// Up to four positions.
 ST_AVX2 static void finish(const st_conv_geometry_t *g, const st_factors_t *f, int all_right,
                            const st_block_t *b) {
     const vec_output_t o = vec_output(g->y_zero, g->act_min, g->act_max);
@@ -154,7 +155,22 @@ ST_AVX2 static void finish(const st_conv_geometry_t *g, const st_factors_t *f, i
 
 /// Forward ///
 
-// Outputs [first, first + count) of one group, all positions; their weights stand packed in b.
+// Positions that are made at once, from their number, the length of a window and the outputs.
+static int32_t tile_of(int32_t positions, int32_t length, int32_t outputs) {
+    const int has_room = ST_WIDE * even(length) <= ST_SIMD_ROOM &&
+                         ST_WIDE * ST_PANEL * st_panels(outputs) <= ST_SIMD_SUMS;
+    return st_simd_is_wide() && positions >= ST_WIDE && has_room ? ST_WIDE : TILE;
+}
+
+static void multiply(const st_product_t *product, int32_t rows) {
+    if (rows == ST_WIDE)
+        st_wide_packed_product(product);
+    else
+        st_simd_product(product, rows);
+}
+
+// Outputs [first, first + count) of one group, all positions; their weights stand packed in b. The
+// last sixteen positions may be some that were made before.
 ST_AVX2 static void make_outputs(const st_group_t *s, int32_t first, int32_t count, const int8_t *x,
                                  int8_t *y) {
     const st_conv_geometry_t *g = s->g;
@@ -162,13 +178,19 @@ ST_AVX2 static void make_outputs(const st_group_t *s, int32_t first, int32_t cou
     const st_product_t product = {scratch->a, scratch->b, even(s->length) / 2, st_panels(count),
                                   scratch->c};
     const int32_t positions = g->out_h * g->out_w, step = product.panels * ST_PANEL;
+    const int32_t tile = tile_of(positions, s->length, count);
     const int all_right = st_simd_factors(s->p, first, count, scratch->factors);
-    for (int32_t at = 0; at < positions; at += TILE) {
-        const int32_t n = st_min(TILE, positions - at);
+    for (int32_t done = 0; done < positions; done += tile) {
+        const int32_t at = tile == ST_WIDE ? st_min(done, positions - tile) : done;
+        const int32_t n = st_min(tile, positions - at);
         fill_windows(s, x, at, n, scratch->a);
-        st_simd_product(&product, n);
-        const st_block_t b = {scratch->c, step, y + at * g->out_c + first, g->out_c, n, count};
-        finish(g, scratch->factors, all_right, &b);
+        multiply(&product, n);
+        for (int32_t i = 0; i < n; i += TILE) {
+            const st_block_t b = {
+                scratch->c + i * step, step, y + (at + i) * g->out_c + first, g->out_c,
+                st_min(TILE, n - i),   count};
+            finish(g, scratch->factors, all_right, &b);
+        }
     }
 }
 

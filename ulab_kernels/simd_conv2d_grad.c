@@ -1,6 +1,5 @@
 // Gradients of convolutions as products of matrices: of the input, errors times weights, four
 // positions at a time; of the weights, errors times kept activations, tap by tap.
-#include "simd_product.h"
 #include "simd_wide.h"
 
 #if ST_HAS_SIMD

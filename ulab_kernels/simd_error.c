@@ -117,11 +117,21 @@ ST_AVX2 void clamp_mask_s8_simd(const int8_t *y, int32_t n, int32_t lo, int32_t 
     clamp_mask_s8(y + whole, n - whole, lo, hi, bits + whole / 8);
 }
 
+ST_AVX512 static int32_t apply_wide_mask(int16_t *dy, int32_t n, const uint8_t *bits) {
+    int32_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        uint32_t passes;
+        __builtin_memcpy(&passes, bits + i / 8, sizeof(passes));
+        wide_store(dy + i, _mm512_maskz_loadu_epi16(passes, dy + i));
+    }
+    return i;
+}
+
 ST_AVX2 void apply_mask_simd(int16_t *dy, int32_t n, const uint8_t *bits) {
     const st_vec_t bit = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096,
                                            8192, 16384, -32768);
     const int32_t whole = n & ~(LANES - 1);
-    for (int32_t i = 0; i < whole; i += LANES) {
+    for (int32_t i = st_simd_is_wide() ? apply_wide_mask(dy, n, bits) : 0; i < whole; i += LANES) {
         int16_t word;
         __builtin_memcpy(&word, bits + i / 8, sizeof(word));
         const st_vec_t set = _mm256_and_si256(_mm256_set1_epi16(word), bit);

@@ -1,6 +1,6 @@
 // The learning rule for eight weights at once. Of weights alone nearly all steps are rounded to 0:
 // where none of the eight moves one, nothing is written. Of those with a residual nearly all move.
-#include "simd_product.h"
+#include "simd_wide.h"
 
 #if ST_HAS_SIMD
 
@@ -249,9 +249,23 @@ ST_AVX2_INLINE void update_eight_biases(const st_update_t *u, int32_t oc, const 
     move_biases(u->bias + oc, steps_of(_mm256_sllv_epi32(v, left), random, &s));
 }
 
+// Of `count` channels from oc on.
+ST_AVX2 static void update_some_biases(const st_update_t *u, int32_t oc, int32_t count,
+                                       const int32_t *sums) {
+    int32_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        update_eight_biases(u, oc + i, sums + i);
+    for (; i < count; i++)
+        st_update_bias(u, oc + i, sums[i]);
+}
+
 ST_AVX2 void st_update_biases_simd(int32_t positions, int32_t out_c, const int16_t *dy,
                                    const st_update_t *u) {
-    int32_t oc = 0, sums[16];
+    int32_t oc = 0, sums[32];
+    for (; u->bias && st_simd_is_wide() && oc < out_c; oc += 32) {
+        st_wide_sum_errors(dy + oc, positions, out_c, out_c - oc, sums);
+        update_some_biases(u, oc, st_min(32, out_c - oc), sums);
+    }
     for (; u->bias && oc + 16 <= out_c; oc += 16) {
         sum_sixteen(dy + oc, positions, out_c, sums);
         update_eight_biases(u, oc, sums);

@@ -3,7 +3,7 @@
 #ifndef ST_SIMD_WIDE_H
 #define ST_SIMD_WIDE_H
 
-#include "simd_vector.h"
+#include "simd_product.h"
 
 #if ST_HAS_SIMD
 
@@ -23,6 +23,11 @@ ST_AVX512_INLINE st_wide_t wide_load(const void *from) {
 ST_AVX512_INLINE void wide_store(void *to, st_wide_t v) {
     _mm512_storeu_si512(to, v);
 }
+
+// What puts sums of thirty-two unpacked pairs in order, the first sixteen and those behind.
+#define ST_WIDE_PACKED _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23)
+#define ST_WIDE_PACKED_BEHIND                                                                      \
+    _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31)
 
 // The first n of sixteen; all of them where n is more.
 static inline uint16_t st_first_of(int32_t n) {
@@ -47,6 +52,9 @@ typedef struct {
 } st_wide_product_t;
 void st_wide_product(const st_wide_product_t *p);
 
+// st_simd_product of sixteen rows.
+void st_wide_packed_product(const st_product_t *p);
+
 // Whether the gradients of a 1x1 convolution can be made so, from its shape and the scratch.
 int st_wide_can_grad_input(const st_conv_geometry_t *g);
 int st_wide_can_update(const st_conv_geometry_t *g, const st_update_t *u);
@@ -57,6 +65,10 @@ void st_wide_update(const st_conv_geometry_t *g, const int16_t *dy, const st_upd
 // Steps of `count` rows of sums, any up to a multiple of sixteen, as st_update_rows; of weights
 // that move at once.
 void st_wide_update_rows(const st_weight_rows_t *r, int32_t count);
+
+// Sums over all positions of the first n of thirty-two channels; `to` takes thirty-two.
+void st_wide_sum_errors(const int16_t *dy, int32_t positions, int32_t out_c, int32_t n,
+                        int32_t *to);
 
 // As many of n elements as fit, sixteen at a time; returns how many were written.
 int32_t st_wide_emit(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n);

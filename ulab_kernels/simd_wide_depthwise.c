@@ -53,12 +53,9 @@ ST_AVX512_INLINE void sum_errors(const st_errors_read_t *r, const int32_t taps, 
         low = _mm512_dpwssd_epi32(low, _mm512_unpacklo_epi16(a, b), wide_load(w));
         high = _mm512_dpwssd_epi32(high, _mm512_unpackhi_epi16(a, b), wide_load(w + LANES));
     }
-    const st_wide_t order =
-        _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-    const st_wide_t behind = _mm512_add_epi32(order, _mm512_set1_epi32(8));
     const st_wide_t q = _mm512_maskz_loadu_epi16(some, scale + c);
-    const st_wide_t first = _mm512_permutex2var_epi32(low, order, high);
-    const st_wide_t second = _mm512_permutex2var_epi32(low, behind, high);
+    const st_wide_t first = _mm512_permutex2var_epi32(low, ST_WIDE_PACKED, high);
+    const st_wide_t second = _mm512_permutex2var_epi32(low, ST_WIDE_PACKED_BEHIND, high);
     _mm512_mask_storeu_epi32(to + c, (uint16_t)some, mul_q15(first, _mm512_castsi512_si256(q)));
     _mm512_mask_storeu_epi32(to + c + ST_WIDE, (uint16_t)(some >> 16),
                              mul_q15(second, _mm512_extracti64x4_epi64(q, 1)));

@@ -1,7 +1,6 @@
 // The gradients of 1x1 convolutions, with AVX-512 and VNNI: sixteen positions, or filters, times
 // sixteen channels at a time. Weights and kept activations are widened as they are multiplied, so
 // that nothing is packed.
-#include "simd_product.h"
 #include "simd_wide.h"
 
 #if ST_HAS_SIMD
@@ -67,6 +66,29 @@ ST_AVX512 void st_wide_product(const st_wide_product_t *p) {
     else
         for (int32_t n = 0; n < p->columns; n += ST_WIDE)
             tile(p, n, p->row_step);
+}
+
+// Sixteen columns of a packed b, or eight.
+ST_AVX512_INLINE void packed_tile(const st_product_t *p, int32_t panel) {
+    const int32_t step = 2 * p->pairs, columns = ST_PANEL * p->panels, n = ST_PANEL * panel;
+    const int16_t *a = p->a, *b = p->b + n * step;
+    const int16_t *second = panel + 1 < p->panels ? b + ST_PANEL * step : b;
+    st_wide_t sum[ST_WIDE];
+#pragma GCC unroll 16
+    for (int r = 0; r < ST_WIDE; r++)
+        sum[r] = _mm512_setzero_si512();
+    for (int32_t k = 0; k < p->pairs; k++, a += 2, b += 2 * ST_PANEL, second += 2 * ST_PANEL) {
+        const st_wide_t low = _mm512_castsi256_si512(vec_load(b));
+        add_pair(sum, a, step, _mm512_inserti64x4(low, vec_load(second), 1));
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ST_WIDE; r++)
+        _mm512_mask_storeu_epi32(p->c + r * columns + n, st_first_of(columns - n), sum[r]);
+}
+
+ST_AVX512 void st_wide_packed_product(const st_product_t *p) {
+    for (int32_t panel = 0; panel < p->panels; panel += 2)
+        packed_tile(p, panel);
 }
 
 /// Input ///

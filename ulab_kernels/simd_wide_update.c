@@ -89,16 +89,13 @@ ST_AVX512_INLINE void update_coarse(const st_update_t *u, st_step_t step, int32_
 
 /// Weights with a residual ///
 
-// Whether the first of sixteen channels are neighbours, in their order.
-ST_AVX512_INLINE int are_neighbours(const uint16_t *channels, uint16_t some) {
-    const __m256i v = _mm256_maskz_loadu_epi16(some, channels);
-    const __m256i places = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m256i wanted =
-        _mm256_add_epi16(_mm256_broadcastw_epi16(_mm256_castsi256_si128(v)), places);
-    return !_mm256_mask_cmpneq_epi16_mask(some, v, wanted);
+// The first of sixteen bytes.
+ST_AVX512_INLINE __m128i some_bytes(const int8_t *from, uint16_t some) {
+    if (some == 0xffff)
+        return _mm_loadu_si128((const __m128i *)(const void *)from);
+    return _mm_maskz_loadu_epi8(some, from);
 }
 
-// The first of sixteen bytes; all at once where they are all.
 ST_AVX512_INLINE void store_bytes(int8_t *to, uint16_t some, __m128i v) {
     if (some == 0xffff)
         _mm_storeu_si128((__m128i *)(void *)to, v);
@@ -106,34 +103,36 @@ ST_AVX512_INLINE void store_bytes(int8_t *to, uint16_t some, __m128i v) {
         _mm_mask_storeu_epi8(to, some, v);
 }
 
-// subtract_fine of update.c for those whose step is not 0.
+// subtract_fine of update.c: a step of 0 leaves what is beyond the limit.
 ST_AVX512_INLINE void move_neighbours(int8_t *weight, int8_t *fraction, uint16_t some,
                                       st_wide_t steps) {
-    const st_wide_t limit = _mm512_set1_epi32(127 * 256);
+    const st_wide_t limit = _mm512_set1_epi32(127 * 256), least = _mm512_set1_epi32(-127 * 256);
     const uint16_t moves = _mm512_test_epi32_mask(steps, steps);
-    const __m128i w = _mm_maskz_loadu_epi8(some, weight), f = _mm_maskz_loadu_epi8(some, fraction);
-    const st_wide_t whole = _mm512_slli_epi32(_mm512_cvtepi8_epi32(w), 8);
-    const st_wide_t before = _mm512_add_epi32(whole, _mm512_cvtepi8_epi32(f));
-    st_wide_t fine = _mm512_min_epi32(_mm512_sub_epi32(before, steps), limit);
-    fine = _mm512_max_epi32(fine, _mm512_sub_epi32(_mm512_setzero_si512(), limit));
+    const st_wide_t w = _mm512_cvtepi8_epi32(some_bytes(weight, some));
+    const st_wide_t f = _mm512_cvtepi8_epi32(some_bytes(fraction, some));
+    const st_wide_t before = _mm512_add_epi32(_mm512_slli_epi32(w, 8), f);
+    const st_wide_t after = _mm512_min_epi32(_mm512_sub_epi32(before, steps), limit);
+    const st_wide_t fine = _mm512_mask_max_epi32(before, moves, after, least);
     const st_wide_t rounded = _mm512_add_epi32(fine, _mm512_set1_epi32(128));
-    store_bytes(weight, some, _mm512_mask_cvtepi32_epi8(w, moves, _mm512_srai_epi32(rounded, 8)));
-    store_bytes(fraction, some, _mm512_mask_cvtepi32_epi8(f, moves, fine)); // its lowest byte
+    store_bytes(weight, some, _mm512_cvtepi32_epi8(_mm512_srai_epi32(rounded, 8)));
+    store_bytes(fraction, some, _mm512_cvtepi32_epi8(fine)); // its lowest byte
 }
 
-// Steps of channels that lie apart: [span] from the first one on, zeros between them.
+// Steps of channels that lie apart: [span] from the first one on, zeros between them. Where they
+// are neighbours, or in no ascending order, or too far apart for it, steps is NULL.
 typedef struct {
     int32_t *steps, span;
+    int are_neighbours;
 } wide_spread_t;
 
-// Where they are neighbours, or no ascending order, or too far apart for it: steps NULL.
 static wide_spread_t spread_of(const st_update_t *u) {
     const int32_t n = u->n_channels, span = u->channels[n - 1] - u->channels[0] + 1;
-    wide_spread_t s = {NULL, span};
+    wide_spread_t s = {NULL, span, 0};
     for (int32_t i = 1; i < n; i++)
         if (u->channels[i] <= u->channels[i - 1])
             return s;
-    if (!u->residual || span == n || span > ST_WIDE * n || span > ST_SIMD_ROOM / 2)
+    s.are_neighbours = span == n;
+    if (!u->residual || s.are_neighbours || span > ST_WIDE * n || span > ST_SIMD_ROOM / 2)
         return s;
     s.steps = (int32_t *)(void *)st_simd_scratch()->b;
     __builtin_memset(s.steps, 0, sizeof(*s.steps) * (size_t)span);
@@ -179,10 +178,10 @@ ST_AVX512_INLINE int can_shift(st_wide_t sums, int32_t left) {
 ST_AVX512_INLINE void take_steps(const st_update_t *u, int32_t base, int32_t slot, uint16_t some,
                                  st_wide_t steps, const wide_spread_t *spread) {
     const int32_t at = base + u->channels[slot];
-    if (spread->steps)
-        spread_steps(u, spread, slot, some, steps);
-    else if (are_neighbours(u->channels + slot, some))
+    if (spread->are_neighbours)
         move_neighbours(u->weights + at, u->residual + at, some, steps);
+    else if (spread->steps)
+        spread_steps(u, spread, slot, some, steps);
     else
         move_each(u, base, slot, some, steps);
 }
@@ -237,6 +236,29 @@ ST_AVX512 void st_wide_update_rows(const st_weight_rows_t *r, int32_t count) {
             for (int32_t i = 0; i < u.n_channels; i++)
                 st_update_slot(&u, step, base, i, sums[i]);
     }
+}
+
+/// Biases ///
+
+// sums[32] += errors of two positions; in the order in which they unpack.
+ST_AVX512_INLINE void add_two(st_wide_t first, st_wide_t second, st_wide_t sums[2]) {
+    const st_wide_t ones = _mm512_set1_epi16(1);
+    sums[0] = _mm512_dpwssd_epi32(sums[0], _mm512_unpacklo_epi16(first, second), ones);
+    sums[1] = _mm512_dpwssd_epi32(sums[1], _mm512_unpackhi_epi16(first, second), ones);
+}
+
+ST_AVX512 void st_wide_sum_errors(const int16_t *dy, int32_t positions, int32_t out_c, int32_t n,
+                                  int32_t *to) {
+    const uint32_t some = st_first_words(n);
+    st_wide_t sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    int32_t at = 0;
+    for (; at + 2 <= positions; at += 2, dy += 2 * out_c)
+        add_two(_mm512_maskz_loadu_epi16(some, dy), _mm512_maskz_loadu_epi16(some, dy + out_c),
+                sums);
+    if (at < positions)
+        add_two(_mm512_maskz_loadu_epi16(some, dy), _mm512_setzero_si512(), sums);
+    wide_store(to, _mm512_permutex2var_epi32(sums[0], ST_WIDE_PACKED, sums[1]));
+    wide_store(to + ST_WIDE, _mm512_permutex2var_epi32(sums[0], ST_WIDE_PACKED_BEHIND, sums[1]));
 }
 
 /// Error tensors ///
