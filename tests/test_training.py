@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -267,10 +268,31 @@ def test_a_power_cut_while_saving_leaves_the_last_checkpoint(
         def power_cut(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("sparsetune_device.checkpoint.os.rename", power_cut)
+        monkeypatch.setattr("sparsetune_device.checkpoint.os.replace", power_cut)
         with pytest.raises(KeyboardInterrupt):
             twin.train(print, resume=True, **{**task.options, "steps": 6})
         assert (twin.path / "trained.ckpt").read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["rename", "replace"])
+def test_a_rename_that_fails_leaves_the_last_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """MicroPython's os, which has no replace, and CPython's."""
+    task = runs.digits_task(steps=4)
+    with runs.Twin(task.image.data, task.samples) as twin:
+        whole = twin.train(print, **task.options)
+
+        def fails(*_: object) -> None:
+            raise OSError(errno.EIO, "the flash")
+
+        if name == "rename":
+            monkeypatch.delattr("sparsetune_device.checkpoint.os.replace")
+        monkeypatch.setattr(f"sparsetune_device.checkpoint.os.{name}", fails)
+        with pytest.raises(OSError):
+            twin.train(print, resume=True, **{**task.options, "steps": 6})
+        monkeypatch.undo()
+        assert twin.pull() == whole
 
 
 def test_a_step_that_fails_halfway_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ PULLED = ".pulled"  # a list of the checkpoints that the host has
 
 def save(path, image, state, steps, settings="", discard=False):
     """Writes the state and the run's settings (text); a power cut at any moment leaves the old
-    file or the new one. Where the file system is full, the run before makes room, if it was pulled
-    or discard says that it may go."""
+    file or the new one (on FAT perhaps as PATH.part: see rename). Where the file system is full,
+    the run before makes room, if it was pulled or discard says that it may go."""
     try:
         _write(path, image, state, steps, settings.encode())
     except OSError:
@@ -133,12 +133,9 @@ def _head(path):
 
 
 def rename(old, new):
-    """Also where renaming over a file is refused (FAT)."""
-    try:
-        os.rename(old, new)
-    except OSError:
-        os.remove(new)
-        os.rename(old, new)
+    """Also over a file: at once, but for FAT, whose driver in MicroPython removes that one first.
+    Where power goes right then, what is in `old` is whole, and stays under that name."""
+    getattr(os, "replace", os.rename)(old, new)  # CPython's rename refuses it on Windows
 
 
 def load(path, image, state):

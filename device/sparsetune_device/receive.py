@@ -196,11 +196,7 @@ class FileTarget:
         self._file.close()
         if file_digest(self.part) != digest:
             raise Stop("the file read back differs from what was sent: try again")
-        try:
-            os.rename(self.part, self.path)
-        except OSError:  # FAT does not rename over a file
-            os.remove(self.path)
-            os.rename(self.part, self.path)
+        os.rename(self.part, self.path)
 
     def abort(self):
         """Leave no trace."""
