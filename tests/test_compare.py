@@ -20,7 +20,7 @@ import pytest
 import sparsetune_kernels as kernels
 from runs import DIGITS
 from small_models import Net
-from sparsetune import cli, comparing, comparison, comparison_plots, probe
+from sparsetune import cli, comparing, comparison, comparison_plots, probe, run_lines
 from sparsetune.comparison_table import Figure, Table, markdown
 from sparsetune.cores import core_count
 from sparsetune.data import Dataset
@@ -495,6 +495,34 @@ def test_bad_input_is_one_line(
     said = capsys.readouterr().err
     assert text in said and said.count("\n") == 1 and said.startswith("sparsetune: error: ")
     assert not (tmp_path / "c" / "table.md").exists()
+
+
+def test_a_name_is_one_method_s_wherever_it_is_told(samples: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text("[int8]\nwarmup = 5\n")
+    more = ("--methods", "int8", "--methods-file", file)
+    assert cli.main(words(samples, tmp_path / "c", *more)) == 1
+    assert "two methods are called int8: leave out one" in capsys.readouterr().err
+
+
+def test_both_kinds_of_runs_tell_by_one_file(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps not too often, and the last loss over as many samples."""
+    now = iter([10.0, 10.2, 10.4, 10.6, 10.8])
+    monkeypatch.setattr(run_lines.time, "monotonic", lambda: next(now))
+    progress = run_lines.Progress()
+    for steps in range(5):
+        progress.at(steps)
+    run_lines.tell(result={"loss": 1.5})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ['{"steps": 0}', '{"steps": 3}', '{"result": {"loss": 1.5}}']
+    losses = [9.0] * 100 + [float(i) for i in range(run_lines.LAST)]
+    assert run_lines.last_loss(losses) == np.mean(losses[100:])
+    assert run_lines.last_loss(losses, 64) == np.mean(losses[-run_lines.LAST // 64 :])
+    assert run_lines.last_loss(losses, 1000) == losses[-1]
+    package = Path(run_lines.__file__).parent
+    for name in ("twin_run.py", "float_run.py"):
+        text = (package / name).read_text()
+        assert "from .run_lines import" in text and "print(" not in text
 
 
 def test_without_torch_float_says_so(samples: Path, tmp_path: Path, capsys, monkeypatch) -> None:

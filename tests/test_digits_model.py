@@ -12,7 +12,7 @@ pytest.importorskip("sklearn", reason="SKIP: scikit-learn is not installed (extr
 from ai_edge_litert import schema_py_generated as schema
 from sparsetune.litert import predict
 from sparsetune_tools import digits_model
-from sparsetune_tools import float_net as net
+from sparsetune_tools import numpy_net as net
 from sparsetune_tools.quantise import to_tflite
 
 

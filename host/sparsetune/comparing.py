@@ -16,7 +16,7 @@ from .comparison_table import Table, make_table, markdown
 from .errors import SparsetuneError
 from .files import write_whole
 from .float_methods import FloatMethod, parse_floats, torch_python
-from .methods import Method, Reader, load_methods, parse_keys, parse_methods
+from .methods import Method, Reader, check_names, load_methods, parse_keys, parse_methods
 from .subject import Subject
 
 
@@ -77,11 +77,9 @@ def _methods(args: argparse.Namespace) -> list[Method]:
     found = parse_methods(args.methods)
     if args.methods_file:
         found += load_methods(args.methods_file)
-    names = [method.name for method in found]
     if not found:
         raise SparsetuneError("nothing to compare: name --methods, or a --methods-file")
-    if len(set(names)) < len(names):
-        raise SparsetuneError("two methods have the same name: leave out one")
+    check_names([method.name for method in found])
     return found
 
 

@@ -2,13 +2,12 @@
 
     python -m sparsetune.float_run REQUEST.pickle
 
-tells the lines that twin_run.py tells. Parameters that do not train are left as they are; where
+tells the lines of run_lines.py. Parameters that do not train are left as they are; where
 that is a whole front, its features are made once, and kept.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import pickle
@@ -27,11 +26,10 @@ from torch.nn import functional as F
 
 from .float_net import FloatNet
 from .graph import Graph, Operator
+from .run_lines import Progress, last_loss, tell
 
 Change = Callable[[Any], Any]  # of one sample
-TOLD_EVERY = 0.5  # seconds
 PIECE = 256  # samples that are judged, or made features of, at a time
-LAST = 256  # steps that the last loss is averaged over
 PARTS = ("train", "select", "test")
 
 
@@ -128,7 +126,7 @@ def _through(front: Graph, samples: Samples) -> Any:
     for piece in _pieces(len(samples)):
         y = net(reader.batch(samples, piece))
         found.append((y.permute(0, 2, 3, 1) if y.dim() == 4 else y).numpy().copy())
-        _tell(0)
+        tell(steps=0)
     return np.concatenate(found)
 
 
@@ -194,7 +192,7 @@ class Trainer:
         self.augment = Augment(*request.augment, request.seed) if any(request.augment) else None
         self.curve: list[tuple[int, float]] = []
         self.losses: list[tuple[int, float]] = []
-        self.told = 0.0
+        self.progress = Progress()
 
     def run(self) -> None:
         train = self.parts["train"]
@@ -205,7 +203,7 @@ class Trainer:
             for i in range(each):
                 which = np.sort(order[i * batch : (i + 1) * batch])
                 self.step(train, which, epoch * each + i, self.request.epochs * each)
-                self._tell(epoch * count + i * batch)
+                self.progress.at(epoch * count + i * batch)
             if "select" in self.parts:
                 self.curve.append(((epoch + 1) * count, self.score("select")))
             if not math.isfinite(self.losses[-1][1]):
@@ -232,17 +230,6 @@ class Trainer:
             right += int((answers == samples.y[piece]).sum())
         return right / len(samples)
 
-    def _tell(self, steps: int) -> None:
-        now = time.monotonic()
-        if now - self.told > TOLD_EVERY:
-            self.told = now
-            _tell(steps)
-
-
-def _tell(steps: int) -> None:
-    print(json.dumps({"steps": steps}), flush=True)
-
-
 def do(request: FloatRequest) -> dict[str, Any]:
     """The record of a run, as twin_run.do has it."""
     torch.set_num_threads(1)
@@ -254,8 +241,7 @@ def do(request: FloatRequest) -> dict[str, Any]:
     trainer = Trainer(request, parts)
     trainer.run()
     seconds = time.process_time() - began
-    ends = [loss for _, loss in trainer.losses[-max(1, LAST // request.batch) :]]
-    loss = sum(ends) / len(ends)
+    loss = last_loss([loss for _, loss in trainer.losses], request.batch)
     return {
         "curve": trainer.curve,
         "test": trainer.score("test") if "test" in parts else None,
@@ -285,12 +271,9 @@ def main(path: str) -> int:
         request = FloatRequest(**pickle.load(file))
     strange = unsupported(request.graph) or (request.front and unsupported(request.front))
     if strange:
-        told: dict[str, Any] = {
-            "error": f"the float network has no {strange.kind}: leave out --float"
-        }
+        tell(error=f"the float network has no {strange.kind}: leave out --float")
     else:
-        told = {"result": do(request)}
-    print(json.dumps(told), flush=True)
+        tell(result=do(request))
     return 0
 
 

@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -65,12 +65,14 @@ class Method:
 def parse_methods(texts: Iterable[str]) -> list[Method]:
     """Of a command line: NAME, NAME:KEY=VALUE,... or MINE=NAME:KEY=VALUE,... under a name of one's
     own. Raises SparsetuneError."""
-    methods = [_parse(text) for text in texts]
-    names = [method.name for method in methods]
+    return [_parse(text) for text in texts]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises SparsetuneError where two methods have the same: a table's rows are found by it."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise SparsetuneError(f"two methods are called {twice}: leave out one")
-    return methods
 
 
 def _parse(text: str) -> Method:

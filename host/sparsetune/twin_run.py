@@ -2,7 +2,7 @@
 
     python -m sparsetune.twin_run REQUEST.json
 
-tells `{"steps": N}` from time to time and `{"result": {...}}` at the end, a line each.
+tells the lines of run_lines.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from typing import Any
 from sparsetune_device.telemetry import parse
 
 from .errors import SparsetuneError
+from .run_lines import Progress, last_loss, tell
 from .twin import Twin
 
-TOLD_EVERY = 0.5  # seconds
 USUAL = ("start", "at", "epoch", "mem", "saved", "done")  # events that are no result
-LAST = 256  # steps that the last loss is averaged over
 
 
 @dataclass
@@ -52,7 +51,7 @@ class Watcher:
         self.events: dict[str, Any] = {}
         self.curve: list[tuple[int, float]] = []
         self.is_due = False
-        self.told = 0.0
+        self.progress = Progress()
 
     def line(self, line: str) -> None:
         event = parse(line)
@@ -65,7 +64,7 @@ class Watcher:
                 self.look()
             self.losses.append(float(event[1]["loss"]))
             self.digest.update((line.split(",ms:")[0] + "\n").encode())
-            self._tell()
+            self.progress.at(len(self.losses))
         elif event[0] not in USUAL:
             self.events[event[0]] = event[1]
 
@@ -74,12 +73,6 @@ class Watcher:
         found = self.judge("select.dat")
         if found is not None:
             self.curve.append((len(self.losses), found))
-
-    def _tell(self) -> None:
-        now = time.monotonic()
-        if now - self.told > TOLD_EVERY:
-            self.told = now
-            print(json.dumps({"steps": len(self.losses)}), flush=True)
 
 
 def do(request: TwinRun) -> dict[str, Any]:
@@ -99,12 +92,11 @@ def do(request: TwinRun) -> dict[str, Any]:
         twin.train(watcher.line, save_every=request.epoch, **request.options)
         watcher.look()
         seconds = time.process_time() - began
-        ends = watcher.losses[-LAST:]
         return {
             "curve": watcher.curve,
             "test": judge("test.dat"),
             "steps": len(watcher.losses),
-            "loss": sum(ends) / len(ends),
+            "loss": last_loss(watcher.losses),
             "lines": watcher.digest.hexdigest()[:24],
             "events": watcher.events,
             "cpu_seconds": seconds,
@@ -125,10 +117,9 @@ def score(twin: Twin, samples: Path, counts_right: bool, trained: bool = True) -
 
 def main(path: str) -> int:
     try:
-        told: dict[str, Any] = {"result": do(TwinRun(**json.loads(Path(path).read_text())))}
+        tell(result=do(TwinRun(**json.loads(Path(path).read_text()))))
     except (SparsetuneError, ValueError, MemoryError) as error:
-        told = {"error": " ".join(str(error).split())}
-    print(json.dumps(told), flush=True)
+        tell(error=" ".join(str(error).split()))
     return 0
 
 

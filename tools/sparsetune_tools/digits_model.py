@@ -21,7 +21,7 @@ from sparsetune import digits
 from sparsetune.litert import LiteRTError, litert_accuracy
 from threadpoolctl import threadpool_limits
 
-from sparsetune_tools import float_net as net
+from sparsetune_tools import numpy_net as net
 from sparsetune_tools.quantise import to_tflite
 
 EPOCHS = 40

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from sparsetune_tools import float_net as net
-from sparsetune_tools.float_net import Array
+from sparsetune_tools import numpy_net as net
+from sparsetune_tools.numpy_net import Array
 from sparsetune_tools.tflite_writer import ModelWriter, Quantisation
 
 PIXEL = Quantisation(np.array([1 / 255], np.float32), -128)
