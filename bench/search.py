@@ -163,7 +163,8 @@ class Kept:
         if not isinstance(known, dict) or known.get("of") != of:
             if known is not None:
                 print(f"{name}: what is kept is stale (other samples, options or code): found anew")
-            self.found[name] = {"of": of, "found": make()}
+            # As it will be read: settings of others hang on it.
+            self.found[name] = json.loads(json.dumps({"of": of, "found": make()}))
             self._write()
         return self.found[name]["found"]
 

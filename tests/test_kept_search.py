@@ -47,6 +47,12 @@ def test_what_is_kept_is_found_once_and_says_when_it_is_stale(kept: Any, capsys:
     assert search.Kept().get("digits: a", [2, "x"], lambda: 8) == 7
 
 
+def test_what_was_just_found_is_what_will_be_read(kept: Any) -> None:
+    """What hangs on it is not stale in the next run."""
+    found = kept.get("digits: a", [1], lambda: {1: np.float64(0.5)})
+    assert repr(found) == repr(search.Kept().get("digits: a", [1], int)) == "{'1': 0.5}"
+
+
 def test_what_was_kept_under_its_title_alone_is_stale(kept: Any, capsys: Capture) -> None:
     search.RESULTS.write_text(json.dumps({"digits: a": {"loss": [1]}, "digits: head": "0.020"}))
     for name in ("digits: a", "digits: head"):
