@@ -18,6 +18,7 @@ from sparsetune.export import export_tflite, parse_checkpoint
 from sparsetune.graph import input_channels
 from sparsetune.image import Image, parse_image
 from sparsetune.plan import LayerPlan, UpdatePlan, check_plan
+from sparsetune.program import Code
 from sparsetune.tflite import parse_tflite
 from sparsetune.twin import Twin
 from test_guards import bring, in_columns
@@ -146,3 +147,29 @@ def test_a_table_outside_of_the_state_is_refused() -> None:
             assert "outside its buffers" in str(error)
             refused += 1
     assert refused == 2
+
+
+@pytest.mark.parametrize("at", [0, 12, 60, 63])
+def test_a_chosen_column_over_the_control_block_is_refused(at: int) -> None:
+    """There stand the rate and the seed: a damaged table must not have them trained."""
+    net = Net((1, 20), seed=6)
+    net.dense(9)
+    net.dense(5, scale=0.03)
+    graph = parse_tflite(net.to_bytes())
+    machine = Machine(graph, in_columns(graph))
+    bring(machine)
+    machine.step(np.zeros(graph.tensor(graph.input).size, np.int8), 1, (40000, -16))
+    layer = machine.program.layers[0]
+    assert layer.columns and layer.channels
+    channel = machine.slot(layer.channels, np.uint16)[0]
+    machine.slot(layer.columns.table, np.uint32)[channel] = 1 << 29 | at
+    before = bytes(machine.state)
+    (update,) = (
+        i for i, op in enumerate(machine.ops)
+        if op.code == Code.CONV2D_COLUMNS_UPDATE and op.source == layer.operator
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="outside its buffers"):
+        machine.run(update, update + 1)
+    assert machine.state == before
+    machine.slot(layer.columns.table, np.uint32)[channel] = 1 << 29 | 64
+    machine.run(update, update + 1)

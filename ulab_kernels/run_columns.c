@@ -89,6 +89,7 @@ static void check_chosen(st_context_t *c, const st_op_columns_update_t *op, cons
         const uint32_t ref = u->columns->table[u->channels[i]];
         const uint8_t *column = (const uint8_t *)PLACE(int8_t, ref, column_bytes(g));
         if (st_space_of(ref) != ST_IN_STATE ||
+            !st_are_apart(column, column_bytes(g), st_control_of(c), sizeof(st_control_t)) ||
             !st_are_apart(column, column_bytes(g), u->columns->table, (int64_t)g->in_c * 4) ||
             !st_are_apart(column, column_bytes(g), u->channels, (int64_t)op->chosen * 2))
             c->status = ST_BAD_REF;
