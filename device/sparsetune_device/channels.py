@@ -3,9 +3,8 @@
 A policy is a class with choose(number, state); it writes the chosen channels of every sparse layer
 into the state buffer as little-endian uint16. number: of the choice, counted from 0; a choice stays
 for `hold` steps (main.py), and is asked for in each of them. What a policy knows beside number and
-seed must be in the state, so that a resumed run goes on as an unbroken one would. STAYS says, where
-it is true, that the choice is always the same. Write your own and pass it to train(), the class or
-"MODULE:CLASS".
+seed must be in the state, so that a resumed run goes on as an unbroken one would. Write your own
+and pass it to train(), the class or "MODULE:CLASS".
 """
 
 import struct
@@ -13,7 +12,6 @@ import struct
 import sparsetune_kernels as kernels
 
 EPOCH = "epoch"  # a hold of as many steps as there are samples
-CLASS = "class"  # what a checkpoint calls a policy that is one, and so has no name to find it by
 
 
 class _Walk:
@@ -47,8 +45,6 @@ class _Walk:
 class Static:
     """The same channels in every step: the first ones."""
 
-    STAYS = True  # the choice
-
     def __init__(self, layers, seed):
         self.walks = [_Walk(layer) for layer in layers if layer.is_sparse]
 
@@ -60,8 +56,6 @@ class Static:
 class Cyclic(Static):
     """A window of neighbours that moves on with every choice: all are visited in turn."""
 
-    STAYS = False
-
     def choose(self, number, state):
         for walk in self.walks:
             walk.write(number % walk.windows, state)
@@ -69,8 +63,6 @@ class Cyclic(Static):
 
 class Random(Static):
     """Random subsets without replacement: the order is drawn anew once all were visited."""
-
-    STAYS = False
 
     def __init__(self, layers, seed):
         super().__init__(layers, seed)
@@ -102,7 +94,7 @@ def make_policy(policy, layers, seed):
             raise ValueError("there is no policy %s in a module %s" % (name, module))
         except TypeError:
             raise ValueError("the policy %s needs __init__(self, layers, seed)" % name)
-    if policy == CLASS:
+    if policy == "class":  # as main.py notes one that has no name to find it by
         raise ValueError("the run's policy was a class of your own: give it again (policy=)")
     if policy not in POLICIES:
         raise ValueError("no policy %s: choose %s" % (policy, ", ".join(sorted(POLICIES))))

@@ -28,7 +28,7 @@ class Magnitude:
     """The channels with the largest weights (MCUNetV3, 2206.15472, 3.3), in every step. The image
     has them where a new state's lists begin."""
 
-    STAYS = True
+    STAYS = True  # the choice: see decay.py
 
     def __init__(self, layers, seed):
         self.layers = [layer for layer in layers if layer.is_sparse]

@@ -6,6 +6,7 @@ import struct
 
 import sparsetune_kernels as kernels
 
+from .channels import Static
 from .image import LAYER_BYTES
 from .schedule import _times, parse_rate
 
@@ -25,10 +26,12 @@ class Decay:
         if any(layer.has_columns for layer in layers):
             raise ValueError("decay does not reach layers that stay in flash: leave it out, or "
                              "plan them into RAM")
-        if getattr(policy, "STAYS", False) and any(layer.is_sparse for layer in layers):
+        stays = isinstance(policy, Static) and type(policy).choose is Static.choose
+        stays = stays or getattr(policy, "STAYS", False)
+        if stays and any(layer.is_sparse for layer in layers):
             raise ValueError("decay would shrink channels that never train, because the policy's "
                              "choice stays: choose another policy")
-        self.state = engine.state
+        self.engine = engine
         self.steps = self.passed = 0  # the last steps it was called behind, and parts done by then
         self.decay = parse_rate(text)
         self.seed = seed
@@ -40,9 +43,13 @@ class Decay:
 
     def after(self, steps, rate):
         """steps: done by now. rate: of the last one. Where Ctrl-C breaks it off, another call does
-        what is left."""
-        if steps % EVERY:
-            return
+        what is left; until it has, the engine is broken."""
+        self.engine.is_broken = True
+        if steps % EVERY == 0:
+            self._shrink(steps, rate)
+        self.engine.is_broken = False
+
+    def _shrink(self, steps, rate):
         if steps != self.steps:
             self.steps, self.passed = steps, 0
         mantissa = _times(rate[0], self.decay[0]) >> 8
@@ -51,8 +58,8 @@ class Decay:
             return
         if shift < ONE:
             raise ValueError("decay times the learning rate is too large: try 0.0001")
-        seed = kernels.random(self.seed ^ 0x3C6EF372, steps)
+        seed, state = kernels.random(self.seed ^ 0x3C6EF372, steps), self.engine.state
         while self.passed < len(self.parts):
             at, size, residual = self.parts[self.passed]
-            kernels.decay(self.state, at, residual, size, mantissa, shift, seed)
+            kernels.decay(state, at, residual, size, mantissa, shift, seed)
             self.passed += 1

@@ -7,7 +7,7 @@ import gc
 
 import sparsetune_kernels as kernels
 
-from .channels import CLASS, make_policy, steps_of
+from .channels import make_policy, steps_of
 from .checkpoint import OLD, Keeper, is_pulled, load, settings_of
 from .clock import now_us, since_us
 from .data import Order, Samples, forget
@@ -212,7 +212,7 @@ class Run:
         self.accuracy = Accuracy()
         self.counts_right = engine.image.loss in COUNTS_RIGHT
         self.settings = {k: v for k, v in settings.items() if isinstance(v, (int, str))}
-        self.settings.setdefault("policy", CLASS)
+        self.settings.setdefault("policy", "class")
         self.epoch = -1
         self.step = 0
         self.own = 0  # steps that took a sample of this run's, not an earlier one
@@ -331,19 +331,15 @@ class Run:
         # No branch lies between what the kernels learnt and this: at the next one MicroPython will
         # raise a Ctrl-C that came meanwhile.
         self.step += 1
-        engine.is_broken = True
+        engine.is_broken = self.decay is not None
         try:
-            self.shrink(rate)
+            if self.decay:
+                self.decay.after(self.step, rate)
         except KeyboardInterrupt:
-            self.shrink(rate)
+            if self.decay:
+                self.decay.after(self.step, rate)
             raise
         return loss, is_right(engine.image, label, answer)
-
-    def shrink(self, rate):
-        """What belongs to a step behind the kernels' part, or the rest of it."""
-        if self.decay:
-            self.decay.after(self.step, rate)
-        self.engine.is_broken = False
 
     def load_own(self):
         """Brings the next sample of the epoch into the engine; returns its class number."""
@@ -360,14 +356,9 @@ class Run:
         return self.samples.load(index, engine.sample, engine.target)
 
 
-def is_zero(text):
-    """Also of "0.0"."""
-    return not parse_rate(text)[0]
-
-
 def open_decay(engine, settings, policy):
     """See decay.py, whose code takes RAM only where weights decay."""
-    if is_zero(settings["decay"]):
+    if not parse_rate(settings["decay"])[0]:
         return None
     from .decay import Decay
 
@@ -377,7 +368,7 @@ def open_decay(engine, settings, policy):
 def open_groups(engine, settings):
     """See momentum.py, whose code takes RAM only where it is asked for."""
     asked = [settings[name] for name in ("accumulate", "momentum", "standardise")]
-    if asked[0] == 1 and is_zero(asked[1]) and is_zero(asked[2]):
+    if asked[0] == 1 and not parse_rate(asked[1])[0] and not parse_rate(asked[2])[0]:
         return None
     from .momentum import Groups
 
