@@ -85,10 +85,6 @@ EXPERIMENTS = {
         "cifar", "CIFAR-10: the last layer alone",
         ("head", "head residual=head:residual=1"), ("last",),
     ),
-    "full": Experiment(
-        "cifar", "CIFAR-10: full fine-tuning in float", ("int8=published",), ("all",),
-        ("--rates", "x0.33,x1,x3", "--float-rates", "0.01,0.03,0.1"),
-    ),
     "batch1": Experiment(
         "cifar", f"CIFAR-10, {SCHEME}: float with batches of one", ("int8=published",),
         ("same:of=int8,batch=1",),
