@@ -22,7 +22,7 @@ BEGIN, END = 80, 345  # of the picture, KB
 POINTS = (
     ("last", "head residual", "last layer", (8, -4)),
     ("precision", "int8", "MCUNetV3's scheme, int8 weights", (-8, -4)),
-    ("precision", "residual", "the same, 8 more bits a weight", (-8, -14)),
+    ("precision", "residual", "the same, 8 more bits a weight", (-8, -26)),
     ("searched", "searched", "our search", (8, -4)),
     ("sparse-long", "sparse", "2 % of the weights a step", (-8, -6)),
 )
