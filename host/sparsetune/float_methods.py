@@ -76,8 +76,9 @@ def _parse(text: str) -> FloatMethod:
     keys = parse_keys(rest, text) if colon else {}
     if kind not in KINDS:
         raise SparsetuneError(f"--float {kind}: choose {', '.join(KINDS)}")
-    types: dict[str, type] = {"of": str, "batch": int, "momentum": float, "rate": str}
-    types["augment"] = str
+    types: dict[str, type] = {
+        "of": str, "batch": int, "momentum": float, "rate": str, "augment": str
+    }  # fmt: skip
     values: dict[str, Any] = {}
     for key, value in keys.items():
         if key not in types:
