@@ -207,7 +207,7 @@ def test_resnet8_20_steps_on_the_emulated_pico(emulated_pico) -> None:
 def test_vww_on_the_emulated_pico(emulated_pico) -> None:
     assert SHARED
     with Board.connect(emulated_pico.port) as board:
-        check_board_against_twin(board, runs.vww_task(SHARED, steps=9))
+        check_board_against_twin(board, runs.vww_task(SHARED, steps=17))
 
 
 @needs_shared
@@ -215,7 +215,7 @@ def test_mobilenet_v2_on_the_emulated_pico(emulated_pico, tmp_path: Path) -> Non
     """Six of its layers, one of them a new head, the front by strips."""
     assert SHARED
     with Board.connect(emulated_pico.port) as board:
-        check_board_against_twin(board, runs.mobilenet_v2_task(SHARED, tmp_path, steps=9))
+        check_board_against_twin(board, runs.mobilenet_v2_task(SHARED, tmp_path, steps=17))
 
 
 def test_resuming_equals_an_unbroken_run() -> None:
