@@ -41,6 +41,21 @@ def row_of(known: dict[str, Any], experiment: str, name: str) -> dict[str, Any]:
     raise KeyError(f"{experiment} has no {name}")
 
 
+def told(known: dict[str, Any]) -> str:
+    """The figures that the picture shows, in words: it carries them, so that a test can tell
+    whether it is today's."""
+    points = [
+        f"{text}: {100 * row['mean']:.2f} ({100 * row['spread']:.2f}) % at {row['ram_bytes']} bytes"
+        for experiment, name, text, _ in POINTS
+        for row in [row_of(known, experiment, name)]
+    ]
+    floats = [
+        f"{text}: {100 * row_of(known, experiment, name)['mean']:.2f} %"
+        for experiment, name, text in FLOATS
+    ]
+    return "; ".join([*points, *floats])
+
+
 def draw(known: dict[str, Any]) -> bytes:
     """The picture as SVG. known: what learning.json has."""
     import matplotlib
@@ -68,7 +83,8 @@ def draw(known: dict[str, Any]) -> bytes:
     axes.set(xlim=(BEGIN, END), ylim=(62, 83), xlabel="RAM that training takes, all of it, KB")
     axes.set_ylabel("CIFAR-10, % of test photos")
     image = BytesIO()
-    figure.savefig(image, format="svg", metadata={"Date": None, "Creator": None})
+    said = {"Date": None, "Creator": None, "Description": told(known)}
+    figure.savefig(image, format="svg", metadata=said)
     return image.getvalue()
 
 

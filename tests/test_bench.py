@@ -17,6 +17,7 @@ import cores
 import cycles
 import emulated
 import learning
+import learning_picture
 import networks
 import numpy as np
 import pytest
@@ -243,3 +244,13 @@ def test_bars_compare_and_say_what_is_missing() -> None:
     assert faster.beside == "PyTorch 2.13.0 (of an earlier run: abc, EPYC)"
     push = found["push of 300 KB with flash times, KB/s"]
     assert push.figure is None and not push.is_met
+
+
+def test_the_picture_shows_the_figures_of_today() -> None:
+    """Drawn again after each experiment: README's picture carries the figures that it shows."""
+    folder = learning_picture.RESULTS
+    known = json.loads((folder / "learning.json").read_text())
+    words = learning_picture.told(known)
+    assert words in (folder / "learning.svg").read_text()
+    known["precision"]["rows"][0]["mean"] += 0.01
+    assert learning_picture.told(known) != words
