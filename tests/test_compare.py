@@ -485,6 +485,7 @@ def test_augmented_samples_are_not_those_of_the_front(samples: Path, tmp_path: P
         (("--methods", "int8", "--float", "last:augment=gain=3"), "by flip and shift alone"),
         (("--methods", "int8", "--float", "last:augment=turn"), "no augmentation turn"),
         (("--methods", "int8", "--float", "last:batch=0"), "give a batch from 1 on"),
+        (("--methods", "int8", "--float", "last:smoothing=1"), "a smoothing from 0 to below "),
         (("--methods", "int8", "--data", "nowhere.npz"), "cannot read nowhere.npz"),
     ],
 )
@@ -698,14 +699,17 @@ def test_float_runs_stand_in_the_table(torch: str, samples: Path, tmp_path: Path
     """Seeds differ, a seed does not; each is better than chance."""
     more = ("--methods", "int8", "--float", "last:batch=4",
             "same:of=int8,batch=4,momentum=0.5,augment=(flip,shift=1)",
+            "last:batch=4,smoothing=0.3",
             "--float-rates", "0.03", "--seeds", 2, "--rates", "0.01", "--epochs", 6,
             "--torch", torch)  # fmt: skip
     found = compare(samples, tmp_path / "a", *more)
     again = compare(samples, tmp_path / "b", *more)
     for row, other in zip(found["rows"], again["rows"], strict=True):
         assert row["accuracies"] == other["accuracies"] and min(row["accuracies"]) > 0.15
-    last, same = found["rows"][1:]
+    last, same, smooth = found["rows"][1:]
     assert last["is_float"] and last["ram_bytes"] is None
     assert same["backward_macs"] == found["rows"][0]["backward_macs"] > last["backward_macs"]
     losses = [r["loss"] for r in records(tmp_path / "a") if r["method"] == last["name"]]
     assert len(set(losses)) == 2
+    smoothed = [r["loss"] for r in records(tmp_path / "a") if r["method"] == smooth["name"]]
+    assert min(smoothed) > max(losses)  # a loss that no sure answer makes small

@@ -261,6 +261,7 @@ class _Bench:
                 "features": str(features.resolve()), "layers": float_methods.layers_of(plan),
                 "epochs": epochs, "rate": float(rate or 0), "batch": method.batch,
                 "momentum": method.momentum, "seed": seed, "augment": method.moves(),
+                "smoothing": method.smoothing,
             }  # fmt: skip
             command = float_methods.command(python, request, self.folder / f"{key}.pickle")
             return Job(key, label, command, steps(epochs), float_methods.environment())

@@ -29,7 +29,7 @@ PACKAGE = Path(__file__).resolve().parent
 class FloatMethod:
     """kind: last (the last layer alone), all (full fine-tuning) or same (what a method trains; of:
     its name, empty for the first). rate: decimal text, empty where it is to be found. augment: as
-    train() takes it; flip and shift alone."""
+    train() takes it; flip and shift alone. smoothing: of labels, as a plan has it."""
 
     name: str
     kind: str
@@ -38,6 +38,7 @@ class FloatMethod:
     momentum: float = 0.0
     rate: str = ""
     augment: str = ""
+    smoothing: float = 0.0
 
     def plan(self, graph: Graph, of: UpdatePlan | None) -> UpdatePlan:
         """of: the plan of the method that it is to be the same as. Raises SparsetuneError."""
@@ -53,7 +54,8 @@ class FloatMethod:
     def settings(self) -> dict[str, Any]:
         """What decides about its numbers, beside plan, rate and seed."""
         told = {"float": VERSION, "batch": self.batch, "momentum": self.momentum}
-        return {**told, "augment": self.augment} if self.augment else told
+        more = {"augment": self.augment, "smoothing": self.smoothing}
+        return told | {name: value for name, value in more.items() if value}
 
     def moves(self) -> tuple[int, int, int]:
         """Whether samples are mirrored, and places that they are moved along each axis."""
@@ -77,7 +79,8 @@ def _parse(text: str) -> FloatMethod:
     if kind not in KINDS:
         raise SparsetuneError(f"--float {kind}: choose {', '.join(KINDS)}")
     types: dict[str, type] = {
-        "of": str, "batch": int, "momentum": float, "rate": str, "augment": str
+        "of": str, "batch": int, "momentum": float, "rate": str, "augment": str,
+        "smoothing": float,
     }  # fmt: skip
     values: dict[str, Any] = {}
     for key, value in keys.items():
@@ -89,9 +92,11 @@ def _parse(text: str) -> FloatMethod:
             raise SparsetuneError(f"--float {text}: {key}={value} is no number") from None
     method = FloatMethod(f"fp32 {text}", kind, **values)
     _check_augment(method, text)
-    if method.batch < 1 or not 0 <= method.momentum < 1 or not _is_rate(method.rate or "1"):
+    shares = (method.momentum, method.smoothing)
+    if method.batch < 1 or not all(0 <= s < 1 for s in shares) or not _is_rate(method.rate or "1"):
         raise SparsetuneError(
-            f"--float {text}: give a batch from 1 on, a momentum below 1, and a rate above 0"
+            f"--float {text}: give a batch from 1 on, a momentum and a smoothing from 0 to below "
+            "1, and a rate above 0"
         )
     return method
 

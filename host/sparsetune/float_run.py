@@ -39,7 +39,7 @@ class FloatRequest:
     (front_cache.py). features: where those behind the front are kept. layers: of the plan,
     (operator, channels a step, whether the bias trains). epochs: of all training samples; 0: only
     the features are made. augment: whether samples are mirrored, and places that they are moved
-    along each axis."""
+    along each axis. smoothing: the share of a label's probability that all classes get alike."""
 
     front: Graph | None
     graph: Graph
@@ -52,6 +52,7 @@ class FloatRequest:
     momentum: float
     seed: int
     augment: tuple[int, int, int] = (0, 0, 0)
+    smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,8 @@ class Trainer:
             group["lr"] = rate
         self.rule.zero_grad(set_to_none=True)
         x = self.reader.batch(train, which, self.augment)
-        loss = F.cross_entropy(self.net(x), train.y[which])
+        smoothing = self.request.smoothing
+        loss = F.cross_entropy(self.net(x), train.y[which], label_smoothing=smoothing)
         loss.backward()
         self.masks.apply(step)
         self.rule.step()
