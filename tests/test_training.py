@@ -94,7 +94,8 @@ def check_memory(task: runs.Task, lines: list[str]) -> None:
     options = task.options
     skips = bool(options.get("skip") or options.get("effort"))
     worth = "effort" in options
-    beside = Beside(augment="augment" in options, skip=skips, worth=worth)
+    decay = "decay" in options
+    beside = Beside(augment="augment" in options, skip=skips, worth=worth, decay=decay)
     use = predict_ram(task.image, len(task.train), spec, beside)
     told = runs.events(lines, "mem")[-1]
     peak = spec.ram_bytes - told["free"]
@@ -157,6 +158,7 @@ def test_other_update_rules_on_the_emulated_pico(
     assert len(runs.losses(lines)) == 100
     assert runs.telemetry(lines) == runs.telemetry(twin_lines)
     assert checkpoint == twin_checkpoint
+    check_memory(task, lines)
 
 
 @needs_shared

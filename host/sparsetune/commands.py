@@ -185,7 +185,8 @@ def beside_of(args: argparse.Namespace) -> Beside:
     late = isinstance(POLICIES.get(getattr(args, "policy", None) or ""), str)
     keep, augment = getattr(args, "keep", None) or 0, bool(getattr(args, "augment", None))
     skip, worth = may_skip(args), bool(getattr(args, "effort", None))
-    return Beside(getattr(args, "cache", False), earlier, keep, augment, skip, late, worth)
+    decay = getattr(args, "decay", None) not in (None, "0")
+    return Beside(getattr(args, "cache", False), earlier, keep, augment, skip, late, worth, decay)
 
 
 def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:

@@ -23,7 +23,8 @@ CACHE = 3400  # of a cache of the frozen front: cache.py, its open file
 REPLAY = 2600  # of earlier samples: replay.py, their open file
 KEEP = 4000  # of leaving some behind, when all else is done: reservoir.py, its open files
 AUGMENT = 704  # where samples are augmented: augment.py
-VELOCITY = 400  # where there are velocities: momentum.py
+VELOCITY = 500  # where there are velocities: momentum.py
+DECAY = 1040  # where weights decay: decay.py
 EFFORT = 900  # where effort is counted or steps may be skipped: effort.py
 SKIP = 500  # what these steps leave beside
 WORTH = 600  # where so many of 100 steps are not skipped: worth.py
@@ -35,7 +36,7 @@ class Beside:
     """What a run has beside its samples. cache: whether the front's is cached. replay: earlier
     samples that it draws from. keep: samples that it leaves for later runs. augment: whether it
     augments them. skip: whether steps may be skipped; worth: by the share of those that are not.
-    chooses: by one of the policies whose code is brought in."""
+    chooses: by one of the policies whose code is brought in. decay: whether weights decay."""
 
     cache: bool = False
     replay: int = 0
@@ -44,6 +45,7 @@ class Beside:
     skip: bool = False
     chooses: bool = False
     worth: bool = False
+    decay: bool = False
 
 
 NOTHING = Beside()
@@ -77,7 +79,7 @@ def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHIN
     data = _of_samples(image.task, samples, beside) + orders
     package = _of_package(samples, spec, beside) + _objects(image.layers)
     package += VELOCITY * image.has_velocity + SKIP * beside.skip
-    package += WORTH * beside.worth
+    package += WORTH * beside.worth + DECAY * beside.decay
     package += EFFORT * (image.macs != (0, 0) or beside.skip)
     return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes)
 
