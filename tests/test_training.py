@@ -18,6 +18,7 @@ from sparsetune.boardspec import load_spec
 from sparsetune.compile import compile_image
 from sparsetune.errors import SparsetuneError
 from sparsetune.export import export_tflite, parse_checkpoint
+from sparsetune.graph import Graph
 from sparsetune.image import ABSENT, parse_image
 from sparsetune.litert import litert_accuracy, predict
 from sparsetune.memory import Beside
@@ -159,6 +160,40 @@ def test_other_update_rules_on_the_emulated_pico(
     assert runs.telemetry(lines) == runs.telemetry(twin_lines)
     assert checkpoint == twin_checkpoint
     check_memory(task, lines)
+
+
+DRAWN = {"policy": "random", "schedule": "step", "warmup": 20, "augment": "flip,erase=8x4"}
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("last", "patch", "options"),
+    [(4, 1, {"policy": "static"}), (4, 1, DRAWN), (4, 4, {}), (4, 7, {})],
+    ids=["static", "random, warm-up, step, flip and erase", "patches of 4", "patches of 7"],
+)
+def test_other_choices_on_the_emulated_pico(
+    emulated_pico, last: int, patch: int, options: dict[str, Any]
+) -> None:
+    """Which channels learn, at which rates, from which samples, over which patches: board and twin
+    print the same losses, and end with the same checkpoint."""
+    assert SHARED
+    task = runs.kws_task(SHARED, steps=100)
+    plan = in_patches(task.graph, default_plan(task.graph, last), patch)
+    task = with_plan(task, plan, 500, **options)
+    twin_lines, twin_checkpoint = runs.twin_train(task)
+    with Board.connect(emulated_pico.port) as board:
+        lines, checkpoint = runs.board_train(board, task)
+    assert len(runs.losses(lines)) == 100
+    assert runs.telemetry(lines) == runs.telemetry(twin_lines)
+    assert checkpoint == twin_checkpoint
+
+
+def in_patches(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:
+    """With patches of that size in all convolutions, as a plan file may have them: --patch 7 leaves
+    this model's maps of 25 x 5 as they are."""
+    maps = {op.index for op in graph.trainable if op.kind != "FULLY_CONNECTED"}
+    layers = (replace(p, patch=size) if p.operator in maps else p for p in plan.layers)
+    return replace(plan, layers=tuple(layers))
 
 
 @needs_shared
