@@ -144,17 +144,46 @@ def test_rates_are_chosen_on_samples_held_out(samples: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("found", "beyond"),
+    ("found", "beyond", "best"),
     [
-        ({"0.01": 0.5, "0.03": 0.6, "0.1": 0.4}, []),
-        ({"0.03": 0.5, "0.01": 0.6, "0.1": 0.4}, ["0.0033"]),
-        ({"0.01": 0.5, "0.03": 0.6, "0.1": 0.7}, ["0.30"]),
-        ({"0.01": 0.5, "0.03": 0.5}, ["0.0033"]),
-        ({f"{3.0**-i:.9f}": i for i in range(9)}, []),
+        # No tie.
+        ({"0.01": 0.5, "0.03": 0.6, "0.1": 0.4}, [], "0.03"),
+        ({"0.03": 0.5, "0.01": 0.6, "0.1": 0.4}, ["0.0033"], "0.01"),
+        ({"0.01": 0.5, "0.03": 0.6, "0.1": 0.7}, ["0.30"], "0.1"),
+        ({f"{3.0**-i:.9f}": i for i in range(9)}, [], f"{3.0**-8:.9f}"),
+        # All tied: nothing was learnt, or all is right. In any order.
+        ({"0.003": 0.8, "0.01": 0.8, "0.03": 0.8}, [], "0.01"),
+        ({"0.03": 0.8, "0.003": 0.8, "0.1": 0.8, "0.01": 0.8}, [], "0.03"),
+        ({"0.01": 0.5, "0.03": 0.5}, [], "0.03"),
+        # Tied at an edge.
+        ({"0.003": 0.8, "0.01": 0.8, "0.03": 0.8, "0.1": 0.7}, [], "0.01"),
+        ({"0.003": 0.6, "0.01": 0.8, "0.03": 0.7, "0.1": 0.8}, [], "0.1"),
+        # The best two, neighbours, with rates on both sides.
+        ({"0.003": 0.6, "0.01": 0.8, "0.03": 0.8, "0.1": 0.7}, [], "0.03"),
     ],
 )
-def test_where_the_best_rate_is_at_an_end(found: dict[str, float], beyond: list[str]) -> None:
+def test_of_several_rates(found: dict[str, float], beyond: list[str], best: str) -> None:
     assert comparison.rates_beyond(found) == beyond
+    assert comparison.best_rate(found) == best
+
+
+def test_where_all_rates_tie_the_middle_one_is_taken(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole comparison, whose runs are made up: none beyond the rates is tried."""
+    tried: list[str] = []
+
+    def made_up(jobs: list[Any], workers: int, found: Any) -> None:
+        for job in jobs:
+            tried.append(job.label)
+            found(job, {"curve": [[54, 0.8, 1.0]], "seconds": 1.0, "steps": 54, "select": 0.8})
+
+    monkeypatch.setattr(comparison, "run_jobs", made_up)
+    bundle = cli.build_parser().parse_args(
+        words(samples, tmp_path, "--methods", "head", "--seeds", 1, "--rates", "0.1,0.01,0.001")
+    )
+    (outcome,) = comparison.compare(comparing.study_of(bundle))
+    assert outcome.rate == "0.01" and len(tried) == 3 + 1
 
 
 def test_a_front_is_not_left_out_where_the_sample_is_looked_at(

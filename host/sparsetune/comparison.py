@@ -43,10 +43,10 @@ MOST_RATES = 9  # of a method that are tried
 @dataclass(frozen=True)
 class Study:
     """What is compared. rates: decimal texts, `auto` (tried out as `tune` does) or `xFACTOR` of
-    that; of several the best on held-out samples is taken, after search_epochs, and where it is at
-    an end others beyond it are tried. float_rates: the
-    same for the float baseline. torch: a Python that has it, or empty. folder: for what is made on
-    the way; log: of finished runs. workers: runs at a time; with 0, what is not in the log is an
+    that; of several the best on held-out samples is taken, after search_epochs (best_rate), and
+    where that one alone is best, at an end, others beyond it are tried (rates_beyond). float_rates:
+    the same for the float baseline. torch: a Python that has it, or empty. folder: for what is made
+    on the way; log: of finished runs. workers: runs at a time; with 0, what is not in the log is an
     error."""
 
     subject: Subject
@@ -124,18 +124,34 @@ def _chosen(study: Study, log: RunLog, entries: list[Entry]) -> dict[str, str]:
             found[entry.name] = known
             candidates[entry.name] = [*known, *rates_beyond(known)]
         searching = [e for e in searching if len(candidates[e.name]) > len(found[e.name])]
-    best = {name: max(known, key=lambda rate: known[rate]) for name, known in found.items()}
+    best = {name: best_rate(known) for name, known in found.items()}
     return {name: best.get(name, rates[0]) for name, rates in candidates.items()}
 
 
+def best_rate(found: Mapping[str, float]) -> str:
+    """That with the best accuracy. Where several tie, that in the middle of them, and of two in the
+    middle the larger: rates lie factors apart, so this is as far as can be from those that crawl
+    and from those that ruin. Few held-out samples tie often. found: accuracies by rate, one or
+    more."""
+    tied = _tied(found)
+    return tied[len(tied) // 2]
+
+
 def rates_beyond(found: Mapping[str, float]) -> list[str]:
-    """Where the best of the rates is the smallest or the largest, the next one on that side.
-    found: accuracies."""
-    rates = sorted(found, key=float)
-    best = max(rates, key=lambda rate: found[rate])
-    if best not in (rates[0], rates[-1]) or len(rates) >= MOST_RATES:
+    """Where the smallest or the largest of the rates is better than every other one, the next one
+    on that side; where others are as good as it is, none: what lies beyond has nothing to show.
+    found: accuracies by rate, one or more."""
+    rates, tied = sorted(found, key=float), _tied(found)
+    best = tied[0]
+    if len(tied) > 1 or best not in (rates[0], rates[-1]) or len(rates) >= MOST_RATES:
         return []
     return [two_digits(float(best) * (FACTOR if best == rates[-1] else 1 / FACTOR))]
+
+
+def _tied(found: Mapping[str, float]) -> list[str]:
+    """The rates with the best accuracy, the smallest first."""
+    most = max(found.values())
+    return sorted((rate for rate, right in found.items() if right == most), key=float)
 
 
 def _run(study: Study, log: RunLog, wanted: Sequence[tuple[Entry, str, int, int]]) -> None:
