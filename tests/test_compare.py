@@ -507,6 +507,7 @@ def test_augmented_samples_are_not_those_of_the_front(samples: Path, tmp_path: P
         (("--methods", "int8", "--rates", "auto,"), "'' is no rate"),
         (("--methods", "int8", "--baseline", "b"), "--baseline b: choose among int8"),
         (("--methods", "int8:scheme=magic"), "there is no scheme magic"),
+        (("--methods", "int8:patch=8"), "--patch 8: no layer whose weights train has a map"),
         ((), "nothing to compare: name --methods"),
         (("--methods-file", "nowhere.toml"), "cannot read nowhere.toml"),
         (("--methods", "int8", "--float", "magic"), "--float magic: choose last, all, same"),

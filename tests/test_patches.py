@@ -387,3 +387,19 @@ def test_patches_are_a_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main([*words, "--ram", limit, "--patch", "2"]) == 0
     assert main([*words, "--ram", "20K", "--patch", "2"]) == 1
     assert "the same with" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--last", "2"], ["--last", "4", "--patch", "16"],
+                                   ["--biases", "4"]])  # fmt: skip
+def test_patches_that_no_layer_takes(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Maps that are too small for them, and layers whose biases alone train; some that take them
+    are enough, and patches of one element are none."""
+    model, plan = three_maps(tmp_path), tmp_path / "plan.json"
+    command = ["plan", str(model), "--patch", "2", *words, "-o", str(plan)]
+    assert main(command) == 1 and not plan.exists()
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "no layer whose weights train has a map" in error
+    assert main([*command, "--patch", "1"]) == 0
+    assert main([*command[:2], "--last", "4", "--patch", "7"]) == 0

@@ -9,7 +9,7 @@ from typing import Any
 from .errors import SparsetuneError
 from .graph import Graph
 from .kept import kept_share, with_fewer_kept, with_kept
-from .plan import UpdatePlan, with_patches
+from .plan import SMALLEST_MAP, UpdatePlan, with_patches
 from .tinyprop import COUNT_ALONE
 
 FIELDS = ("qas", "error_bits", "smoothing", "residual", "velocity", "tinyprop")  # of UpdatePlan
@@ -33,8 +33,20 @@ def _with_patches(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> U
     if patch and kept:
         raise SparsetuneError("--kept chooses patches: leave out --patch, or --kept")
     if patch:
-        return with_patches(graph, plan, patch)
+        return _with_squares(graph, plan, patch)
     return with_kept(graph, plan, kept) if kept is not None else plan
+
+
+def _with_squares(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:
+    """Raises SparsetuneError where there are layers, and none has room for patches."""
+    filtered = with_patches(graph, plan, size)
+    if size > 1 and plan.layers and filtered == plan:
+        raise SparsetuneError(
+            f"--patch {size}: no layer whose weights train has a map of {SMALLEST_MAP} outputs "
+            f"a channel and more than {size} rows and columns: give smaller patches, train other "
+            "layers, or leave it out"
+        )
+    return filtered
 
 
 def _counted(plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
