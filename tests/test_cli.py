@@ -19,6 +19,7 @@ import pytest
 from runs import DIGITS, digits_task, push, twin_train
 from sparsetune import cli, files
 from sparsetune.board import Board
+from sparsetune.data import Dataset, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.image import MAGIC, VERSION
 from sparsetune.litert import litert_accuracy
@@ -274,6 +275,35 @@ def test_emulated_push_and_pull(emulated_pico, tmp_path: Path) -> None:
         assert run("pull", remote, "-o", back, "--port", port).returncode == 0
         assert back.read_bytes() == pushed.read_bytes()
     assert_error(run("push", "--data", __file__, "--port", port), "holds no samples")
+
+
+def test_emulated_new_samples_for_the_image_on_the_board(emulated_pico, tmp_path: Path) -> None:
+    """Replay as README tells it: earlier samples are kept, others are pushed without an image, and
+    the run goes on with both."""
+    port, task, log = emulated_pico.port_link, digits_task(steps=1), tmp_path / "log.jsonl"
+    image, samples, back = tmp_path / "m.img", tmp_path / "s.npz", tmp_path / "back"
+    image.write_bytes(task.image.data)
+    x = np.random.default_rng(0).integers(-128, 128, (60, 16, 16, 1), np.int8)
+    y = np.arange(60) % 10
+    np.savez(samples, x=x[:20], y=y[:20])
+    assert run("push", image, "--data", samples, "--port", port).returncode == 0
+    train = ("train", "--port", port, "--log", log, "--plain")
+    assert run(*train, "--steps", 10, "--keep", 5).returncode == 0
+    np.savez(samples, x=x[20:, :8], y=y[20:])
+    assert_error(run("push", "--data", samples, "--port", port), "samples have shape [8, 16, 1]")
+    np.savez(samples, x=x[20:], y=y[20:])
+    result = run("push", "--data", samples, "--port", port)
+    assert result.returncode == 0, result.stderr
+    assert run("pull", cli.BOARD_DATA, "-o", back, "--port", port).returncode == 0
+    assert back.read_bytes() == sample_file(Dataset(x[20:], y[20:]), task.image.task)
+    result = run(*train, "--resume", "--steps", 30, "--replay-share", "0.25")
+    assert "step 30/30" in result.stdout, result.stderr
+
+
+def test_samples_without_an_image_anywhere(stand_in: StandIn, tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", x=np.zeros((2, 4), np.int8), y=np.zeros(2, np.uint8))
+    result = run("push", "--data", tmp_path / "s.npz", "--port", stand_in())
+    assert_error(result, "the board has no image to check the samples against: push model.img")
 
 
 def test_emulated_errors(emulated_pico, tmp_path: Path) -> None:

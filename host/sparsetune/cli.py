@@ -48,6 +48,8 @@ from sparsetune.squared import SQUARED, squared_error
 from sparsetune.task import LOSSES
 from sparsetune.transfer import (
     BOARD_IMAGE,
+    image_head,
+    is_checked,
     mark_pulled,
     pull_checkpoint,
     push_data,
@@ -156,9 +158,12 @@ def run_push(args: argparse.Namespace) -> None:
     if image is not None:
         parse_image(image, str(args.image))  # a damaged image must not reach the board
     contents = [(read_file(local), remote) for local, remote in files]
-    if args.data:
-        contents.append((sample_bytes(args.data, image), BOARD_DATA))
+    is_last = args.data is not None and image is None and is_checked(args.data)
+    if args.data and not is_last:
+        contents.append((sample_bytes(args.data, image or b""), BOARD_DATA))
     with Board.connect(args.port) as board:
+        if is_last:
+            contents.append((sample_bytes(args.data, image_head(board)), BOARD_DATA))
         sizes = {remote: len(data) for data, remote in contents}
         if image is not None:
             push_image(board, image, args.replace, sizes)

@@ -295,15 +295,27 @@ def _task_words(program: Program, task: Task) -> bytes:
     return struct.pack("<4I", *words)
 
 
-def parse_image(data: bytes, name: str = "image") -> Image:
-    """Checks and reads an image. Raises SparsetuneError when it cannot be run."""
+def parse_ends(data: bytes, name: str = "image") -> tuple[Input, Task]:
+    """What an image takes and what it learns, of its first HEADER_WORDS words. Raises
+    SparsetuneError where they are of no image, or of another version."""
     if len(data) < HEADER_WORDS * 4 or data[:4] != MAGIC:
         raise SparsetuneError(f"{name} is not a sparsetune image: make one with `sparsetune build`")
-    version, size, crc = struct.unpack_from("<3I", data, 4)
+    version = struct.unpack_from("<I", data, 4)[0]
     if version != VERSION:
         raise SparsetuneError(
             f"{name} has format {version}, this sparsetune reads {VERSION}: build it again"
         )
+    outputs = struct.unpack_from("<I", data, 60)[0]
+    shape = tuple(n for n in struct.unpack_from("<4I", data, 112) if n)
+    loss, _, _, _, _, scale, zero, *steps = struct.unpack_from("<5Ififi", data, 128)
+    name = LOSSES[loss] if loss < len(LOSSES) else ""
+    return Input(shape, *steps), Task(name, outputs, scale, zero)
+
+
+def parse_image(data: bytes, name: str = "image") -> Image:
+    """Checks and reads an image. Raises SparsetuneError when it cannot be run."""
+    source, task = parse_ends(data, name)
+    size, crc = struct.unpack_from("<2I", data, 8)
     if size != len(data) or crc != zlib.crc32(data[CRC_FROM:]):
         raise SparsetuneError(f"{name} is damaged (size or checksum): build it again")
     w = struct.unpack_from("<14I", data, CRC_FROM)
@@ -311,13 +323,11 @@ def parse_image(data: bytes, name: str = "image") -> Image:
         LayerRecord(*struct.unpack_from("<17I", data, w[12] + 4 * LAYER_WORDS * i))
         for i in range(w[13])
     ]
-    shape = tuple(n for n in struct.unpack_from("<4I", data, 112) if n)
     sizes = (w[2], w[1], w[3], w[4], w[7], w[8], w[9], w[10])
-    loss, _, _, _, cold_bytes, scale, zero, *steps = struct.unpack_from("<5Ififi", data, 128)
+    cold_bytes = struct.unpack_from("<I", data, 144)[0]
     cut_at, _, cut_bytes = struct.unpack_from("<3I", data, 164)
-    task = Task(LOSSES[loss] if loss < len(LOSSES) else "", w[11], scale, zero)
     has_velocity = bool(data[RULES_AT] & 1)
-    ends = (task, data[80:112], Input(shape, *steps))
+    ends = (task, data[80:112], source)
     return Image(data, *sizes, *ends, tuple(records), cold_bytes, cut_at, cut_bytes, has_velocity)
 
 

@@ -16,7 +16,7 @@ from sparsetune.boardspec import BoardSpec
 from sparsetune.data import MAGIC, Dataset, doubts, fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError, warn
 from sparsetune.files import read_file, write_whole
-from sparsetune.image import parse_image
+from sparsetune.image import HEADER_WORDS, parse_ends, parse_image
 from sparsetune.options import policy_file
 from sparsetune.pulled import Line, complete, split
 from sparsetune.push import push_file, push_rom
@@ -32,6 +32,13 @@ try:
     print(int(is_pulled({BOARD_TRAINED!r}, {{path!r}})))
 except ImportError:
     print(0)
+"""
+READ_HEAD = f"""
+try:
+    with open({BOARD_IMAGE!r}, "rb") as file:
+        print("".join("%02x" % byte for byte in file.read({4 * HEADER_WORDS})))
+except OSError:
+    pass
 """
 MARK_PULLED = f"""
 try:
@@ -160,17 +167,30 @@ def check_file_room(
         )
 
 
-def sample_bytes(path: Path, image: bytes | None) -> bytes:
+def is_checked(path: Path) -> bool:
+    """Whether the samples in this file are looked at with the image that they are for."""
+    return path.suffix == ".npz"
+
+
+def image_head(board: Board) -> bytes:
+    """The beginning of the board's image. Raises SparsetuneError where it has none."""
+    head = bytes.fromhex(board.exec(READ_HEAD).strip())
+    if not head:
+        raise SparsetuneError(
+            "the board has no image to check the samples against: push model.img with them"
+        )
+    return head
+
+
+def sample_bytes(path: Path, image: bytes = b"") -> bytes:
     """The sample file to push: made from an .npz (its training part), which takes the image that
-    it is for, or taken as it is. Raises SparsetuneError."""
-    if path.suffix != ".npz":
+    it is for, or the beginning of it, or taken as it is. Raises SparsetuneError."""
+    if not is_checked(path):
         data = read_file(path)
         if data[:4] != MAGIC:
             raise SparsetuneError(f"{path} holds no samples: give an .npz (x_train, y_train)")
         return data
-    if image is None:
-        raise SparsetuneError(f"to check {path} name the image too: push model.img --data {path}")
-    model = parse_image(image)
-    train = fit_dataset(load_npz(path)[0], model.input, model.task)
-    warn(doubts(train, model.task))
-    return sample_file(train, model.task)
+    source, task = parse_ends(image, BOARD_IMAGE)
+    train = fit_dataset(load_npz(path)[0], source, task)
+    warn(doubts(train, task))
+    return sample_file(train, task)
