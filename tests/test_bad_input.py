@@ -265,6 +265,17 @@ def test_bad_training_options(
     assert message in refused(capsys, *args)
 
 
+@pytest.mark.parametrize("name", ["decay", "skip", "momentum", "standardise"])
+def test_a_number_that_is_none_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its own name, by host and device."""
+    line = refused(capsys, "train", "--port", "/dev/nowhere", f"--{name}", "-1")
+    assert f"error: {name} -1 is not a decimal number" in line
+    task = runs.digits_task(steps=2)
+    with Twin(task.image.data, task.samples) as twin:
+        with pytest.raises(SparsetuneError, match=f"^{name} fast is not a decimal number"):
+            twin.train(print, **{**task.options, name: "fast"})
+
+
 POLICIES = """
 class NoArguments:
     pass

@@ -23,7 +23,7 @@ CARRY = 20  # bits: counts of more than 30 would be objects
 
 def threshold(text):
     """A share such as "0.1" in 1/32768; 0 for an empty text. Raises ValueError."""
-    mantissa, exponent = parse_rate(text or "0")
+    mantissa, exponent = parse_rate(text or "0", "skip")
     if exponent > -16 and mantissa:
         raise ValueError("skip %s is not a share below 1 such as 0.1" % text)
     return mantissa >> min(31, -exponent - 15) if mantissa else 0

@@ -358,7 +358,7 @@ class Run:
 
 def open_decay(engine, settings, policy):
     """See decay.py, whose code takes RAM only where weights decay."""
-    if not parse_rate(settings["decay"])[0]:
+    if not parse_rate(settings["decay"], "decay")[0]:
         return None
     from .decay import Decay
 
@@ -367,8 +367,9 @@ def open_decay(engine, settings, policy):
 
 def open_groups(engine, settings):
     """See momentum.py, whose code takes RAM only where it is asked for."""
-    asked = [settings[name] for name in ("accumulate", "momentum", "standardise")]
-    if asked[0] == 1 and not parse_rate(asked[1])[0] and not parse_rate(asked[2])[0]:
+    names = "accumulate", "momentum", "standardise"
+    asked = [settings[name] for name in names]
+    if asked[0] == 1 and not any(parse_rate(asked[i], names[i])[0] for i in (1, 2)):
         return None
     from .momentum import Groups
 

@@ -19,7 +19,7 @@ GROUPS_HELD = 16  # with momentum: channels that change take their velocity with
 
 def parse_momentum(text):
     """A decimal number below 1 in units of 1/32768."""
-    mantissa, exponent = parse_rate(text)
+    mantissa, exponent = parse_rate(text, "momentum")
     value = mantissa << exponent + 15 if exponent >= -15 else mantissa >> -exponent - 15
     if value >= 1 << 15:
         raise ValueError("momentum %s is not below 1: try 0.9" % text)

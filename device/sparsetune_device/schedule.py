@@ -12,12 +12,13 @@ _HALF_COSINE = (
 )
 
 
-def parse_rate(text):
-    """(mantissa, exponent) of a decimal number such as "0.05" (up to 9 decimals)."""
+def parse_rate(text, name="learning rate"):
+    """(mantissa, exponent) of a decimal number such as "0.05" (up to 9 decimals), which stands for
+    what the name says."""
     whole, _, decimals = str(text).strip().partition(".")
     digits = whole + decimals
     if not digits or len(decimals) > 9 or not all(c in "0123456789" for c in digits):
-        raise ValueError("learning rate %s is not a decimal number such as 0.05" % text)
+        raise ValueError("%s %s is not a decimal number such as 0.05" % (name, text))
     numerator, denominator = int(digits), 10 ** len(decimals)
     if numerator == 0:
         return 0, 0

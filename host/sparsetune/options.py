@@ -161,8 +161,8 @@ def _check(options: dict[str, Any]) -> None:
                 raise ValueError("augmented samples are other ones in each epoch: leave out "
                                  "--augment, or --cache")
         parse_momentum(settings["momentum"])
-        parse_rate(settings["decay"])
-        parse_rate(settings["standardise"])
+        for name in ("decay", "standardise"):
+            parse_rate(settings[name], name)
     except ValueError as error:
         raise SparsetuneError(str(error)) from error
     if 0 < options.get("steps", 0) <= settings["warmup"]:
