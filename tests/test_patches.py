@@ -339,6 +339,20 @@ def three_maps(folder: Path) -> Path:
     return path
 
 
+def wide_map(folder: Path) -> Path:
+    """Filters of many channels on one map, behind a strided one."""
+    net = Net((1, 16, 16, 2), seed=1)
+    net.conv(32, 3, activation=RELU, zero=-128)
+    net.conv(32, 1, activation=RELU, zero=-128)
+    net.conv(32, 1, activation=RELU, zero=-128)
+    net.pool(8, 8)
+    net.flatten()
+    net.dense(4, scale=0.03)
+    path = folder / "model.tflite"
+    path.write_bytes(net.to_bytes())
+    return path
+
+
 def test_plan_shows_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, plan = three_maps(tmp_path), tmp_path / "plan.json"
     words = ["plan", str(model), "--last", "4", "--ratio", "1", "-o", str(plan)]
@@ -403,3 +417,22 @@ def test_patches_that_no_layer_takes(
     assert len(error.splitlines()) == 1 and "no layer whose weights train has a map" in error
     assert main([*command, "--patch", "1"]) == 0
     assert main([*command[:2], "--last", "4", "--patch", "7"]) == 0
+
+
+def test_patches_that_take_more_than_they_save(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of few channels little is kept, and the errors over patches are new: that is said. Of all
+    channels patches save RAM, and so do those of both gradients: nothing is said."""
+    words = ["plan", str(wide_map(tmp_path)), "--last", "3", "--no-residual"]
+    few, whole = [*words, "--share", "5"], [*words, "--ratio", "1"]
+    more = ram_of([*few, "--kept", "40"], capsys) - ram_of(few, capsys)
+    assert more > 0
+    for command, warnings in (
+        ([*few, "--kept", "40"], [f"warning: patches take {more:,} bytes of RAM more than"]),
+        ([*few, "--patch", "2"], []),
+        ([*whole, "--kept", "40"], []),
+    ):
+        assert main(command) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+        assert [line[: len(warnings[0])] for line in told] == warnings

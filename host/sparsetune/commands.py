@@ -12,7 +12,7 @@ from sparsetune_device.channels import POLICIES
 from .boardspec import BoardSpec, load_spec
 from .compile import build_program
 from .data import Dataset, fit_dataset, load_npz
-from .errors import SparsetuneError
+from .errors import SparsetuneError, warn
 from .export import export_tflite, parse_checkpoint
 from .files import check_outputs, read_file, write_output
 from .geometry import macs
@@ -21,6 +21,7 @@ from .head import FINE_ROOM, ROOM, HeadRequest, with_new_head
 from .image import Image, Layout, parse_image, read_image, write_image
 from .inputs import input_of
 from .memory import NOTHING, Beside, RamUse, predict
+from .patch_doubts import patch_doubts
 from .picture import draw
 from .plan import (
     UpdatePlan,
@@ -147,6 +148,7 @@ def choose_plan(
     layout = room.compile(graph, chosen, rate or "0")
     if not room.holds(layout):
         raise does_not_fit(Wanted(graph, chosen, room), layout)
+    warn(patch_doubts(graph, chosen, room))
     if not rate:
         print("measuring a learning rate: short runs on this computer ...", flush=True)
         rate = choose_rate(graph, chosen, model, data, groups_of(args))

@@ -10,7 +10,7 @@ from .errors import SparsetuneError
 from .geometry import conv_geometry
 from .graph import Graph, Operator, input_channels
 from .patches import kept_positions
-from .plan import SMALLEST_MAP, LayerPlan, UpdatePlan
+from .plan import SMALLEST_MAP, LayerPlan, UpdatePlan, exact
 
 SMALL, LARGE = 2, 4  # patches
 BLOCK = 8  # channels that ulab_kernels/add_rows.c adds at once; fewer go by rows of errors
@@ -39,8 +39,8 @@ def kept_bytes(graph: Graph, layer: LayerPlan) -> int:
 def kept_share(graph: Graph, plan: UpdatePlan) -> float:
     """Percent of what exact gradients would keep."""
     kept = sum(kept_bytes(graph, layer) for layer in plan.layers)
-    exact = sum(kept_bytes(graph, _exact(layer)) for layer in plan.layers)
-    return 100 * kept / max(1, exact)
+    whole = sum(kept_bytes(graph, exact(layer)) for layer in plan.layers)
+    return 100 * kept / max(1, whole)
 
 
 def with_kept(graph: Graph, plan: UpdatePlan, percent: float) -> UpdatePlan:
@@ -61,9 +61,8 @@ def with_kept(graph: Graph, plan: UpdatePlan, percent: float) -> UpdatePlan:
 def with_fewer_kept(graph: Graph, plan: UpdatePlan, percent: float) -> UpdatePlan:
     """The same as far as it goes. What costs least accuracy comes first (docs/DESIGN.md), and of
     that the layers that keep most."""
-    exact = {layer.operator: _exact(layer) for layer in plan.layers}
-    order = sorted(exact.values(), key=lambda layer: -kept_bytes(graph, layer))
-    layers = dict(exact)
+    layers = {layer.operator: exact(layer) for layer in plan.layers}
+    order = sorted(layers.values(), key=lambda layer: -kept_bytes(graph, layer))
     for grow in GROWTHS:
         for layer in order:
             found = replace(plan, layers=tuple(layers.values()))
@@ -73,10 +72,6 @@ def with_fewer_kept(graph: Graph, plan: UpdatePlan, percent: float) -> UpdatePla
             if layer.channels and op.kind != "FULLY_CONNECTED":
                 layers[layer.operator] = grow(graph, op, layer) or layers[layer.operator]
     return replace(plan, layers=tuple(layers.values()))
-
-
-def _exact(layer: LayerPlan) -> LayerPlan:
-    return replace(layer, patch=1, weights_only=False, wide=False)
 
 
 def _small_squares(graph: Graph, op: Operator, layer: LayerPlan) -> LayerPlan | None:

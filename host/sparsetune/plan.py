@@ -124,6 +124,11 @@ def with_patches(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:
     return replace(plan, layers=tuple(layers))
 
 
+def exact(layer: LayerPlan) -> LayerPlan:
+    """The layer without patches."""
+    return replace(layer, patch=1, weights_only=False, wide=False)
+
+
 def _has_room(graph: Graph, layer: LayerPlan, size: int) -> bool:
     """Whether the map that a convolution makes is worth patches: two at least along either axis."""
     op = graph.operator(layer.operator)

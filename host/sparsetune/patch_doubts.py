@@ -1,0 +1,32 @@
+"""What a plan's patches do not bring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .compile import compile_image
+from .graph import Graph
+from .plan import UpdatePlan, exact
+from .room import Room
+
+
+def patch_doubts(graph: Graph, plan: UpdatePlan, room: Room) -> Iterator[str]:
+    """A line for each doubt."""
+    more = ram_of_patches(graph, plan, room)
+    if more > 0:
+        yield (
+            f"patches take {more:,} bytes of RAM more than exact gradients: too few channels train "
+            "for what they save (plan without them, or with more channels)"
+        )
+
+
+def ram_of_patches(graph: Graph, plan: UpdatePlan, room: Room) -> int:
+    """Bytes that the plan takes more than with exact gradients; below 0 where patches save RAM.
+    Few channels are kept in few bytes, and errors over patches are tensors of their own."""
+    if all(layer.patch == 1 for layer in plan.layers):
+        return 0
+    layers = tuple(exact(layer) for layer in plan.layers if layer.trains)
+    plans = plan, replace(plan, layers=layers)
+    filtered, whole = (room.use(compile_image(graph, each)).used for each in plans)
+    return filtered - whole
