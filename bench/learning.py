@@ -106,10 +106,19 @@ EXPERIMENTS = {
          "biases=head:biases=41,residual=1"),
         ("all:batch=16,rate=0.004",), ("--rates", "0.0017"), epochs=10,
     ),
+    "sparse-longer": Experiment(
+        "cifar", "CIFAR-10, 2 % of the convolution weights a step, labels smoothed, weights decaying",
+        (f"sparse=random:plan={DEEP},smoothing=0.1,decay=0.001",),
+        (), ("--rates", "0.0017"), epochs=20,
+    ),
     "patches": Experiment(
         "cifar", f"CIFAR-10, {SCHEME} with a residual: gradients over patches",
         (OURS[1], "2=published:residual=1,patch=2", "kept 30=published:residual=1,kept=30"),
         (), ("--rates", "0.0017"),
+    ),
+    "blocks": Experiment(
+        "cifar", "CIFAR-10: without quantisation-aware scaling, two blocks and the head whole",
+        ("scaled=int8:last=7,ratio=1", "unscaled=int8:last=7,ratio=1,qas=0"),
     ),
     "scaling": Experiment(
         "cifar", "CIFAR-10: without quantisation-aware scaling",
