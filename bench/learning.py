@@ -107,7 +107,7 @@ EXPERIMENTS = {
         ("all:batch=16,rate=0.004",), ("--rates", "0.0017"), epochs=10,
     ),
     "sparse-longer": Experiment(
-        "cifar", "CIFAR-10, 2 % of the convolution weights a step, labels smoothed, weights decaying",
+        "cifar", "CIFAR-10, 2 % of the convolution weights a step, smoothed labels, decay",
         (f"sparse=random:plan={DEEP},smoothing=0.1,decay=0.001",),
         (), ("--rates", "0.0017"), epochs=20,
     ),
