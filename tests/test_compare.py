@@ -655,6 +655,10 @@ def test_effort_over_patches() -> None:
     effort = effort_of(graph, UpdatePlan((LayerPlan(first, 4), LayerPlan(middle, 4, patch=2))))
     assert effort.gradient == dense + patches
     assert effort.update == 36 * 4 * 8 + patches // 2
+    alone = LayerPlan(middle, 4, patch=2, weights_only=True)  # what is passed on is exact
+    effort = effort_of(graph, UpdatePlan((LayerPlan(first, 4), alone)))
+    assert effort.gradient == dense + 36 * 8 * 8
+    assert effort.update == 36 * 4 * 8 + patches // 2
 
 
 def test_the_share_that_patches_keep_is_told(samples: Path, tmp_path: Path) -> None:

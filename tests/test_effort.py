@@ -241,6 +241,16 @@ def test_a_run_holds_its_effort(percent: int) -> None:
     assert lines != runs.twin_train(replace(task, options={**task.options, "seed": 2}))[0]
 
 
+def test_what_is_learnt_is_looked_at_now_and_then() -> None:
+    """A sample without a loss is drawn once in 128 times, and then learns at 128 times the rate
+    (of which 1.5 times the share of the steps is taken)."""
+    rule, draws = Worth(20), 40000
+    drawn = sum(rule.look(0, logarithm(1 << 24), seed) for seed in range(draws))
+    assert drawn == pytest.approx(draws / 128, rel=0.2)  # 3.5 standard deviations
+    mantissa, exponent = rule.rate((40000, -22))
+    assert mantissa * 2.0**exponent == pytest.approx(128 * 1.5 * 0.2 * 40000 * 2**-22, rel=1e-3)
+
+
 def with_velocity(task: runs.Task, **options: Any) -> runs.Task:
     plan = replace(default_plan(task.graph, 6), velocity=True, tinyprop="1:1:1")
     image = parse_image(compile_image(task.graph, plan).image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,24 @@ def test_analytic_memory_by_hand() -> None:
     dense = UpdatePlan((LayerPlan(pointwise.index, 3, bias=False),))
     assert analytic_memory(graph, dense) == Analytic(12, 0, 48, 8, 0)
     assert analytic_memory(graph, UpdatePlan((LayerPlan(head.index, 64),))).total == 64
+
+
+def test_analytic_memory_of_patches_by_hand() -> None:
+    """Maps of 6x10, then 3x5 by a stride of 2: of 2 channels a byte for each patch. Squares of 2
+    are 3x5 and 2x3, of 4 there are 2x3 and 1x2; rows of 1x4 are 6x3 and 3x2."""
+    net = Net((1, 6, 10, 2), seed=1)
+    net.conv(4, 1)
+    net.conv(4, 3, stride=2)
+    net.flatten()
+    net.dense(3)
+    graph = parse_tflite(net.to_bytes())
+    first, second, _ = (op.index for op in graph.trainable)
+    for patch, wide, positions in ((2, False, (15, 6)), (4, False, (6, 2)), (2, True, (18, 6))):
+        for operator, count in zip((first, second), positions, strict=True):
+            layer = LayerPlan(operator, 2, False, patch=patch, wide=wide)
+            for weights_only in (False, True):
+                plan = UpdatePlan((replace(layer, weights_only=weights_only),))
+                assert analytic_memory(graph, plan).inputs == 2 * count
 
 
 def test_schemes_of_other_networks() -> None:

@@ -35,8 +35,8 @@ from sparsetune.room import Room
 from sparsetune.search.choice import Choice, Problem, Row, best, least
 from sparsetune.search.chosen import Gains, Limits, Search, problem_of, search_plan, worth
 from sparsetune.search.costs import Menu, Part, menu_of
-from sparsetune.search.gains import Task, Worth, by_gradients, guessed, split, thinned
-from sparsetune.search.gradients import measure_gradients
+from sparsetune.search.gains import Task, Worth, _common, by_gradients, guessed, split, thinned
+from sparsetune.search.gradients import LayerGradient, measure_gradients
 from sparsetune.task import task_of
 from sparsetune.tflite import parse_tflite, read_tflite
 
@@ -359,6 +359,43 @@ def test_a_mean_input_is_worth_nothing() -> None:
     found = measure_gradients(graph, [op], Dataset(x, np.arange(32) % 3))[op.index].over(32)
     whole, rest = found.weights, found.centred(found.inputs, False)
     assert np.linalg.norm(rest) < 0.01 * np.linalg.norm(whole)
+
+
+def test_a_layer_whose_input_does_not_change_is_worth_nothing() -> None:
+    """Its weights can do nothing that its bias does not."""
+    net = Net((1, 4, 4, 8), seed=2)
+    net.conv(8, 1)
+    net.flatten()
+    net.dense(3)
+    graph = parse_tflite(net.to_bytes())
+    first = graph.trainable[0].index
+    varied = np.random.default_rng(5).integers(-128, 128, (64, 4, 4, 8)).astype(np.int8)
+    worths = []
+    for x in (np.tile(varied[:1, :1, :1], (64, 4, 4, 1)), varied):
+        task = Task(graph, "0.001", split(Dataset(x, np.arange(64) % 2)))
+        worths.append(by_gradients(task).weights[first])
+    assert worths[0] < 0.01 * worths[1]
+
+
+def test_what_two_halves_have_in_common() -> None:
+    """By hand, of a layer whose outputs read all inputs and of a depthwise one: the products of two
+    means without what goes with the mean input, and a quarter of that taken off."""
+    graph, rng = graph_of("small"), np.random.default_rng(4)
+    for op in graph.trainable[:2]:
+        each = op.kind == "DEPTHWISE_CONV_2D"
+        ins, outs, taps = (16, 1, 9) if each else (3, 16, 9)
+        b1, b2 = (0.2 + 0.05 * rng.normal(size=ins if each else outs) for _ in range(2))
+        x1, x2 = rng.normal(1, 1, size=(2, ins))
+        mean, form = (x1 + x2) / 2, "i,i->i" if each else "i,o->io"
+        driven = [np.einsum(form, mean, g).reshape(ins, outs, 1) for g in (b1, b2)]
+        base = rng.normal(size=(ins, outs, taps))
+        w1, w2 = (base + part + 0.1 * rng.normal(size=base.shape) for part in driven)
+        rest, whole = np.vdot(w1 - driven[0], w2 - driven[1]), np.vdot(w1, w2)
+        assert 0 < rest < whole
+        wanted = rest**0.5 - 0.25 * (whole - rest) ** 0.5
+        halves = LayerGradient(w1, b1, x1), LayerGradient(w2, b2, x2)
+        found = _common(graph, op.index, *halves)
+        assert found == pytest.approx((wanted, (b1 @ b2) ** 0.5)) and wanted > 0
 
 
 def test_large_maps_do_not_count_for_their_size() -> None:
