@@ -29,9 +29,18 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.float_methods import environment, torch_python
 from sparsetune.front import split_front
 from sparsetune.front_cache import FrontCache
-from sparsetune.methods import COMMON, NAMED, NOT_LAYER, NOT_PLAN, Reader, parse_keys
+from sparsetune.methods import (
+    NAMED,
+    NOT_LAYER,
+    NOT_PLAN,
+    REFUSED,
+    SEARCHED,
+    Reader,
+    parse_keys,
+)
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, save_plan
 from sparsetune.run_log import RunLog, key_of
+from sparsetune.search.asked import asks_for_search
 from sparsetune.task import task_of
 from sparsetune.tflite import parse_tflite, read_tflite
 from sparsetune.tune import OnTwin
@@ -442,8 +451,74 @@ def test_all_that_plan_and_train_take_is_a_key(samples: Path) -> None:
     of_layer = {f.name for f in dataclasses.fields(LayerPlan)} - set(NOT_LAYER)
     ours = {"image", "data", "out", "flash", "save_to", "resume", "discard"}
     arguments = {*inspect.signature(train).parameters, *DEFAULTS} - {"settings"}
-    of_train = arguments - ours - set(COMMON)
+    of_train = arguments - ours - set(REFUSED)
     assert of_plan | of_layer | of_train | {"last", "ratio", "biases", "plan", "scheme"} <= known
+
+
+# A value for every key that is not the usual one.
+CHANGES = {
+    "accumulate": "4", "augment": "flip", "bias": "0", "biases": "3", "coarse": "1", "decay": "0.1",
+    "effort": "25", "error_bits": "8", "hold": "4", "kept": "30", "last": "2", "momentum": "0.5",
+    "patch": "2", "plan": "other.json", "policy": "random", "qas": "0", "rate": "0.5",
+    "ratio": "0.25", "reach": "4", "residual": "1", "schedule": "linear", "scheme": "mbv2-99",
+    "scores": "1", "scratch": "0", "share": "2", "skip": "0.5", "slots": "2", "smoothing": "0.1",
+    "standardise": "0.2", "steps": "7", "strips": "0", "tinyprop": "0.5:1:1", "velocity": "1",
+    "warmup": "5", "weights_only": "1", "wide": "1",
+}  # fmt: skip
+
+
+def test_no_key_is_ignored(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is another plan, other options or another rate, or is refused on this model."""
+    monkeypatch.chdir(tmp_path)
+    graph = read_tflite(DIGITS)
+    Path("other.json").write_bytes(save_plan(default_plan(graph, 3)))
+    assert set(Reader(cli._method_parser(), {}).known) == set(CHANGES)
+
+    def comes_to(method: str) -> Any:
+        (bundle,) = study(samples, "--methods", f"m={method}").methods
+        try:
+            return bundle.plan(graph), bundle.options(), bundle.rate
+        except SparsetuneError:
+            return None
+
+    usual = comes_to("int8")
+    same = [key for key, value in CHANGES.items() if comes_to(f"int8:{key}={value}") == usual]
+    assert usual and not same
+    assert not set(CHANGES) & {*REFUSED, *SEARCHED}
+
+
+def test_a_plan_s_own_loss_is_not_ignored(samples: Path, tmp_path: Path, capsys) -> None:
+    plan = tmp_path / "p.json"
+    other = dataclasses.replace(default_plan(read_tflite(DIGITS), 1), loss="mse")
+    plan.write_bytes(save_plan(other))
+    assert cli.main(words(samples, tmp_path / "c", "--methods", f"int8:plan={plan}")) == 1
+    assert "another loss than the model's own: say --loss mse" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("keys", "options"),
+    [
+        ("search=gradients", "--search gradients"),
+        ("search", "--search"),
+        ("search=runs,budget_analytic=10K", "--search runs --budget-analytic 10K"),
+        ("residual=1,time=0.06,flash-writes=1K", "--search --time 0.06 --flash-writes 1K"),
+        ("share=2,search,ram=60K", "--search --share 2 --ram 60K"),
+    ],
+)
+def test_a_search_is_made_before(
+    keys: str, options: str, samples: Path, tmp_path: Path, capsys
+) -> None:
+    """Its plan is compared: the command that makes it is one that works."""
+    folder = tmp_path / "c"
+    for more in (("--methods", f"m=int8:{keys}"), ("--methods", "m=int8", f"--common={keys}")):
+        assert cli.main(words(samples, folder, *more)) == 1
+        said = capsys.readouterr().err
+        command = f"sparsetune plan model.tflite --data samples.npz {options} -o FILE"
+        assert said.count("\n") == 1 and f"`{command}`" in said and "plan=FILE" in said
+        assert not folder.exists()
+    given = command.replace("model.tflite", DIGITS.as_posix()).replace("FILE", f"{tmp_path}/p.json")
+    asked = cli.build_parser().parse_args(given.replace("samples.npz", str(samples)).split()[1:])
+    assert asked.output == tmp_path / "p.json" and asks_for_search(asked)
 
 
 def test_help_names_all_methods(capsys) -> None:
@@ -495,6 +570,14 @@ def test_augmented_samples_are_not_those_of_the_front(samples: Path, tmp_path: P
     [
         (("--methods", "magic"), "there is no method magic: choose head, bias"),
         (("--methods", "int8:magic=1"), "the method int8:magic=1 has magic: choose among "),
+        (("--methods", "int8:replay=s.npz,replay_share=0.5"), "has replay: runs have no earlier "),
+        (("--methods", "int8:replay-share=0.3"), "has replay_share: runs have no earlier samples"),
+        (("--methods", "int8:replay_samples=9"), "has replay_samples: runs have no earlier "),
+        (("--methods", "int8:keep=9"), "has keep: no later run learns from samples of this one"),
+        (("--methods", "int8:cache"), "has cache: the frozen front runs once for all methods"),
+        (("--methods", "int8:seed=2"), "has seed: --seeds says how many: leave it out"),
+        (("--methods", "int8:ram=60K"), "has ram: the table tells what each takes: leave it out"),
+        (("--methods", "int8:set=warmup=5"), "has set: arguments of train() are keys themselves"),
         (("--methods", "int8:last=x"), "argument --last: 'x' is no whole number"),
         (("--methods", "int8:last=99"), "--last 99: the model has"),
         (("--methods", "int8:residual=2"), "has residual=2: give bool"),

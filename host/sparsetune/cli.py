@@ -675,7 +675,8 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="METHOD",
         help="NAME, NAME:KEY=VALUE,... or MINE=NAME:...; NAME: head, bias, full, int8, residual, "
-        "published, or a policy; KEY: an option of plan or train, or a field of a plan",
+        "published, or a policy; KEY: an option of plan or train that says what learns and how, or "
+        "a field of a plan (what a search finds: plan=FILE)",
     )
     parser.add_argument("--methods-file", type=Path, help="more of them: [NAME] KEY = VALUE (TOML)")
     parser.add_argument("--common", default="", metavar="KEY=VALUE,...", help="keys of all methods")

@@ -3,7 +3,7 @@ NAME:KEY=VALUE,KEY=VALUE.
 
 A key is an option of theirs (without its dashes), a field of UpdatePlan, one of LayerPlan (set for
 every layer that can have it), or an argument of the device's train(): what is added there can be
-compared without a change here.
+compared without a change here. What a comparison would ignore is refused.
 """
 
 from __future__ import annotations
@@ -47,8 +47,25 @@ NAMED: dict[str, dict[str, str]] = {
     "residual": {"residual": "1"},
     "published": {"scheme": "mbv2-99"},
 }
-# What the comparison itself decides, for all methods alike.
-COMMON = ("seed", "save_every", "cores", "ram", "loss", "no_store", "set")
+# Keys that would be ignored, and why: what the comparison itself decides, for all methods alike,
+# and what its runs have not.
+NO_REPLAY = "runs have no earlier samples here (tune --replay has)"
+REFUSED = {
+    "seed": "--seeds says how many",
+    "loss": "--loss is of all methods",
+    "save_every": "a checkpoint is judged after each epoch",
+    "cores": "the twin has none to choose",
+    "ram": "the table tells what each takes",
+    "no_store": "the flash for trained channels is the board's (--board)",
+    "set": "arguments of train() are keys themselves, as warmup=5",
+    "cache": "the frozen front runs once for all methods anyway",
+    "keep": "no later run learns from samples of this one",
+    "replay": NO_REPLAY,
+    "replay_share": NO_REPLAY,
+    "replay_samples": NO_REPLAY,
+}
+SEARCHED = ("search", "budget_analytic", "time", "flash_writes")
+BESIDE_SEARCH = ("share", "ram")  # limits of a search, where there is one
 WHAT_TRAINS = ("plan", "scheme", "last", "ratio", "share", "biases")
 NOT_PLAN = ("layers", "loss", "model", "rate")
 NOT_LAYER = ("operator", "channels", "patch")  # patches are an option, for what suits
@@ -155,6 +172,11 @@ class Bundle:
         """Raises SparsetuneError where the model cannot be trained so."""
         last = min(DEFAULT_LAST, len(graph.trainable))
         plan = asked_for(graph, self.args) or default_plan(graph, last)
+        if plan.loss and not graph.loss and plan.loss != graph.loss_name:
+            raise SparsetuneError(
+                f"the plan of {self.name} is made for another loss than the model's own: say "
+                f"--loss {plan.loss}"
+            )
         plan = replace(with_rules(graph, plan, self.args), loss=graph.loss, rate="", **self.fields)
         for name, value in self.of_layers.items():
             plan = _with_layers(graph, plan, name, value)
@@ -188,27 +210,29 @@ class Reader:
         self.actions = {action.dest: action for action in parser._actions}
         self.plan_types = _types(UpdatePlan, NOT_PLAN)
         self.layer_types = _types(LayerPlan, NOT_LAYER)
-        self.of_train = TAKEN - {*OURS, *COMMON, "steps", "discard"} - set(self.actions)
+        self.of_train = TAKEN - {*OURS, *REFUSED, "steps", "discard"} - set(self.actions)
 
     @property
     def known(self) -> list[str]:
         """All keys."""
-        options = set(self.actions) - set(COMMON)
+        options = set(self.actions) - {*REFUSED, *SEARCHED}
         return sorted(options | set(self.plan_types) | set(self.layer_types) | self.of_train)
 
     def read(self, method: Method, layers: int) -> Bundle:
-        """layers: of the model that have weights. Raises SparsetuneError for unknown keys, and for
-        values that they cannot have."""
+        """layers: of the model that have weights. Raises SparsetuneError for unknown keys, those
+        that would be ignored, and values that they cannot have."""
         words: list[str] = []
         in_plan: dict[str, Any] = {}
         in_layers: dict[str, Any] = {}
-        for key, text in self._merged(method).items():
+        keys = self._merged(method)
+        _refuse_ignored(method, keys)
+        for key, text in keys.items():
             value = str(layers) if text == ALL else text
             if key in self.plan_types:  # first: an option may stand for the opposite, as --no-qas
                 in_plan[key] = _typed(method, key, value, self.plan_types[key])
             elif key in self.layer_types:
                 in_layers[key] = _typed(method, key, value, self.layer_types[key])
-            elif key in self.actions and key not in COMMON:
+            elif key in self.actions:
                 words += self._words(key, value)
             elif key in self.of_train:
                 words += ["--set", f"{key}={value}"]
@@ -235,6 +259,24 @@ class Reader:
             return self.parser.parse_args(words)
         except argparse.ArgumentError as error:
             raise SparsetuneError(f"the method {method.name}: {error}") from None
+
+
+def _refuse_ignored(method: Method, keys: Keys) -> None:
+    if any(key in keys for key in SEARCHED):
+        limits = [key for key in (*SEARCHED[1:], *BESIDE_SEARCH) if key in keys]
+        how = keys.get("search", "1")
+        words = ["--search", *([] if how == "1" else [how])]
+        words += [word for key in limits for word in (f"--{key.replace('_', '-')}", keys[key])]
+        raise SparsetuneError(
+            f"the method {method.name} asks for a search, and compare makes none: run `sparsetune "
+            f"plan model.tflite --data samples.npz {' '.join(words)} -o FILE` first, and compare "
+            "int8:plan=FILE"
+        )
+    for key in keys:
+        if key in REFUSED:
+            raise SparsetuneError(
+                f"the method {method.name} has {key}: {REFUSED[key]}: leave it out"
+            )
 
 
 def _types(kind: type[Any], without: tuple[str, ...]) -> dict[str, type[Any]]:
