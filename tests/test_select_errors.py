@@ -183,7 +183,8 @@ def counted(machine: Machine, plan: UpdatePlan, op: Operator, dy: Array) -> int:
     weights = graph.tensor(op.inputs[1]).shape
     depthwise = op.kind == "DEPTHWISE_CONV_2D"
     if op.index in makes:
-        total += int(costs.sum()) * (1 if depthwise else weights[-1])
+        whole = int(taps_inside(g).sum()) * g.out_c  # zeros too: kernels pass over none there
+        total += whole if depthwise else int(costs.sum()) * weights[-1]
     layer = plan.layer(op.index)
     if layer and depthwise:
         record = next(r for r in machine.image.layers if r.operator == op.index)

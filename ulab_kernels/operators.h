@@ -298,7 +298,7 @@ typedef struct {
 
 // maximum: int32 [2] in the state. channels: nowhere, or of a depthwise layer that trains some of
 // its input channels those, `chosen` of them. inputs, chosen: what an error costs
-// (select_errors.h).
+// (select_errors.h); inputs -1: is_dense.
 typedef struct {
     st_op_head_t head;
     st_ref_t geometry, dy, dy_exponent_at, maximum, row, channels;

@@ -10,7 +10,7 @@ static int shares_ok(const st_op_select_t *op) {
 
 // The cost of an error is that of a layer's weights at the most.
 static int costs_ok(const st_op_select_t *op, const st_conv_geometry_t *g) {
-    return st_in_range(op->inputs, 0, g->in_c) && st_in_range(op->chosen, 0, g->in_c) &&
+    return st_in_range(op->inputs, -1, g->in_c) && st_in_range(op->chosen, 0, g->in_c) &&
            ((int64_t)op->inputs + op->chosen) * g->out_c <= INT32_MAX;
 }
 
@@ -39,8 +39,9 @@ void st_run_select_errors(st_context_t *c, const st_op_select_t *op) {
         .row = PLACE_ARENA(uint32_t, op->row, g->out_c),
         .least = op->least,
         .span = op->span,
-        .inputs = op->inputs,
+        .inputs = op->inputs < 0 ? 0 : op->inputs,
         .chosen = op->chosen,
+        .is_dense = op->inputs < 0,
     };
     const int32_t exponent = st_error_exponent(c, op->dy_exponent_at);
     // In the state, where neither dy nor row can lie.

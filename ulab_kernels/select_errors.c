@@ -141,13 +141,28 @@ static uint64_t drop_all(const st_selection_t *s, const uint32_t *costs) {
     return cost;
 }
 
-uint64_t select_errors(const st_selection_t *s, int32_t exponent, st_magnitude_t *maximum) {
-    if (s->least == 1 << 15 && !s->channels)
-        return drop_all(s, NULL) * (uint64_t)(s->inputs + s->chosen);
+// Of a gradient that multiplies zeros, too.
+static uint64_t cost_of_all(const st_conv_geometry_t *g) {
+    uint64_t rows = 0, columns = 0;
+    for (int32_t y = 0; y < g->out_h; y++)
+        rows += (uint64_t)(st_taps_h(g, y).end - st_taps_h(g, y).begin);
+    for (int32_t x = 0; x < g->out_w; x++)
+        columns += (uint64_t)(st_taps_w(g, x).end - st_taps_w(g, x).begin);
+    return rows * columns * (uint64_t)g->out_c;
+}
+
+static uint64_t drop_channels(const st_selection_t *s, int32_t exponent, st_magnitude_t *maximum) {
     const st_magnitude_t sum = magnitude(sum_channels(s), exponent);
     *maximum = maximum_with(*maximum, sum);
     put_costs(s, how_many(s, part_of(sum, *maximum)));
     if (s->channels)
         add_chosen(s);
     return drop_all(s, s->row);
+}
+
+uint64_t select_errors(const st_selection_t *s, int32_t exponent, st_magnitude_t *maximum) {
+    const uint64_t whole = s->is_dense ? cost_of_all(s->g) : 0;
+    if (s->least == 1 << 15 && !s->channels)
+        return whole + drop_all(s, NULL) * (uint64_t)(s->inputs + s->chosen);
+    return whole + drop_channels(s, exponent, maximum);
 }

@@ -81,7 +81,8 @@ def select_errors(back: Backward, errors: Errors) -> None:
         channels = errors.layer.channels
     dy = errors.dy
     words = (errors.layer.geometry_const, dy.data, dy.exponent, Slot(8, 4), row, channels)
-    costs = (chosen, errors.inputs, *shares_of(back, errors))
+    is_dense = errors.is_depthwise and errors.has_input  # its kernel passes over no zeros
+    costs = (chosen, -1 if is_dense else errors.inputs, *shares_of(back, errors))
     back.emit(Code.SELECT_ERRORS, errors.op, *words, *costs)
 
 
