@@ -195,6 +195,31 @@ def test_where_all_rates_tie_the_middle_one_is_taken(
     assert outcome.rate == "0.01" and len(tried) == 3 + 1
 
 
+@pytest.mark.parametrize(
+    ("count", "select", "advice"),
+    [
+        (200, "0.002", "of 160 samples holds none out: give --select 0.0063 or more"),
+        (4, "0.1", "of 3 samples holds none out: give --select 0.33 or more"),
+        (2, "0.4", "too few samples to hold some out: give more than 1"),
+    ],
+)
+def test_a_share_that_holds_nothing_out_is_refused_before_any_run(
+    count: int, select: str, advice: str, samples: Path, tmp_path: Path, capsys
+) -> None:
+    """And the share that the message names is one that does."""
+    with np.load(samples) as file:
+        x, y = (np.resize(a, (count, *a.shape[1:])) for a in (file["x_train"], file["y_train"]))
+    np.savez(tmp_path / "few.npz", x=x, y=y)
+    more = ("--methods", "head", "--rates", "0.01", "--data", tmp_path / "few.npz")
+    assert cli.main(words(samples, tmp_path / "c", *more, "--select", select)) == 1
+    said = capsys.readouterr().err
+    assert advice in said and said.startswith("sparsetune: error: ") and said.count("\n") == 1
+    assert not (tmp_path / "c" / "runs.jsonl").exists()
+    if "--select" in advice:
+        enough = advice.split("--select ")[1].split()[0]
+        compare(samples, tmp_path / "c", *more, "--seeds", 1, "--select", enough)
+
+
 def test_a_front_is_not_left_out_where_the_sample_is_looked_at(
     samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

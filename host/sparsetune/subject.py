@@ -72,10 +72,8 @@ class Subject:
         if test is None:
             cut = max(1, round(TEST_SHARE * len(order)))
             test, order = train.part(np.sort(order[:cut])), order[cut:]
-        cut = min(SELECT_MOST, round(self.select * len(order)))
+        cut = _held_out(self.select, len(order))
         chosen, rest = np.sort(order[:cut]), np.sort(order[cut:])
-        if not len(rest):
-            raise SparsetuneError(f"{len(order)} samples are too few to hold some out: give more")
         self.__dict__.pop("_files")  # the same again in the file's numbers
         kept = train if len(rest) == len(train) else train.part(rest)
         warn([*doubts(kept, task), *leaks(kept, test)])
@@ -84,6 +82,20 @@ class Subject:
     def forget(self) -> None:
         """Gives back the samples' memory; they are read again where they are asked for."""
         self.__dict__.pop("parts", None)
+
+
+def _held_out(share: float, count: int) -> int:
+    """Samples to choose on, of so many: none where the share is 0, else one or more. Raises
+    SparsetuneError where none would be, or no other one left."""
+    found = min(SELECT_MOST, round(share * count))
+    if found == count or (share and count < 2):
+        raise SparsetuneError(f"too few samples to hold some out: give more than {count}")
+    if share and not found:
+        raise SparsetuneError(
+            f"--select {share:g} of {count:,} samples holds none out: give --select "
+            f"{1 / count:.2g} or more, or more samples"
+        )
+    return found
 
 
 def _digest(path: Path) -> str:
