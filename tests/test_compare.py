@@ -21,7 +21,9 @@ import sparsetune_kernels as kernels
 from runs import DIGITS
 from small_models import Net
 from sparsetune import cli, comparing, comparison, comparison_plots, probe, run_lines
+from sparsetune.boardspec import load_spec
 from sparsetune.comparison_table import Figure, Table, markdown
+from sparsetune.compile import compile_image
 from sparsetune.cores import core_count
 from sparsetune.data import Dataset
 from sparsetune.effort import effort_of
@@ -29,6 +31,8 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.float_methods import environment, torch_python
 from sparsetune.front import split_front
 from sparsetune.front_cache import FrontCache
+from sparsetune.image import parse_image
+from sparsetune.memory import predict
 from sparsetune.methods import (
     NAMED,
     NOT_LAYER,
@@ -767,6 +771,39 @@ def test_effort_over_patches() -> None:
     effort = effort_of(graph, UpdatePlan((LayerPlan(first, 4), alone)))
     assert effort.gradient == dense + 36 * 8 * 8
     assert effort.update == 36 * 4 * 8 + patches // 2
+
+
+def test_the_board_s_ram_is_told_with_so_many_samples(samples: Path, tmp_path: Path) -> None:
+    """1,000, however many the comparison has, as the legend says: a board may not hold those."""
+    more = ("--methods", "head", "--seeds", 1, "--rates", "0.01")
+    (row,) = compare(samples, tmp_path / "c", *more)["rows"]
+    graph, spec = read_tflite(DIGITS), load_spec("pico")
+    plan = default_plan(graph, 1, 1)
+    image = parse_image(compile_image(graph, plan).image)
+    use = [predict(image, count, spec).used for count in (1000, 999)]
+    assert row["ram_bytes"] == use[0] != use[1]
+    assert "all that training takes with 1,000 samples on the board (* does not fit)" in " ".join(
+        (tmp_path / "c" / "table.md").read_text().split()
+    )
+
+
+def test_one_seed_has_no_spread(samples: Path, tmp_path: Path) -> None:
+    more = ("--methods", "head", "int8", "--rates", "0.01", "--seeds")
+    for seeds, told in (
+        (1, "samples, of one seed. Memory"),
+        (2, "mean ± standard deviation of 2 seeds;"),
+    ):
+        rows = compare(samples, tmp_path / "c", *more, seeds)["rows"]
+        text = (tmp_path / "c" / "table.md").read_text()
+        assert told in text and ("±" in text) == (seeds > 1)
+        cells = text.splitlines()[3].split(" | ")
+        assert cells[1].startswith(f"{100 * rows[1]['mean']:.2f}")
+        assert cells[2].startswith(f"{100 * rows[1]['difference']:+.2f}")
+
+
+def test_a_rate_is_measured_for_a_method_by_name(samples: Path, tmp_path: Path, capsys) -> None:
+    compare(samples, tmp_path / "c", "--methods", "mine=head", "--seeds", 1)
+    assert "mine: measuring a learning rate: short runs on this" in capsys.readouterr().out
 
 
 def test_the_share_that_patches_keep_is_told(samples: Path, tmp_path: Path) -> None:

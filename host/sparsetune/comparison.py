@@ -219,7 +219,7 @@ class _Bench:
             if bundle.rate:
                 return [bundle.rate]
             tried = options if front is not None else {}
-            return [self._rate(text, settings, plan, tried) for text in self.study.rates]
+            return [self._rate(bundle, text, settings, plan, tried) for text in self.study.rates]
 
         return Entry(bundle.name, plan, False, settings, job, steps, candidates)
 
@@ -241,8 +241,9 @@ class _Bench:
         return (front, rest, whole) if same else (None, graph, whole)
 
     def _rate(
-        self, text: str, settings: dict[str, Any], plan: UpdatePlan, options: dict[str, Any]
-    ) -> str:
+        self, bundle: Bundle, text: str, settings: dict[str, Any], plan: UpdatePlan,
+        options: dict[str, Any],
+    ) -> str:  # fmt: skip
         """A candidate as decimal text."""
         if text != "auto" and not text.startswith("x"):
             return text
@@ -250,8 +251,9 @@ class _Bench:
         record = self.log.get(key)
         if record is None:
             if not self.study.workers:
-                raise _missing(self.study, "a measured learning rate")
-            print("measuring a learning rate: short runs on this computer ...", flush=True)
+                raise _missing(self.study, f"a measured learning rate for {bundle.name}")
+            what = f"{bundle.name}: measuring a learning rate"
+            print(f"{what}: short runs on this computer ...", flush=True)
             subject = self.subject
             usual = {k: v for k, v in options.items() if k not in ("steps", "warmup")}
             train = subject.parts["train"]

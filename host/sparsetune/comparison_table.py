@@ -10,6 +10,7 @@ from typing import Any
 from .analytic import analytic_memory
 from .boardspec import BoardSpec
 from .budget import all_weights, kept_use, trained_weights
+from .commands import SAMPLES_ASSUMED
 from .comparison import Outcome
 from .effort import effort_of
 from .errors import SparsetuneError
@@ -165,7 +166,7 @@ def costs_of(outcome: Outcome, graph: Graph, spec: BoardSpec) -> Fields:
 
 
 def _board_costs(outcome: Outcome, graph: Graph, plan: UpdatePlan, spec: BoardSpec) -> Fields:
-    room = Room(spec, spec.heap_bytes, 1000, spec.store_bytes)
+    room = Room(spec, spec.heap_bytes, SAMPLES_ASSUMED, spec.store_bytes)
     try:
         layout = room.compile(graph, plan)
     except SparsetuneError:
@@ -211,19 +212,24 @@ HEAD = ("method", "accuracy", "against", "memory, analytic", "board RAM", "kept"
 
 
 def markdown(table: Table) -> str:
-    """A table; figures are mean ± standard deviation over the seeds."""
+    """A table; figures are mean ± standard deviation over the seeds, where there are several."""
     what = "test samples" if table.part == "test" else "held-out training samples"
     head = [*HEAD[:2], f"against {table.baseline}", *HEAD[3:]]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     lines += ["| " + " | ".join(_cells(row, table.percent)) + " |" for row in table.rows]
     seeds = len(table.rows[0].accuracies)
     unit = "accuracy in %" if table.percent else "mean loss, less than zero"
+    of = (
+        f"mean ± standard deviation of {seeds} seeds; the difference is taken seed by seed"
+        if seeds > 1
+        else "of one seed"
+    )
     lines += [
         "",
-        f"{unit} on {what}, mean ± standard deviation of {seeds} seeds; the difference is taken "
-        "seed by seed. Memory in KB of 1,024 bytes: analytic as MCUNetV3 counts it; the board's, "
-        "all that training takes (* does not fit); kept: activations for the weights' gradients "
-        "(where patches make them fewer, their share of the others). Multiply-accumulates of a "
+        f"{unit} on {what}, {of}. Memory in KB of 1,024 bytes: analytic as MCUNetV3 counts it; the "
+        f"board's, all that training takes with {SAMPLES_ASSUMED:,} samples on the board (* does "
+        "not fit); kept: activations for the weights' gradients (where patches make them fewer, "
+        "their share of the others). Multiply-accumulates of a "
         "sample in millions, of a step forward and backward; in brackets the share of full "
         "gradients, and of whole steps with them, that was really done, where runs counted it: "
         "without brackets, zeros behind a ReLU are counted as work. Trains: share of the weights "
@@ -235,12 +241,13 @@ def markdown(table: Table) -> str:
 def _cells(row: Row, percent: bool) -> list[str]:
     scale = 100 if percent else 1
     costs = row.costs
+    has_spread = len(row.accuracies) > 1
     ram = "" if costs.get("fits") is None else "" if costs["fits"] else "*"
     forward, backward = costs["forward_macs"], costs["backward_macs"]
     return [
         row.name,
-        f"{scale * row.accuracy.mean:.2f} ± {scale * row.accuracy.spread:.2f}",
-        f"{scale * row.against.mean:+.2f} ± {scale * row.against.spread:.2f}"
+        f"{scale * row.accuracy.mean:.2f}" + _spread(scale * row.accuracy.spread, has_spread),
+        f"{scale * row.against.mean:+.2f}" + _spread(scale * row.against.spread, has_spread)
         if row.against
         else "",
         _kilobytes(costs["analytic_bytes"]),
@@ -255,6 +262,11 @@ def _cells(row: Row, percent: bool) -> list[str]:
         f"{row.steps:,}",
         "-" if row.seconds is None else f"{row.seconds:.0f}",
     ]
+
+
+def _spread(spread: float, is_known: bool) -> str:
+    """Of one seed nobody knows it."""
+    return f" ± {spread:.2f}" if is_known else ""
 
 
 def _done(macs: int, share: float, row: Row) -> str:
