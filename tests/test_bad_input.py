@@ -276,6 +276,40 @@ def test_a_number_that_is_none_is_named(name: str, capsys: pytest.CaptureFixture
             twin.train(print, **{**task.options, name: "fast"})
 
 
+LATE = [
+    ("--replay {}/odd.npz", "samples have shape [12, 12, 1]"),
+    ("--replay-share 0.5", "name --replay NPZ"),
+    ("--decay 10 --rate 0.01", "decay times the learning rate is too large"),
+    ("--decay 0.1 --policy static", "decay would shrink channels that never train"),
+    ("--accumulate 4 --hold 6", "hold 6 is no multiple of accumulate 4"),
+    ("--augment flip,shift=16", "samples of 16 x 16 move by less"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), LATE)
+def test_what_a_run_refuses_is_told_first(
+    options: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a rate is measured, and before anything is written."""
+    path = samples(tmp_path / "s.npz")
+    samples(tmp_path / "odd.npz", x=np.zeros((20, 12, 12, 1), np.int8))
+    before = sorted(tmp_path.iterdir())
+    args = ["tune", runs.DIGITS, path, "--twin", "-o", tmp_path / "o.tflite"]
+    assert cli.main([*map(str, args), *options.format(tmp_path).split()]) == 1
+    told = capsys.readouterr()
+    assert message in told.err and "measuring" not in told.out and told.err.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_decay_that_the_measured_rate_forbids_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = samples(tmp_path / "s.npz", y=np.arange(20) % 10)
+    args = ("tune", runs.DIGITS, path, "--twin", "-o", tmp_path / "o.tflite", "--decay", 60000)
+    assert "is too large" in refused(capsys, *args)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 POLICIES = """
 class NoArguments:
     pass

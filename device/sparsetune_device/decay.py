@@ -49,15 +49,20 @@ class Decay:
             self._shrink(steps, rate)
         self.engine.is_broken = False
 
+    def shift(self, rate):
+        """Of the share that a pass takes off, as kernels.decay has it. Raises ValueError."""
+        shift = -(rate[1] + self.decay[1] + 16 + EVERY_LOG2)
+        if shift < ONE:
+            raise ValueError("decay times the learning rate is too large: try 0.0001")
+        return shift
+
     def _shrink(self, steps, rate):
         if steps != self.steps:
             self.steps, self.passed = steps, 0
         mantissa = _times(rate[0], self.decay[0]) >> 8
-        shift = -(rate[1] + self.decay[1] + 16 + EVERY_LOG2)
         if not mantissa:
             return
-        if shift < ONE:
-            raise ValueError("decay times the learning rate is too large: try 0.0001")
+        shift = self.shift(rate)
         seed, state = kernels.random(self.seed ^ 0x3C6EF372, steps), self.engine.state
         while self.passed < len(self.parts):
             at, size, residual = self.parts[self.passed]

@@ -207,6 +207,8 @@ class Run:
         self.visited = open_visited(engine)
         self.augment = open_augment(settings["augment"], engine.image.data)
         self.decay = open_decay(engine, settings, self.policy)
+        if self.decay and rate[0]:
+            self.decay.shift(rate)  # what it refuses, before the first step
         if self.groups:
             self.hold = self.groups.hold(settings["hold"], self.hold)
         self.accuracy = Accuracy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,15 @@ class Chosen:
 
 
 def choose_plan(
-    graph: Graph, args: argparse.Namespace, spec: BoardSpec, data: Dataset | None
+    graph: Graph,
+    args: argparse.Namespace,
+    spec: BoardSpec,
+    data: Dataset | None,
+    check: Callable[[bytes], None] = lambda image: None,
 ) -> Chosen:
-    """The plan that the arguments ask for. data: the samples, if they are known already. Raises
-    SparsetuneError when it does not fit the board, or --ram."""
+    """The plan that the arguments ask for. data: the samples, if they are known already. check: of
+    the image, before a rate is measured for it. Raises SparsetuneError when it does not fit the
+    board, or --ram."""
     store = 0 if getattr(args, "no_store", False) else spec.store_bytes
     each = 0 if data is None or getattr(args, "twin", False) else _stored(graph, data)
     room = Room(spec, _limit(args, spec), _count(data), store, beside_of(args), each)
@@ -148,6 +154,7 @@ def choose_plan(
     layout = room.compile(graph, chosen, rate or "0")
     if not room.holds(layout):
         raise does_not_fit(Wanted(graph, chosen, room), layout)
+    check(layout.image)
     warn(patch_doubts(graph, chosen, room))
     if not rate:
         print("measuring a learning rate: short runs on this computer ...", flush=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sparsetune_device.augment import open_augment, parse_augment
+from sparsetune_device.augment import parse_augment
 from sparsetune_device.channels import make_policy
 from sparsetune_device.effort import make_rule
 from sparsetune_device.main import DEFAULTS, merge, train
@@ -53,16 +53,6 @@ def _front(args: argparse.Namespace) -> dict[str, Any]:
     if not 0.01 <= share <= 1:
         raise SparsetuneError(f"--replay-share {share:g} is not in 0.01 to 1: try 0.25")
     return {**found, "replay": round(100 * share)}
-
-
-def check_augment(options: dict[str, Any], image: bytes) -> None:
-    """Raises SparsetuneError for an augmentation that the samples of this image do not allow."""
-    if not options.get("augment"):
-        return
-    try:
-        open_augment(options["augment"], image)
-    except ValueError as error:
-        raise SparsetuneError(str(error)) from error
 
 
 def policy_file(policy: str | None) -> Path | None:

@@ -27,7 +27,7 @@ from .inputs import as_file_takes, as_graph_gives, input_of
 from .judge import Score, judge
 from .litert import predict
 from .monitor import Monitor, Options, duration, plot_loss
-from .options import blaming_policy, check_augment, run_options
+from .options import blaming_policy, run_options
 from .search.asked import asks_for_search
 from .task import task_of
 from .transfer import (
@@ -242,13 +242,20 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     task = task_of(graph)
     warn([*doubts(train, task), *leaks(train, test)])
     spec = load_spec(args.board)
-    chosen = choose_plan(graph, args, spec, train)
+    options = {"steps": max(200, len(train)), **asked}
+    old = _earlier_samples(args, graph)
+    first = sample_file(train.part(slice(1)), task)
+
+    def check(image: bytes) -> None:
+        _check_run(args, options, image, first)
+
+    chosen = choose_plan(graph, args, spec, train, check)
     image = parse_image(chosen.layout.image)
-    check_augment(asked, image.data)
+    options.setdefault("rate", chosen.rate)
+    check(image.data)
     for line in describe_plan(graph, chosen, spec, train):
         print(line)
-    options = {"steps": max(200, len(train)), "rate": chosen.rate, **asked}
-    earlier = _earlier(args, graph, image, options)
+    earlier = _earlier(args, old, image, options) if old else b""
     if not args.twin:
         kept_bytes = options.get("keep", 0) * stored_bytes(image)
         check_file_room(train, task, spec, image.state_bytes, len(earlier) + kept_bytes)
@@ -294,17 +301,30 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     )
 
 
+def _check_run(
+    args: argparse.Namespace, options: dict[str, Any], image: bytes, samples: bytes
+) -> None:
+    """What a run would refuse behind its start, told before anything takes long or is written.
+    Without a rate it is not known whether that suits the others. Raises SparsetuneError."""
+    if args.cache:
+        check_cut(parse_image(image))
+    with Twin(image, samples) as twin, blaming_policy(args.policy):
+        twin.check(options)
+
+
+def _earlier_samples(args: argparse.Namespace, graph: Graph) -> Dataset | None:
+    """Those of --replay. Raises SparsetuneError."""
+    if args.replay is not None:
+        return fit_dataset(load_npz(args.replay)[0], input_of(graph), task_of(graph))
+    if args.replay_share is not None and args.twin:
+        raise SparsetuneError("the twin keeps nothing of earlier runs: name --replay NPZ")
+    return None
+
+
 def _earlier(
-    args: argparse.Namespace, graph: Graph, image: Image, options: dict[str, Any]
+    args: argparse.Namespace, data: Dataset, image: Image, options: dict[str, Any]
 ) -> bytes:
     """The buffer of earlier samples that --replay asks for; options say which share they take."""
-    if args.cache:
-        check_cut(image)
-    if args.replay is None:
-        if args.replay_share is not None and args.twin:
-            raise SparsetuneError("the twin keeps nothing of earlier runs: name --replay NPZ")
-        return b""
-    data = fit_dataset(load_npz(args.replay)[0], input_of(graph), task_of(graph))
     options.setdefault("replay", round(100 * SHARE))
     buffer = replay_file(data, image, args.replay_samples, args.seed or 0)
     count = min(len(data), args.replay_samples)

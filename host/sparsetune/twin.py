@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import sparsetune_device.main as device
+from sparsetune_device.data import Samples
+from sparsetune_device.engine import Engine
+from sparsetune_device.image import open_image
 from sparsetune_device.replay import NAME
 
 from .cores import in_parts
@@ -58,6 +61,12 @@ class Twin:
         """Runs device.main.train with the given options; returns the checkpoint."""
         self._run(device.train, "train.dat", out=out, save_to=self._file("trained.ckpt"), **options)
         return self.pull()
+
+    def check(self, options: dict[str, Any]) -> None:
+        """Sets a run up, and leaves it at that. options: as of train(). Raises SparsetuneError for
+        what the set-up complains of."""
+        settings = {name: value for name, value in options.items() if name in device.DEFAULTS}
+        self._run(_set_up, "train.dat", settings=device.merge(settings, ""))
 
     @property
     def has_checkpoint(self) -> bool:
@@ -112,3 +121,8 @@ class Twin:
             return function(self._file("model.img"), self._file(data), flash=self.flash, **options)
         except ValueError as error:
             raise SparsetuneError(str(error)) from error
+
+
+def _set_up(image: str, data: str, flash: NorFlash, settings: dict[str, Any]) -> None:
+    engine = Engine(open_image(image))
+    device.Run(engine, Samples(data, engine.image), settings, flash).close()
