@@ -319,6 +319,12 @@ class Beyond:
     def choose(self, step, state):
         for layer in self.layers:
             state[layer.channels_at] = layer.in_channels
+class NoChoice:
+    def __init__(self, layers, seed):
+        pass
+class ChoosesByStepAlone(NoChoice):
+    def choose(self, step):
+        pass
 class LooksAtLayers:
     def __init__(self, layers, seed):
         self.first = layers[0].operator
@@ -337,8 +343,11 @@ def test_policies_that_cannot_be_used(
     args = ("tune", runs.DIGITS, samples(tmp_path / "s.npz"), "--twin", "--steps", 2)
     args += ("-o", tmp_path / "o.tflite", "--log", tmp_path / "log.jsonl", "--policy")
     for name, why in (("policies.py:Nobody", "no attribute"), ("syntax.py:X", "SyntaxError"),
-                      ("policies.py:NoArguments", "TypeError")):  # fmt: skip
+                      ("policies.py:NoArguments", "TypeError"),
+                      ("policies.py:NoChoice", "no attribute 'choose'"),
+                      ("policies.py:ChoosesByStepAlone", "too many positional")):  # fmt: skip
         assert why in refused(capsys, *args, tmp_path / f"odd_{name}")
+        assert not (tmp_path / "o.img").exists()
     line = refused(capsys, *args, tmp_path / "odd_policies.py:Beyond")
     assert "odd_policies.py:Beyond chose a channel that is not there (operator " in line
     assert cli.main([*map(str, args), f"{tmp_path}/odd_policies.py:LooksAtLayers"]) == 0

@@ -130,6 +130,8 @@ def _check_policy(policy: str) -> None:
     try:
         kind = getattr(importlib.import_module(module), name)
         inspect.signature(kind).bind([], 0)
+        if inspect.isclass(kind):
+            inspect.signature(kind.choose).bind(None, 0, b"")
     except Exception as error:  # whatever the user's code raises
         why = f"{type(error).__name__}: {error}"
         raise SparsetuneError(
