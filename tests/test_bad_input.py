@@ -283,6 +283,8 @@ LATE = [
     ("--decay 0.1 --policy static", "decay would shrink channels that never train"),
     ("--accumulate 4 --hold 6", "hold 6 is no multiple of accumulate 4"),
     ("--augment flip,shift=16", "samples of 16 x 16 move by less"),
+    ("--accumulate 40 --steps 39", "no group of so many samples ends within 39 steps"),
+    ("--accumulate 300", "no group of so many samples ends within 200 steps"),
 ]
 
 
@@ -308,6 +310,15 @@ def test_a_decay_that_the_measured_rate_forbids_writes_nothing(
     args = ("tune", runs.DIGITS, path, "--twin", "-o", tmp_path / "o.tflite", "--decay", 60000)
     assert "is too large" in refused(capsys, *args)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_groups_that_never_end_on_the_board(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the number of steps is known here, it is told before the board is looked for."""
+    args = ("train", "--port", "/dev/nowhere", "--accumulate", "40")
+    assert "ends within 39 steps" in refused(capsys, *args, "--steps", "39")
+    for steps in (("--steps", "40"), ()):
+        assert "no port /dev/nowhere" in refused(capsys, *args, *steps)
+    assert "choose 1 to 4096" in refused(capsys, *args, "--accumulate", "5000")
 
 
 POLICIES = """

@@ -34,6 +34,18 @@ def searched(losses: dict[int, float], useless: float) -> tuple[int, list[int]]:
     return search(loss, useless), tried
 
 
+@pytest.mark.parametrize(("group", "steps"), [(1, 200), (50, 200), (200, 800)])
+def test_a_trial_has_whole_groups(group: int, steps: int) -> None:
+    """Without any it would learn nothing, at every rate."""
+    net = Net((1, 8), seed=1)
+    net.dense(4)
+    graph = parse_tflite(net.to_bytes())
+    x = np.concatenate([net.sample() for _ in range(20)])
+    plan = replace(default_plan(graph, 1), velocity=True)
+    data = Dataset(x, np.arange(20) % 4)
+    assert trial._trial(graph, plan, data, {"accumulate": group}).steps == steps
+
+
 def test_a_rate_that_is_right_is_kept() -> None:
     assert searched({-1: 2, 0: 1, 1: 1.5}, 3) == (0, [0, -1, 1])
 

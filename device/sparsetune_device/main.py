@@ -375,6 +375,9 @@ def open_groups(engine, settings):
         return None
     from .momentum import Groups
 
+    if asked[0] > settings["steps"]:
+        raise ValueError("accumulate %d: no group of so many samples ends within %d steps"
+                         % (asked[0], settings["steps"]))
     return Groups(engine, *asked)
 
 

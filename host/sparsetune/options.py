@@ -16,7 +16,7 @@ from sparsetune_device.augment import parse_augment
 from sparsetune_device.channels import make_policy
 from sparsetune_device.effort import make_rule
 from sparsetune_device.main import DEFAULTS, merge, train
-from sparsetune_device.momentum import parse_momentum
+from sparsetune_device.momentum import MOST, parse_momentum
 from sparsetune_device.schedule import Schedule, parse_rate
 
 from .errors import SparsetuneError
@@ -130,7 +130,8 @@ def _check_policy(policy: str) -> None:
     try:
         kind = getattr(importlib.import_module(module), name)
         inspect.signature(kind).bind([], 0)
-        if inspect.isclass(kind):
+        is_class = inspect.isclass(kind)  # not a function that makes one
+        if is_class:
             inspect.signature(kind.choose).bind(None, 0, b"")
     except Exception as error:  # whatever the user's code raises
         why = f"{type(error).__name__}: {error}"
@@ -159,5 +160,17 @@ def _check(options: dict[str, Any]) -> None:
         raise SparsetuneError(str(error)) from error
     if 0 < options.get("steps", 0) <= settings["warmup"]:
         raise SparsetuneError("all steps would be warm-up: give a smaller warmup")
+    _check_groups(settings["accumulate"], options.get("steps"))
     if settings["rate"] and not rate[0]:
         raise SparsetuneError("a learning rate of 0 learns nothing: try 0.005")
+
+
+def _check_groups(size: int, steps: int | None) -> None:
+    """size: samples that make a step together. steps: of the run, where they are given."""
+    if size > MOST:
+        raise SparsetuneError(f"--accumulate {size}: choose 1 to {MOST}")
+    if steps is not None and size > steps:
+        raise SparsetuneError(
+            f"--accumulate {size}: no group of so many samples ends within {steps} steps, so that "
+            "nothing would be learnt: ask for more steps, or smaller groups"
+        )

@@ -31,6 +31,7 @@ FOLDS = 4  # runs at each rate, each judged on another part of the samples
 SAMPLES = 400  # of which parts are made
 STEPS = 400  # of a run, at most
 WORK = 8_000_000_000  # multiply-accumulates of a run's forward passes, at most
+GROUPS = 4  # of accumulated steps, at least
 FACTOR = 3  # between two rates
 DOWN, UP = 8, 8  # rates below and above the first that are tried at most
 
@@ -153,4 +154,5 @@ def _trial(graph: Graph, plan: UpdatePlan, data: Dataset, options: Mapping[str, 
     steps = min(STEPS, max(200, len(data)), WORK // max(1, sum(macs(graph))))
     rest, some = without_front(graph, plan, some)
     image = compile_image(rest, replace(plan, layers=in_ram)).image
-    return Trial(image, task_of(rest), some, parts, max(32, steps), options)
+    steps = max(32, steps, GROUPS * options.get("accumulate", 1))
+    return Trial(image, task_of(rest), some, parts, steps, options)
