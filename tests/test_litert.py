@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,37 @@ def _whole_accuracy(folder: Path, shifted: bool) -> float:
     x = np.concatenate([sets["x_train"], sets["x_test"]])
     y = np.concatenate([sets["y_train"], sets["y_test"]])
     return litert.litert_accuracy(folder / KWS_MODEL, x, y)
+
+
+def broken_import(error: ImportError, cause: BaseException | None = None) -> Callable[[str], None]:
+    """importlib.import_module where an import fails so."""
+
+    def load(name: str) -> None:
+        raise error from cause
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ModuleNotFoundError("no", name="ai_edge_litert"), "is not installed: pip install"),
+        (ModuleNotFoundError("No numpy", name="numpy"), "cannot be loaded .No numpy.: "),
+        (ImportError("init failed"), "cannot be loaded .init failed.: "),
+    ],
+)
+def test_what_keeps_litert_from_being_loaded_is_told(
+    error: ImportError, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litert.importlib, "import_module", broken_import(error))
+    monkeypatch.setattr(litert, "_PACKAGES", ("ai_edge_litert",))
+    with pytest.raises(litert.LiteRTError, match=told):
+        litert.open_interpreter(b"")
+
+
+def test_ctrl_c_while_litert_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in C makes an ImportError of it."""
+    loading = broken_import(ImportError("init failed"), KeyboardInterrupt())
+    monkeypatch.setattr(litert.importlib, "import_module", loading)
+    with pytest.raises(KeyboardInterrupt):
+        litert.open_interpreter(b"")

@@ -111,12 +111,23 @@ def _open(data: bytes, preserve: bool, fast: bool) -> Any:
 
 
 def _runtime() -> Any:
+    why = "is not installed"
     for package in _PACKAGES:
         try:
             return importlib.import_module(package + ".interpreter")
-        except ImportError:
-            continue
-    raise LiteRTError("LiteRT is not installed: pip install ai-edge-litert")
+        except ImportError as error:
+            if _is_interrupt(error):
+                raise KeyboardInterrupt from error
+            if not (isinstance(error, ModuleNotFoundError) and error.name == package):
+                why = f"cannot be loaded ({_one_line(error)})"
+    raise LiteRTError(f"LiteRT {why}: pip install ai-edge-litert")
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is at the bottom of it: modules in C make an ImportError of that."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _invoke(interpreter: Any) -> None:
