@@ -395,6 +395,42 @@ def test_outputs_take_the_place_of_no_input(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "plan m.tflite -o none/deep/p.json",
+        "plan m.tflite --picture none/p.png",
+        "tune m.tflite s.npz --twin --log none/l.jsonl",
+        "tune m.tflite s.npz --twin -o none/o.tflite",
+        "train --port /dev/nowhere --plot none/l.png",
+        "pull --port /dev/nowhere -o none/t.ckpt",
+    ],
+)
+def test_no_folder_is_made_for_a_slip(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("m.tflite").write_bytes(MODEL)
+    samples(Path("s.npz"))
+    assert "is not there: make it, or name another" in refused(capsys, *command.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.tflite", "s.npz"]
+
+
+def test_our_own_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", str(runs.DIGITS), "-o", "out/p.json"]) == 0
+    assert Path("out/p.json").is_file()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As nobody can in /proc: a disk's error is no fault of ours, and told in a line."""
+    args = ("--data", samples(tmp_path / "s.npz"), "--methods", "head", "--epochs", "1")
+    folder = "/proc/none"
+    line = refused(capsys, "compare", "--model", runs.DIGITS, *args, "--folder", folder)
+    assert folder in line and "name another" in line
+
+
 def test_a_setting_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ("train", "--port", "/dev/nowhere", "--set", "warmup=1", "--set", "warmup=2")
     assert "same name" in refused(capsys, *args)

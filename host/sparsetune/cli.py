@@ -90,7 +90,9 @@ def _report(error: Exception) -> int:
     if os.environ.get("SPARSETUNE_DEBUG"):
         traceback.print_exception(error)
     text = " ".join(str(error).split()) or "no message"
-    if not isinstance(error, SparsetuneError):
+    if isinstance(error, OSError) and error.filename:  # a disk's fault, not ours
+        text = f"cannot use {error.filename} ({error.strerror}): name another"
+    elif not isinstance(error, SparsetuneError):
         text = (
             f"unexpected {type(error).__name__}: {text};"
             " set SPARSETUNE_DEBUG=1 for details and report them"

@@ -13,22 +13,31 @@ KIND_BYTES = 8  # that tell kinds of files apart
 TFLITE = b"TFL3"
 PNG = b"\x89PNG"
 PICTURES = ("picture", "plot")
+OUT = Path("out")  # where outputs go that nobody names
 OUTPUTS = ("output", "data_out", "picture", "plot", "log")  # options that name files to write
 
 
 def check_outputs(paths: Mapping[str, Path]) -> None:
     """paths: of a command line, by option. Raises SparsetuneError where an output would take the
-    place of an input, or of another output, or cannot be a file."""
+    place of an input, or of another output, or cannot be a file, or where its folder is not there:
+    a name with a slip in it should make none."""
     for name in OUTPUTS:
         path = paths.get(name)
         if path is None:
             continue
         if path.is_dir():
             raise SparsetuneError(f"{path} is a folder: name a file to write")
+        _check_folder(path.parent)
         if any(is_same(path, other) for option, other in paths.items() if option != name):
             raise SparsetuneError(f"{path} would be written over: write to another file")
         if name in PICTURES:
             refuse_other(path, PNG)
+
+
+def _check_folder(folder: Path) -> None:
+    """Our own is made where it is not there; others are the user's to make."""
+    if not folder.is_dir() and not is_same(folder, OUT):
+        raise SparsetuneError(f"the folder {folder} is not there: make it, or name another")
 
 
 def is_same(a: Path, b: Path) -> bool:
