@@ -547,3 +547,30 @@ def test_the_ways_out_that_readme_shows(capsys: pytest.CaptureFixture[str]) -> N
     assert len(ways) == 3 and len(needed) == 1
     for text in (*ways, f"training needs {needed[0]} bytes"):
         assert text in told
+
+
+def test_ways_out_take_what_is_told_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the residuals that have room, as their plans are made with. None takes more RAM for
+    less training."""
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("SKIP: there is no ../shared")
+    model = str(folder / KWS_MODEL)
+    for ram in ("50K", "60K", "66K"):
+        where = ["plan", model, "--ram", ram]
+        assert cli.main([*where, "--last", "6"]) == 1
+        ways = re.findall(r"^  (--.*?) +([\d,]+) bytes, trains", capsys.readouterr().err, re.M)
+        assert ways
+        for options, told in ways:
+            assert cli.main([*where, *options.split()]) == 0
+            assert f"RAM {told:>11} of" in capsys.readouterr().out, (ram, options)
+
+
+def test_no_way_out_takes_more_for_less(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("SKIP: there is no ../shared")
+    model = str(folder / "models/tiny_training/mobilenet_v2_w0.35_128_int8.tflite")
+    assert cli.main(["plan", model, "--scheme", "mbv2-99"]) == 1
+    ways = re.findall(r"^  --.* bytes, trains .*$", capsys.readouterr().err, re.M)
+    assert ways and not any("--last 1 --ratio 0" in way for way in ways), ways

@@ -144,7 +144,8 @@ def choose_plan(
     chosen = asked_for(graph, args) or _found(graph, args, room, data)
     chosen = with_rules(graph, replace(chosen, loss=graph.loss), args)
     check_plan(graph, chosen)
-    chosen = chosen if _decides_residual(args) else with_residual(graph, chosen, room)
+    is_filled = not _decides_residual(args)
+    chosen = with_residual(graph, chosen, room) if is_filled else chosen
     check_store(graph, chosen, store)
     model = read_file(args.model)
     given = getattr(args, "rate", None)
@@ -153,7 +154,7 @@ def choose_plan(
         rate = choose_rate(graph, chosen, model, None)
     layout = room.compile(graph, chosen, rate or "0")
     if not room.holds(layout):
-        raise does_not_fit(Wanted(graph, chosen, room), layout)
+        raise does_not_fit(Wanted(graph, chosen, room, is_filled), layout)
     check(layout.image)
     warn(patch_doubts(graph, chosen, room))
     if not rate:

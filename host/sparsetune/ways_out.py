@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -15,7 +15,7 @@ from .image import Layout, lay_out, parse_image
 from .memory import predict
 from .peak import Tenant, find_peak, short_name
 from .plan import UpdatePlan, default_plan, with_biases, with_patches
-from .room import Room
+from .room import Room, with_residual
 from .rules import with_rules_of
 
 SHOWN = 3
@@ -28,11 +28,13 @@ Family: TypeAlias = Callable[[int], UpdatePlan]  # how many layers -> their plan
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for: a plan for a model, and the room that it may take on a board."""
+    """What was asked for: a plan for a model, and the room that it may take on a board. is_filled:
+    residuals take what is left of it."""
 
     graph: Graph
     plan: UpdatePlan
     room: Room
+    is_filled: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def ways_out(wanted: Wanted) -> list[WayOut]:
     """At most SHOWN that fit, all of them compiled; those first that give up the least training. Of
     each kind (a ratio of channels, with or without biases, over patches where more layers fit so)
     there is the one with the most layers. A way that trains fewer weights in no more layers than
-    another is only named for want of better ones."""
+    another is only named for want of better ones, and where it takes less RAM."""
     ways: dict[UpdatePlan, WayOut] = {}
     for way in (*_fewer_samples(wanted), *_over_patches(wanted), *_fewer_weights(wanted)):
         ways.setdefault(way.plan, way)
@@ -97,9 +99,22 @@ def ways_out(wanted: Wanted) -> list[WayOut]:
     good: list[WayOut] = []
     rest: list[WayOut] = []
     for way in ranked:
-        is_worse = any(len(way.plan.layers) <= len(other.plan.layers) for other in good)
-        (rest if is_worse else good).append(way)
-    return sorted((good + rest)[:SHOWN], key=lambda way: (-way.share, way.ram))
+        better = [other for other in good if len(way.plan.layers) <= len(other.plan.layers)]
+        if not better:
+            good.append(way)
+        elif way.ram < min(other.ram for other in better):
+            rest.append(way)
+    shown = sorted((good + rest)[:SHOWN], key=lambda way: (-way.share, way.ram))
+    return [_filled(wanted, way) for way in shown]
+
+
+def _filled(wanted: Wanted, way: WayOut) -> WayOut:
+    """With the RAM that it takes when it is planned, residuals where they have room."""
+    graph, room = wanted.graph, wanted.room
+    plan = with_residual(graph, way.plan, room) if wanted.is_filled else way.plan
+    if plan == way.plan:
+        return way
+    return replace(way, ram=room.use(room.compile(graph, plan)).used)
 
 
 def _fewer_samples(wanted: Wanted) -> Iterator[WayOut]:
