@@ -4,6 +4,7 @@ there are, gradients against the reference, and the command."""
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -442,6 +443,44 @@ def test_plan_command_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found[0] == found[1] and found[0].layers
     assert cli.main(["plan", str(model), "--budget-analytic", "2K"]) == 0
     assert "a guess for want of samples" in capsys.readouterr().out
+
+
+OF_BOARD = Room(PICO, PICO.heap_bytes, 1000, PICO.store_bytes)
+
+
+def needs(graph: Graph, plan: UpdatePlan) -> dict[str, float]:
+    """RAM in bytes and seconds of a step, by the name of their limits."""
+    layout = OF_BOARD.compile(graph, plan)
+    assert PICO.clock
+    cycles = sum(step_cycles(layout.program, graph, PICO.clock)) + PICO.clock.step
+    return {"--ram": OF_BOARD.use(layout).used, "--time": cycles / PICO.clock.hertz}
+
+
+@pytest.mark.parametrize("limit", ["--ram", "--time"])
+@pytest.mark.parametrize(
+    ("patches", "says"),
+    [
+        (["--kept", "60"], ""),
+        (["--kept", "5"], "warning: --kept 5: patches leave "),
+        (["--patch", "2"], ""),
+        (["--patch", "8"], "warning: --patch 8: no layer of the plan that was found has a map"),
+    ],
+)
+def test_what_is_found_gets_patches(
+    limit: str, patches: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As far as they go, which is said, and within the limits: those that the plan without them
+    just keeps, as patches may take more."""
+    graph, file = graph_of("digits"), tmp_path / "p.json"
+    exact = search_plan(graph, UpdatePlan(()), Limits(OF_BOARD, share=5), guessed(graph).of).plan
+    most = math.ceil(1e6 * needs(graph, exact)[limit]) / 1e6
+    words = ["plan", str(runs.DIGITS), "--no-residual", "--search", "--share", "5"]
+    words += [limit, f"{most:.10g}"]
+    assert cli.main([*words, *patches, "-o", str(file)]) == 0
+    told, plan = capsys.readouterr().out, load_plan(file)
+    assert any(layer.patch > 1 for layer in plan.layers) == (patches != ["--patch", "8"])
+    assert says in told and ("warning: --" in told) == bool(says)
+    assert needs(graph, plan)[limit] <= most
 
 
 @pytest.mark.parametrize(

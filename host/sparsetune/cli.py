@@ -439,7 +439,8 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="PERCENT",
         help="the same for the weights' gradients alone, in as many layers as it takes to keep at "
-        "most PERCENT of the activations that exact ones do (30)",
+        "most PERCENT of the activations that exact ones do (30); beside --search as far as they "
+        "go",
     )
     parser.add_argument(
         "--no-qas",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,9 @@ def choose_plan(
     store = 0 if getattr(args, "no_store", False) else spec.store_bytes
     each = 0 if data is None or getattr(args, "twin", False) else _stored(graph, data)
     room = Room(spec, _limit(args, spec), _count(data), store, beside_of(args), each)
-    chosen = asked_for(graph, args) or _found(graph, args, room, data)
-    chosen = with_rules(graph, replace(chosen, loss=graph.loss), args)
+    spelt = asked_for(graph, args)
+    chosen = replace(spelt or _found(graph, args, room, data), loss=graph.loss)
+    chosen = with_rules(graph, chosen, args, is_found=spelt is None)
     check_plan(graph, chosen)
     is_filled = not _decides_residual(args)
     chosen = with_residual(graph, chosen, room) if is_filled else chosen
@@ -156,7 +158,7 @@ def choose_plan(
     if not room.holds(layout):
         raise does_not_fit(Wanted(graph, chosen, room, is_filled), layout)
     check(layout.image)
-    warn(patch_doubts(graph, chosen, room))
+    warn(patch_doubts(graph, chosen, args, room))
     if not rate:
         print("measuring a learning rate: short runs on this computer ...", flush=True)
         rate = choose_rate(graph, chosen, model, data, groups_of(args))
@@ -179,13 +181,11 @@ def _found(
     graph: Graph, args: argparse.Namespace, room: Room, data: Dataset | None
 ) -> UpdatePlan:
     """What a search finds: where it was asked for, or the usual plan does not fit."""
-    def whole(plan: UpdatePlan) -> UpdatePlan:
-        return with_rules(graph, plan, args)
-
+    whole = partial(with_rules, graph, args=args)
     base = whole(UpdatePlan((), loss=graph.loss))
     if asks_for_search(args):
         return searched_plan(graph, args, room, base, data)
-    return plan_within(graph, room, base, whole)
+    return plan_within(graph, room, base, whole, partial(whole, is_found=True))
 
 
 def beside_of(args: argparse.Namespace) -> Beside:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 
 from .compile import compile_image
 from .graph import Graph
+from .kept import kept_share
 from .plan import UpdatePlan, exact
 from .room import Room
 
 
-def patch_doubts(graph: Graph, plan: UpdatePlan, room: Room) -> Iterator[str]:
+def patch_doubts(
+    graph: Graph, plan: UpdatePlan, args: argparse.Namespace, room: Room
+) -> Iterator[str]:
     """A line for each doubt."""
+    patch, kept = getattr(args, "patch", None), getattr(args, "kept", None)
+    if (patch or 1) > 1 and all(layer.patch == 1 for layer in plan.layers):
+        yield f"--patch {patch}: no layer of the plan that was found has a map for such patches"
+    if kept is not None and (share := kept_share(graph, plan)) > kept:
+        yield (
+            f"--kept {kept:g}: patches leave {share:.3g} % of what is kept for the weights' "
+            "gradients of the plan that was found"
+        )
     more = ram_of_patches(graph, plan, room)
     if more > 0:
         yield (

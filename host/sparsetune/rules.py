@@ -16,25 +16,32 @@ FIELDS = ("qas", "error_bits", "smoothing", "residual", "velocity", "tinyprop") 
 IMPORTANCE = "importance"  # the policy that needs scores
 
 
-def with_rules(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
+def with_rules(
+    graph: Graph, plan: UpdatePlan, args: argparse.Namespace, is_found: bool = False
+) -> UpdatePlan:
     """The plan with the rules that the command line asks for. A rate that was measured with others
-    is not kept."""
+    is not kept. is_found: nobody spelt the plan out, so that patches go as far as its layers allow;
+    else SparsetuneError is raised where they do not do."""
     asked = {name: value for name in FIELDS if (value := getattr(args, name, None)) is not None}
     if groups_of(args):
         asked["velocity"] = True
     changed = replace(plan, **asked)
-    changed = _with_patches(graph, changed, args)
+    changed = _with_patches(graph, changed, args, is_found)
     changed = changed if changed == plan else replace(changed, rate="")
     return _counted(replace(changed, scores=_wants_scores(plan, args)), args)
 
 
-def _with_patches(graph: Graph, plan: UpdatePlan, args: argparse.Namespace) -> UpdatePlan:
+def _with_patches(
+    graph: Graph, plan: UpdatePlan, args: argparse.Namespace, is_found: bool
+) -> UpdatePlan:
     patch, kept = getattr(args, "patch", None), getattr(args, "kept", None)
     if patch and kept:
         raise SparsetuneError("--kept chooses patches: leave out --patch, or --kept")
     if patch:
-        return _with_squares(graph, plan, patch)
-    return with_kept(graph, plan, kept) if kept is not None else plan
+        return (with_patches if is_found else _with_squares)(graph, plan, patch)
+    if kept is None:
+        return plan
+    return (with_fewer_kept if is_found else with_kept)(graph, plan, kept)
 
 
 def _with_squares(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from ..data import Dataset
 from ..errors import SparsetuneError
@@ -12,9 +12,10 @@ from ..files import read_file
 from ..graph import Graph
 from ..plan import UpdatePlan, default_plan, leave_in_flash
 from ..room import Room, with_residual
+from ..rules import with_rules
 from ..share import checked_share
 from ..trial import choose_rate
-from .chosen import Limits, Search, search_plan
+from .chosen import Finish, Limits, Search, same, search_plan
 from .gains import SAMPLES, Task, by_gradients, guessed, split, thinned
 from .learnt import learn
 
@@ -51,7 +52,8 @@ def searched_plan(
     values = {OPTIONS[name]: value for name, value in _limits_given(args).items()}
     if getattr(args, "share", None) is not None:
         values["share"] = checked_share(args.share)
-    search = Search(graph, base, Limits(room, **values))
+    finish = partial(with_rules, graph, args=args, is_found=True)
+    search = Search(graph, base, Limits(room, **values), finish)
     if args.search == "runs":
         plan, how = _by_runs(search, args, data)
     elif data is None or len(data) < FEWEST:
@@ -97,17 +99,19 @@ def plan_within(
     graph: Graph,
     room: Room,
     base: UpdatePlan | None = None,
-    whole: Callable[[UpdatePlan], UpdatePlan] = lambda plan: plan,
+    whole: Finish = same,
+    finish: Finish = same,
 ) -> UpdatePlan:
     """Where nothing is known of the samples: the last layers with half of their channels if that
     fits, else what a guess finds. Where nothing fits, a small plan, for the caller to say by how
-    much it does not. base: without layers. whole: adds what else was asked for to a plan."""
+    much it does not. base: without layers. whole: adds what else was asked for to a plan. finish:
+    the same for one that is found, to which patches are added as far as they go."""
     base = base or UpdatePlan(())
     usual = replace(base, layers=default_plan(graph, USUAL_LAYERS).layers)
     if room.takes(graph, whole(usual)):
         return usual
     try:
-        return search_plan(graph, base, Limits(room), guessed(graph).of).plan
+        return search_plan(graph, base, Limits(room), guessed(graph).of, finish).plan
     except SparsetuneError:
         least = default_plan(graph, 1, 0.125).layers
         return leave_in_flash(graph, replace(base, layers=least), room.store_bytes)

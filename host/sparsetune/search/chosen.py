@@ -64,14 +64,22 @@ class Searched:
 
 
 Value = Callable[[Menu], Gains]
+Finish = Callable[[UpdatePlan], UpdatePlan]  # adds what else was asked for to a plan
+
+
+def same(plan: UpdatePlan) -> UpdatePlan:
+    return plan
 
 
 class Search:
     """For plans within limits, of one value after another. base: a plan without layers, whose
-    residual and loss all shall have."""
+    residual and loss all shall have. finish: adds the patches with which a plan has to keep the
+    limits; what is found has none."""
 
-    def __init__(self, graph: Graph, base: UpdatePlan, limits: Limits) -> None:
-        self.graph, self.base, self.limits = graph, base, limits
+    def __init__(
+        self, graph: Graph, base: UpdatePlan, limits: Limits, finish: Finish = same
+    ) -> None:
+        self.graph, self.base, self.limits, self.finish = graph, base, limits, finish
         self.bases = (base, replace(base, scratch=False)) if base.scratch else (base,)
         self.menus: list[Menu] = []
 
@@ -81,26 +89,22 @@ class Search:
         nothing fits at all, with the least that is possible."""
         for number in range(len(self.bases)):
             menu = self.menu(number)
-            found = _best_that_fits(menu, value(menu), self.limits, HEAD)
+            found = self._best_that_fits(menu, value(menu), HEAD)
             if found:
                 return found
-        found = _best_that_fits(self.menus[-1], value(self.menus[-1]), self.limits, frozenset())
+        found = self._best_that_fits(self.menus[-1], value(self.menus[-1]), frozenset())
         if found:
             return found
         raise _nothing_fits(self.menus, self.limits)
 
     def fits(self, plan: UpdatePlan) -> bool:
         """Whether a plan with all of its weights in RAM keeps the limits."""
-        limits, graph = self.limits, self.graph
+        limits, graph, plan = self.limits, self.graph, self.finish(plan)
         if analytic_memory(graph, plan).total > limits.analytic:
             return False
         if updated_share(graph, plan) > limits.share or not limits.room.takes(graph, plan):
             return False
-        if limits.seconds == INFINITE:
-            return True
-        clock = limits.room.spec.clock
-        assert clock
-        return sum(step_cycles(lean_program(graph, plan), graph, clock)) <= cycles_left(limits)
+        return _late(graph, plan, limits) <= 0
 
     def menu(self, number: int = 0) -> Menu:
         """Of one of the bases, in their order."""
@@ -111,37 +115,43 @@ class Search:
             self.menus.append(menu)
         return self.menus[number]
 
+    def _best_that_fits(
+        self, menu: Menu, gains: Gains, needed: frozenset[int]
+    ) -> Searched | None:
+        """needed: layers whose weights must train, counted from the output."""
+        limits = self.limits
+        ram = float(limits.room.ram + limits.room.spec.slow_ram_bytes)
+        for number in range(1, TRIES + 1):
+            choice = best(replace(problem_of(menu, gains, limits, ram), needed=needed))
+            if choice is None:
+                return None
+            plan = menu.plan(choice.depth, [menu.parts[i] for i in choice.parts])
+            whole = self.finish(plan)
+            over = _over(menu.graph, whole, limits.room)
+            late = _late(menu.graph, whole, self.limits) if whole != plan else 0
+            if over <= 0 and late <= 0:
+                return Searched(plan, worth(gains, choice), number)
+            ram -= max(0, over)
+            limits = replace(limits, seconds=limits.seconds - max(0.0, late))
+        return None
+
     @property
     def _ratios(self) -> tuple[float, ...]:
         return RATIOS if self.limits.share == INFINITE else FINER
 
     def within(self, layers: float) -> Search:
         """The same, of plans that train the weights of so many layers at most."""
-        other = Search(self.graph, self.base, replace(self.limits, layers=layers))
+        limits = replace(self.limits, layers=layers)
+        other = Search(self.graph, self.base, limits, self.finish)
         other.menus = self.menus
         return other
 
 
-def search_plan(graph: Graph, base: UpdatePlan, limits: Limits, value: Value) -> Searched:
+def search_plan(
+    graph: Graph, base: UpdatePlan, limits: Limits, value: Value, finish: Finish = same
+) -> Searched:
     """The plan that gains most: see Search. Raises SparsetuneError where none fits."""
-    return Search(graph, base, limits).best(value)
-
-
-def _best_that_fits(
-    menu: Menu, gains: Gains, limits: Limits, needed: frozenset[int]
-) -> Searched | None:
-    """needed: layers whose weights must train, counted from the output."""
-    ram = float(limits.room.ram + limits.room.spec.slow_ram_bytes)
-    for number in range(1, TRIES + 1):
-        choice = best(replace(problem_of(menu, gains, limits, ram), needed=needed))
-        if choice is None:
-            return None
-        plan = menu.plan(choice.depth, [menu.parts[i] for i in choice.parts])
-        over = _over(menu.graph, plan, limits.room)
-        if over <= 0:
-            return Searched(plan, worth(gains, choice), number)
-        ram -= over
-    return None
+    return Search(graph, base, limits, finish).best(value)
 
 
 def worth(gains: Gains, choice: Choice) -> float:
@@ -157,6 +167,15 @@ def _over(graph: Graph, plan: UpdatePlan, room: Room) -> int:
     except SparsetuneError:
         return 64
     return 0 if room.holds(layout) else max(64, _excess(room, layout))
+
+
+def _late(graph: Graph, plan: UpdatePlan, limits: Limits) -> float:
+    """Seconds by which a step takes longer than it may; 0 or less where it does not."""
+    clock = limits.room.spec.clock
+    if limits.seconds == INFINITE or clock is None:
+        return 0.0
+    cycles = sum(step_cycles(lean_program(graph, plan), graph, clock))
+    return (cycles - cycles_left(limits)) / clock.hertz
 
 
 def _excess(room: Room, layout: Layout) -> int:

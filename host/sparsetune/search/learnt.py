@@ -22,11 +22,11 @@ from ..schemes import load_scheme, scheme_names, scheme_plan
 from ..trial import FACTOR
 from ..trial import search as search_power
 from .belief import Belief, Features, believed
-from .chosen import INFINITE, Gains, Search, Value
+from .chosen import INFINITE, Finish, Gains, Search, Value, same
 from .costs import Menu
 from .gains import Task, Tell, Worth
 from .runs import Run, Samples
-from .trials import Trials, Whole, same
+from .trials import Trials
 
 STEPS = 2000  # of a run, and samples
 MOST_HELD = 600
@@ -55,7 +55,7 @@ class Learnt:
 
 
 def learn(
-    search: Search, task: Task, first: Worth, tell: Tell, whole: Whole = same
+    search: Search, task: Task, first: Worth, tell: Tell, whole: Finish = same
 ) -> Learnt:
     """first: what gradients say. whole: see Trials. Raises SparsetuneError where no plan fits."""
     tried = _Tried(search, task, first, whole)
@@ -72,7 +72,7 @@ def learn(
 class _Tried:
     """Plans that ran."""
 
-    def __init__(self, search: Search, task: Task, first: Worth, whole: Whole) -> None:
+    def __init__(self, search: Search, task: Task, first: Worth, whole: Finish) -> None:
         self.search, self.first = search, first
         samples = _some(task.samples)
         self.ways: dict[Way, UpdatePlan] = {}

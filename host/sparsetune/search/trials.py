@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -10,20 +10,16 @@ from ..cores import core_count
 from ..front import split_front
 from ..graph import Graph
 from ..plan import UpdatePlan
+from .chosen import Finish, same
 from .runs import Judged, Run, Samples, behind_front, train_and_judge
 
 Trial = tuple[UpdatePlan, int]  # a plan, and the seed of a run
-Whole = Callable[[UpdatePlan], UpdatePlan]
-
-
-def same(plan: UpdatePlan) -> UpdatePlan:
-    return plan
 
 
 class Trials:
     """run: how long, and at which rate. whole: what else a plan gets when it is trained."""
 
-    def __init__(self, graph: Graph, samples: Samples, run: Run, whole: Whole = same) -> None:
+    def __init__(self, graph: Graph, samples: Samples, run: Run, whole: Finish = same) -> None:
         self.graph, self.samples, self.run, self.whole = graph, samples, run, whole
         self.known: dict[Trial, Judged] = {}
         self._behind = {0: (graph, samples)}  # by place
