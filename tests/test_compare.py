@@ -274,20 +274,36 @@ def test_a_killed_comparison_goes_on(samples: Path, tmp_path: Path) -> None:
         assert row["accuracies"] == other["accuracies"] and row["curve"] == other["curve"]
 
 
-def test_ctrl_c_leaves_no_process_behind(samples: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_nothing_behind(sent: int, samples: Path, tmp_path: Path) -> None:
+    """No process and no file, while both runs are under way; it says how to go on."""
+    temporary, folder = tmp_path / "tmp", tmp_path / "c"
+    temporary.mkdir()
     more = ("--methods", "int8:steps=2000000", "--seeds", 2, "--rates", "0.01")
-    command = [sys.executable, "-m", "sparsetune.cli", *words(samples, tmp_path / "c", *more)]
-    env = {**os.environ, **dict(environment())}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+    command = [sys.executable, "-m", "sparsetune.cli", *words(samples, folder, *more)]
+    env = {**os.environ, **dict(environment()), "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, env=env, **{"stdout": -1, "stderr": -1, "text": True})
     end = time.monotonic() + 120
-    while time.monotonic() < end and len(children(process.pid)) < 2:
+    while time.monotonic() < end and len(list(temporary.rglob("sparsetune-*/train.dat"))) < 2:
         time.sleep(0.1)
     started = children(process.pid)
     assert len(started) == 2
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert process.stderr and process.stderr.read() == "sparsetune: interrupted\n"
+    process.send_signal(sent)
+    said, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (130, "sparsetune: interrupted\n")
+    assert f"finished runs are kept in {folder / 'runs.jsonl'}: the same command again" in said
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_run_whose_comparison_has_gone_ends_quietly() -> None:
+    """As where that is killed: nobody reads what it tells."""
+    code = "import sys\nfrom sparsetune.run_lines import tell\nsys.stdin.read()\ntell(steps=1)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, stderr=-1)
+    assert process.stdin and process.stdout and process.stderr
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == b"" and process.wait(60) == 1
 
 
 def children(pid: int) -> list[str]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
+import threading
+from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -34,7 +38,27 @@ def table_of(study: Study, part: str, baseline: str = "") -> Table:
     names = [*(m.name for m in study.methods), *(m.name for m in study.floats)]
     if baseline and baseline not in names:
         raise SparsetuneError(f"--baseline {baseline}: choose among {', '.join(names)}")
-    return make_table(compare(study), study.subject.graph, study.spec, part, baseline)
+    with _broken_off_in_order(study):
+        return make_table(compare(study), study.subject.graph, study.spec, part, baseline)
+
+
+@contextlib.contextmanager
+def _broken_off_in_order(study: Study) -> Iterator[None]:
+    """SIGTERM is heard as Ctrl-C is: no run and no file of one stays behind. Both say how to go
+    on."""
+    is_ours = threading.current_thread() is threading.main_thread()
+    before = is_ours and signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"finished runs are kept in {study.log}: the same command again does the others, each "
+            "from its first step"
+        )
+        raise
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def write_table(table: Table, folder: Path, kind: str) -> list[Path]:

@@ -213,7 +213,7 @@ class _Bench:
             }  # fmt: skip
             where = self._written(f"{key}.json", json.dumps(request).encode())
             command = (sys.executable, "-m", "sparsetune.twin_run", str(where))
-            return Job(key, label, command, steps(epochs), float_methods.environment())
+            return Job(key, label, command, steps(epochs), self._environment())
 
         def candidates() -> list[str]:
             if bundle.rate:
@@ -282,7 +282,7 @@ class _Bench:
                 "smoothing": method.smoothing,
             }  # fmt: skip
             command = float_methods.command(python, request, self.folder / f"{key}.pickle")
-            return Job(key, label, command, steps(epochs), float_methods.environment())
+            return Job(key, label, command, steps(epochs), self._environment())
 
         def steps(epochs: int) -> int:
             return epochs * self.counts.train
@@ -301,6 +301,10 @@ class _Bench:
         if not self.study.workers:
             return Path()
         return self.cache.entry(front, task, lambda: self.subject.parts)
+
+    def _environment(self) -> tuple[tuple[str, str], ...]:
+        """Of a run: what one that is killed leaves behind goes with our folder."""
+        return (*float_methods.environment(), ("TMPDIR", str(self.folder)))
 
     def _written(self, name: str, data: bytes) -> Path:
         path = self.folder / name
