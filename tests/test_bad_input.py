@@ -215,15 +215,16 @@ def test_model_beyond_the_ram(command: str, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_plan_beyond_the_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line names operator and tensor at the peak; three more are ways out that really fit,
-    with the RAM that they really take, those that train most first."""
+    """One line names operator and tensor at the peak; the others are ways out that really fit,
+    with the RAM that they really take, those that train most first. Half of the channels of as many
+    layers as train whole would take more RAM, for its bookkeeping, and is none."""
     limit = "30K"
     args = ["plan", str(runs.DIGITS), "--last", "6", "--ratio", "1", "--ram"]
     assert cli.main([*args, limit]) == 1
     line, *ways = capsys.readouterr().err.strip().splitlines()
     assert re.search(r"30,720 are there: the arena's peak is operators? \d+", line)
     assert re.search(r"largest tensor [td]\d+ \(.* bytes, .*\); the cheapest ways out:$", line)
-    assert len(ways) == 3
+    assert len(ways) == 2
     shares = [float(re.search(r"trains ([\d.]+) %", way)[1]) for way in ways]
     assert shares == sorted(shares, reverse=True)
     for way in ways:
