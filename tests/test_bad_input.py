@@ -207,6 +207,13 @@ def test_bad_plan(
     assert message in refused(capsys, "build", runs.DIGITS, "--plan", path)
 
 
+def test_a_plan_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = samples(tmp_path / "s.npz")
+    path.write_bytes(b"\xd6" + path.read_bytes())
+    line = refused(capsys, "tune", runs.DIGITS, path, "--twin", "--plan", path)
+    assert "is not an update plan, which is text" in line and "codec" not in line
+
+
 @pytest.mark.parametrize("command", ["plan", "build"])
 def test_model_beyond_the_ram(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, command, runs.DIGITS, "--ram", "10K")

@@ -150,6 +150,12 @@ def test_evaluate_and_tune_tell_one_squared_error(
     assert tuned and told and float(told[1]) == pytest.approx(float(tuned[1]), abs=6e-4)
 
 
+def test_the_limit_of_the_ram_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What --ram leaves of the board's, as `plan` tells it."""
+    assert tune(tmp_path, "--twin", "--rate", "0.01", "--ram", "60K") == 0
+    assert re.search(r"^RAM [\d,]+ of 61,440 bytes: ", capsys.readouterr().out, re.M)
+
+
 def test_an_image_beside_each_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`build` and `tune` have one rule, and no file of something else is replaced."""
     model, other = tmp_path / "mine.tflite", tmp_path / "other.tflite"

@@ -119,11 +119,13 @@ def plan(args: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A plan, the learning rate (decimal text) that suits it or was given, the image of both."""
+    """A plan, the learning rate (decimal text) that suits it or was given, the image of both. ram:
+    bytes of the heap that it may use."""
 
     plan: UpdatePlan
     rate: str
     layout: Layout
+    ram: int
     rate_is_given: bool = False
     beside: Beside = NOTHING
     is_spelt: bool = False  # by --last and --ratio
@@ -164,7 +166,7 @@ def choose_plan(
         rate = choose_rate(graph, chosen, model, data, groups_of(args))
         layout = room.compile(graph, chosen, rate)
     is_spelt = bool(store and (args.last or args.ratio))
-    return Chosen(chosen, rate, layout, given is not None, room.beside, is_spelt)
+    return Chosen(chosen, rate, layout, room.ram, given is not None, room.beside, is_spelt)
 
 
 def _stored(graph: Graph, data: Dataset) -> int:
@@ -283,7 +285,7 @@ def describe_plan(graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset |
         )
     use = _use(chosen.layout, spec, data, chosen.beside)
     lines.append(
-        f"RAM {use.used:,} of {use.heap:,} bytes: arena {use.arena:,} (no order of buffers can "
+        f"RAM {use.used:,} of {chosen.ram:,} bytes: arena {use.arena:,} (no order of buffers can "
         f"need less than {chosen.layout.arena_lower_bound:,}), trained weights and state "
         f"{use.state:,}, order of {_count(data)} samples {use.data:,}, program {use.package:,}; "
         f"flash {len(chosen.layout.image):,} bytes"

@@ -309,6 +309,10 @@ def load_plan(path: Path) -> UpdatePlan:
         return _from_json(json.loads(path.read_text()))
     except OSError as error:
         raise SparsetuneError(f"{path}: {error.strerror}: give the path of a plan") from error
+    except UnicodeDecodeError:
+        raise SparsetuneError(
+            f"{path} is not an update plan, which is text: make one with `sparsetune plan`"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise SparsetuneError(
             f"{path} is not an update plan ({error}): make one with `sparsetune plan`"
