@@ -272,7 +272,7 @@ def bench(title: str, kind: Kind, folder: Path, kept: Kept) -> None:
     head = default_plan(case.graph, 1)
     rate = kept.get(f"{title}: head", case.of_search(),
                     lambda: choose_rate(case.graph, head, model, samples.train))  # fmt: skip
-    task = Task(case.graph, rate, split(samples.train))
+    task = Task(case.graph, rate, split(samples.train), model)
     first = worth_of(kept, case, task)
     learnt, best = learnt_of(kept, case, task, first)
     by = {"gradients": thinned(case.graph, first), "runs": learnt}

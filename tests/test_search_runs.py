@@ -9,20 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from machine import litert_tensors
 from scipy.stats import multivariate_normal, spearmanr
+from shared_tasks import KWS_MODEL, kws_task, shared_folder
 from sparsetune import cli
 from sparsetune.analytic import analytic_memory
 from sparsetune.boardspec import load_spec
 from sparsetune.budget import step_time
-from sparsetune.graph import Graph, input_channels
+from sparsetune.data import Dataset
+from sparsetune.graph import Array, Graph, input_channels
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, load_plan
 from sparsetune.room import Room
 from sparsetune.schemes import load_scheme, scheme_plan
 from sparsetune.search import belief, learnt
 from sparsetune.search.belief import Features, believed
 from sparsetune.search.chosen import Limits, Search
-from sparsetune.search.gains import Worth, guessed
+from sparsetune.search.gains import Task, Worth, guessed, split, thinned
 from sparsetune.search.learnt import learn
+from sparsetune.search.rates import Rates
 from sparsetune.search.runs import Run, train_and_judge
 from sparsetune.search.trials import Trials
 from test_search import clothes_like, graph_of, small
@@ -39,6 +43,11 @@ def drawn(graph: Graph, rng: np.random.Generator) -> UpdatePlan:
         if channels or bias:
             layers.append(LayerPlan(op.index, channels, bias))
     return UpdatePlan((*layers, *default_plan(graph, 1).layers))
+
+
+def drawn_plans(graph: Graph, count: int) -> list[UpdatePlan]:
+    rng = np.random.default_rng(8)
+    return [drawn(graph, rng) for _ in range(count)]
 
 
 def losses_of(graph: Graph, plans: list[UpdatePlan], truth: Worth, noise: float) -> list[float]:
@@ -138,6 +147,89 @@ def test_trials_have_what_training_will_have() -> None:
     assert fine.loss != train_and_judge(graph, plan, task.samples, run).loss
 
 
+def test_of_several_rates_the_best_stands() -> None:
+    """Further seeds run at that alone; so do plans with one rate."""
+    graph, task = clothes_like()
+    deep, flat = default_plan(graph, 3, 1.0), default_plan(graph, 1)
+    rates = {deep: ("2", "0.002"), flat: ("0.002",)}
+    trials = Trials(graph, task.samples, Run(40, "5"), rates=rates.__getitem__)
+
+    def alone(plan: UpdatePlan, rate: str, seed: int) -> float:
+        return train_and_judge(graph, plan, task.samples, Run(40, rate, seed)).loss
+
+    assert alone(deep, "2", 1) > alone(deep, "0.002", 1)
+    assert trials.losses([deep, flat], 1) == [alone(p, "0.002", 1) for p in (deep, flat)]
+    assert trials.best == {deep: "0.002", flat: "0.002"}
+    rates[deep] = ("never again",)
+    assert trials.losses([deep], 2) == [alone(deep, "0.002", 2)]
+
+
+# At which rates -------------------------------------------------------------------------------
+
+
+def energy(graph: Graph, model: bytes, x: Array, number: int) -> float:
+    """Mean of the sum of a layer's squared inputs, in real units, by LiteRT."""
+    t = graph.tensor(graph.operator(number).inputs[0])
+    values = [litert_tensors(model, one[None])[t.index].astype(float) for one in x]
+    return float(np.mean([((v - t.zero_point) ** 2).sum() * t.scale**2 for v in values]))
+
+
+def test_a_plan_that_is_driven_harder_has_smaller_rates_as_well() -> None:
+    graph, task = clothes_like()
+    task = replace(task, model=small().to_bytes())
+    numbers = [op.index for op in graph.trainable[:-1]]
+    x = task.samples.train.x[:32]
+    drives = {n: energy(graph, task.model, x, n) for n in numbers}
+    hard, soft = max(drives, key=drives.__getitem__), min(drives, key=drives.__getitem__)
+
+    def of_one(number: int, channels: int = 1) -> UpdatePlan:
+        return UpdatePlan((LayerPlan(number, channels, True),))
+
+    power = round(np.log(drives[hard] / drives[soft]) / np.log(3))
+    assert power > 1
+    found = Rates(task, of_one(soft), "0.010")
+    assert found.of(of_one(soft)) == ("0.010",)
+    rates = [float(rate) for rate in found.of(of_one(hard))]
+    assert rates == pytest.approx([0.01 / 3 ** (power + 1), 0.01 / 3**power, 0.01], rel=0.06)
+    assert found.of(of_one(hard, channels=0)) == ("0.010",)  # its bias alone
+    rates = [float(rate) for rate in Rates(task, of_one(hard), "0.010").of(of_one(soft))]
+    assert rates == pytest.approx([0.01, 0.01 * 3 ** (power - 1), 0.01 * 3**power], rel=0.06)
+    assert Rates(task, of_one(hard, channels=0), "0.010").of(of_one(soft)) == ("0.010",)
+
+
+def test_another_loss_has_one_rate() -> None:
+    """No rule for how hard a layer is driven held there."""
+    graph, task = clothes_like()
+    task = replace(task, model=small().to_bytes())
+    cut = replace(task, graph=replace(graph, loss="mse"))
+    plans = [UpdatePlan((LayerPlan(op.index, 1, True),)) for op in graph.trainable]
+    for of, most in ((task, 3), (cut, 1)):
+        found = Rates(of, plans[-2], "0.010")
+        assert max(len(found.of(plan)) for plan in plans) == most
+
+
+def heard_elsewhere() -> Task:
+    """Keywords through another microphone."""
+    shared = shared_folder()
+    if shared is None:
+        pytest.skip("SKIP: there is no ../shared")
+    sets = kws_task(shared)
+    samples = split(Dataset(sets["x_train"], sets["y_train"]))
+    return Task(graph_of("kws"), "0.1", samples, (shared / KWS_MODEL).read_bytes())
+
+
+def test_a_deep_plan_is_not_judged_where_it_is_ruined() -> None:
+    """KWS' first layer is driven 30 times harder than others: at their rate it unlearns all."""
+    task = heard_elsewhere()
+    graph, run = task.graph, Run(1000, "0.0048")
+    middle, deep = (default_plan(graph, last, 1.0) for last in (5, 10))
+    found = Rates(task, middle, run.rate)
+    fair = Trials(graph, task.samples, run, rates=found.of)
+    of_middle, of_deep = fair.losses([middle, deep], 1)
+    (ruined,) = Trials(graph, task.samples, run).losses([deep], 1)
+    assert of_deep < of_middle < np.log(12) / 2 < ruined
+
+
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ROUNDS": 2, "STEPS": 60, "SEEDS": (2,)}.items():
@@ -157,6 +249,23 @@ def test_what_is_learnt_fits_and_is_the_best_that_ran() -> None:
     assert found[0].tried[found[0].name] == min(found[0].tried.values())
     assert found[0].count >= len(found[0].tried) > 2
     assert sum("around the best" in line for line in lines) == 2 * 2
+
+
+@pytest.mark.usefixtures("few")
+def test_what_the_quick_search_finds_is_among_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its first run was the worst of all."""
+    graph, task = clothes_like()
+    first, search = guessed(graph), Search(graph, UpdatePlan(()), Limits(NOWHERE, analytic=6000))
+    quick = search.best(thinned(graph, first).of).plan
+    tried = learnt._Tried(search, task, first, lambda plan: plan)
+    others = [plan for plan in drawn_plans(graph, 6) if plan != quick]
+    tried.names |= {plan: str(i) for i, plan in enumerate(others)}
+    losses = {plan: 9.0 if plan == quick else 1.0 for plan in tried.names}
+    monkeypatch.setattr(tried, "losses", lambda of, seed=1: [losses.get(p, 2.0) for p in of])
+    assert quick in tried.last() and len(tried.last()) == learnt.LAST + 1
+    losses[quick] = 0.5
+    assert tried.last()[0] == quick and len(tried.last()) == learnt.LAST
+    assert tried.best(tried.last()).plan == quick
 
 
 def test_published_schemes_that_fit_are_among_those_that_run() -> None:

@@ -7,6 +7,8 @@ behind the layer make of that is left out, which has cost a factor of 25 (docs/D
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .graph import Array, Graph, Operator, per_channel_scales
@@ -26,17 +28,30 @@ def suggest_rate(graph: Graph, plan: UpdatePlan, model: bytes, x: Array | None) 
     """A learning rate as decimal text with two digits that count. x: samples, int8 [N, ...]; None:
     a guess, and a careful one. For the softmax loss; others get a small rate."""
     ops = [graph.operator(layer.operator) for layer in plan.layers]
-    units = [_unit(graph, op, plan) for op in ops]
     if graph.loss_name != "softmax":
+        units = [_unit(graph, op, plan) for op in ops]
         return two_digits(BLIND / max(units, default=1.0))
-    energies = _measured(graph, ops, model, x) if x is not None else _typical(graph, ops)
-    bounds = [
-        (FOR_LAST / (energy + 1) if op.outputs[0] in graph.logits_aliases else FOR_OTHERS / energy)
-        / unit
-        for op, energy, unit in zip(ops, energies, units, strict=True)
-        if energy > 0
-    ]
+    bounds = rate_bounds(graph, ops, plan, model, x).values()
     return two_digits(min(bounds, default=0.01) / (CAUTION if x is None else 1))
+
+
+def rate_bounds(
+    graph: Graph, ops: Sequence[Operator], plan: UpdatePlan, model: bytes, x: Array | None
+) -> dict[int, float]:
+    """The rate at which each of these layers is driven as far as it may be, by number of the
+    operator; none where a layer's input is all zero. plan: says in which units rates are. x:
+    samples, int8 [N, ...]; None: a guess."""
+    energies = _measured(graph, ops, model, x) if x is not None else _typical(graph, ops)
+    return {
+        op.index: (
+            FOR_LAST / (energy + 1)
+            if op.outputs[0] in graph.logits_aliases
+            else FOR_OTHERS / energy
+        )
+        / _unit(graph, op, plan)
+        for op, energy in zip(ops, energies, strict=True)
+        if energy > 0
+    }
 
 
 def _unit(graph: Graph, op: Operator, plan: UpdatePlan) -> float:
@@ -44,7 +59,7 @@ def _unit(graph: Graph, op: Operator, plan: UpdatePlan) -> float:
     return 1.0 if plan.qas else float((per_channel_scales(graph, op) ** 2).mean())
 
 
-def _measured(graph: Graph, ops: list[Operator], model: bytes, x: Array) -> list[float]:
+def _measured(graph: Graph, ops: Sequence[Operator], model: bytes, x: Array) -> list[float]:
     """Mean over the samples of sum(x^2), in real units, of each operator's input."""
     inputs = [op.inputs[0] for op in ops]
     sums = np.zeros(len(ops))
@@ -58,7 +73,7 @@ def _measured(graph: Graph, ops: list[Operator], model: bytes, x: Array) -> list
     return [float(s) for s in sums / max(1, count)]
 
 
-def _typical(graph: Graph, ops: list[Operator]) -> list[float]:
+def _typical(graph: Graph, ops: Sequence[Operator]) -> list[float]:
     tensors = [graph.tensor(op.inputs[0]) for op in ops]
     return [t.size * (TYPICAL * 255 * t.scale) ** 2 for t in tensors]
 

@@ -72,7 +72,8 @@ def searched_plan(
 def _task(graph: Graph, args: argparse.Namespace, data: Dataset) -> Task:
     head = replace(default_plan(graph, 1), loss=graph.loss)
     print(f"searching: gradients of up to {SAMPLES} samples ...", flush=True)
-    return Task(graph, choose_rate(graph, head, read_file(args.model), data), split(data))
+    model = read_file(args.model)
+    return Task(graph, choose_rate(graph, head, model, data), split(data), model)
 
 
 def _by_runs(

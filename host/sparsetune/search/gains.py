@@ -38,11 +38,13 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Task:
-    """A model, the learning rate of its head (decimal text), and what it learns from."""
+    """A model, the learning rate of its head (decimal text), and what it learns from. model: the
+    .tflite file, where there is one."""
 
     graph: Graph
     rate: str
     samples: Samples
+    model: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from ..trial import search as search_power
 from .belief import Belief, Features, believed
 from .chosen import INFINITE, Finish, Gains, Search, Value, same
 from .costs import Menu
-from .gains import Task, Tell, Worth
+from .gains import Task, Tell, Worth, thinned
+from .rates import Rates
 from .runs import Run, Samples
 from .trials import Trials
 
@@ -35,6 +36,7 @@ POWER, POWERS = 0.5, (0.25, 1.0)  # of a share of the channels: what it gains
 BIASES = (0.25, 0.5)  # shares of the layers, of plans of nothing else
 FEW = (1, 2, 4)  # layers that train weights, where a step updates a share: none is visited rarely
 ROUNDS = 3
+QUICK = "by gradients"  # what the search without runs finds
 LAST, SEEDS = 4, (2, 3, 4)  # plans that run again, and their seeds
 
 Names = dict[UpdatePlan, str]
@@ -82,8 +84,12 @@ class _Tried:
             self.add((max(1, round(share * count)), POWER, INFINITE))
         for few in FEW if search.limits.share < INFINITE else ():
             self.add((max(1, round(DEPTHS[3] * count)), POWER, few))
-        run = _run(task, samples, whole(list(self.ways.values())[len(self.ways) // 2]))
-        self.trials = Trials(task.graph, samples, run, whole)
+        self.quick = search.best(thinned(search.graph, first).of).plan
+        self.names.setdefault(self.quick, QUICK)
+        middle = list(self.ways.values())[len(self.ways) // 2]
+        run = _run(task, samples, whole(middle))
+        rates = Rates(task, middle, run.rate)
+        self.trials = Trials(task.graph, samples, run, whole, rates.of)
         self.features = Features(task.graph, first)
         self.beside = _beside(search)
 
@@ -123,12 +129,12 @@ class _Tried:
         return believed(self.features, plans, self.losses(plans))
 
     def last(self) -> list[UpdatePlan]:
-        """Those whose first runs are best, and the best of what is published."""
+        """Those whose first runs are best, the best of what is published, and the quick one."""
         plans, schemes = list(self.names), set(scheme_names())
         order = [i for _, i in sorted(zip(self.losses(plans), range(len(plans)), strict=True))]
         ours = [plans[i] for i in order if self.names[plans[i]] not in schemes]
         theirs = [plans[i] for i in order if self.names[plans[i]] in schemes]
-        return [*ours[:LAST], *theirs[:1]]
+        return list(dict.fromkeys([*ours[:LAST], *theirs[:1], self.quick]))
 
     def best(self, last: list[UpdatePlan]) -> Learnt:
         """Of these that whose further runs are best."""
