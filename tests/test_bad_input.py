@@ -329,6 +329,16 @@ def test_groups_that_never_end_on_the_board(capsys: pytest.CaptureFixture[str]) 
     assert "choose 1 to 4096" in refused(capsys, *args, "--accumulate", "5000")
 
 
+def test_the_twin_has_no_port_be_it_the_usual_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is named is refused; one of the environment alone is nobody's wish."""
+    monkeypatch.setenv("SPARSETUNE_PORT", "/dev/mine")
+    args = ("tune", runs.DIGITS, samples(tmp_path / "s.npz"), "--twin")
+    assert "on no port" in refused(capsys, *args, "--port", "/dev/mine")
+    assert "not in [0, 1)" in refused(capsys, *args, "--smoothing", "1")
+
+
 POLICIES = """
 class NoArguments:
     pass

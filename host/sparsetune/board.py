@@ -154,8 +154,8 @@ class Board:
 
     @classmethod
     def connect(cls, port: str | None = None) -> Board:
-        """Open `port`, or the only board that is plugged in."""
-        return cls(port or find_port())
+        """Open `port`, or the usual one, or the only board that is plugged in."""
+        return cls(port or usual_port() or find_port())
 
     def __enter__(self) -> Board:
         return self
@@ -569,6 +569,11 @@ def list_boards() -> list[tuple[str, str]]:
         if port.vid in BOARD_VENDORS and (port.vid, port.pid) not in DEBUG_PROBES:
             found.append((port.device, port.description or "serial port"))
     return found
+
+
+def usual_port() -> str | None:
+    """Where the user's board is, when nothing else is said."""
+    return os.environ.get("SPARSETUNE_PORT")
 
 
 def find_port() -> str:

@@ -26,7 +26,7 @@ from typing import Any
 from sparsetune_device.channels import EPOCH
 from sparsetune_device.telemetry import parse
 
-from sparsetune.board import Board, PortLost, still_learnt
+from sparsetune.board import Board, PortLost, still_learnt, usual_port
 from sparsetune.board_files import (
     BOARD_DATA,
     BOARD_TEST,
@@ -140,7 +140,7 @@ def run_flash(args: argparse.Namespace) -> None:
     job = Job(
         firmware=args.firmware or spec.firmware_file,
         spec=spec,
-        port=args.port,
+        port=args.port or usual_port(),
         drive=args.drive,
         dry_run=args.dry_run,
     )
@@ -366,7 +366,6 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_port(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
-        default=os.environ.get("SPARSETUNE_PORT"),
         help="serial port (default: $SPARSETUNE_PORT, else the only board plugged in)",
     )
 

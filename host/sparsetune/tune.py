@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +204,7 @@ class Result:
 def tune(args: argparse.Namespace) -> None:
     """`sparsetune tune`."""
     spec, asked = load_spec(args.board), run_options(args)
-    if args.twin and args.port != os.environ.get("SPARSETUNE_PORT"):
+    if args.twin and args.port:
         raise SparsetuneError("the twin is on no port: leave out --port, or --twin")
     if args.twin:
         result = run(args, asked, OnTwin(spec.store_bytes), "twin")
