@@ -72,7 +72,7 @@ KWS = ("--common", "last=6,ratio=0.5", "--rates", "auto", "--search-epochs", "4"
 EXPERIMENTS = {
     "precision": Experiment(
         "cifar", f"CIFAR-10, {SCHEME}: what integers cost", OURS,
-        ("same:of=int8", "same:of=int8,batch=16"),
+        ("same:of=int8", "same:of=int8,batch=16", "same:of=int8,batch=16,rate=0.01"),
     ),
     "tinyprop": Experiment(
         "cifar", f"CIFAR-10, {SCHEME} with a residual: steps that go on behind their loss",

@@ -28,7 +28,7 @@ POINTS = (
 )
 FLOATS = (
     ("last", "fp32 last", "float, last layer"),
-    ("precision", "fp32 same:of=int8", "float, the scheme's layers"),
+    ("precision", "fp32 same:of=int8,batch=16,rate=0.01", "float, the scheme's layers"),
     ("sparse-long", "fp32 all:batch=16,rate=0.004", "float, everything"),
 )
 
