@@ -138,6 +138,17 @@ def mobilenet_v2_task(shared: Path, folder: Path, steps: int = 5) -> Task:
     return make_task(model, sets, lambda g: default_plan(g, 6), **options)
 
 
+def equal_runs(port: str, task: Task) -> list[str]:
+    """The board's lines of a run whose telemetry and checkpoint are the twin's."""
+    twin_lines, twin_checkpoint = twin_train(task)
+    with Board.connect(port) as board:
+        lines, checkpoint = board_train(board, task)
+    assert len(losses(lines)) == task.options["steps"]
+    assert telemetry(lines) == telemetry(twin_lines)
+    assert checkpoint == twin_checkpoint
+    return lines
+
+
 def losses(lines: list[str]) -> list[str]:
     """Step lines without their time."""
     return [line.split(",ms:")[0] for line in lines if line.startswith("loss:")]

@@ -21,7 +21,6 @@ from gradient_cases import draw as draw_case
 from machine import Array, Machine
 from small_models import RELU, Net
 from sparsetune import cli
-from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
 from sparsetune.compile import compile_image
 from sparsetune.digits import changed_sets
@@ -543,12 +542,7 @@ def test_kws_on_the_emulated_pico(emulated_pico, policy: str) -> None:
     image = parse_image(compile_image(task.graph, plan).image)
     options = {**task.options, "policy": policy}
     task = replace(task, image=image, train=task.train.part(slice(40)), options=options)
-    twin_lines, twin_checkpoint = runs.twin_train(task)
-    with Board.connect(emulated_pico.port) as board:
-        lines, checkpoint = runs.board_train(board, task)
-    assert len(runs.losses(lines)) == 100
-    assert runs.telemetry(lines) == runs.telemetry(twin_lines)
-    assert checkpoint == twin_checkpoint
+    lines = runs.equal_runs(emulated_pico.port, task)
     use = predict(task.image, 40, load_spec("pico"), Beside(chooses=True))
     told = runs.events(lines, "mem")[-1]["free"]
     print(f"{policy}: heap free {told:,}, predicted {use.free:,}")

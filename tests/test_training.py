@@ -121,12 +121,7 @@ def test_digits_on_the_emulated_pico(emulated_pico) -> None:
 def test_kws_in_patches_on_the_emulated_pico(emulated_pico, weights_only: bool) -> None:
     assert SHARED
     task = runs.kws_in_patches_task(SHARED, weights_only)
-    with Board.connect(emulated_pico.port) as board:
-        lines, checkpoint = runs.board_train(board, task)
-    twin_lines, twin_checkpoint = runs.twin_train(task)
-    assert len(runs.losses(lines)) == task.options["steps"] == 100
-    assert runs.telemetry(lines) == runs.telemetry(twin_lines)
-    assert checkpoint == twin_checkpoint
+    assert len(runs.losses(runs.equal_runs(emulated_pico.port, task))) == 100
 
 
 @needs_shared
@@ -153,12 +148,7 @@ def test_other_update_rules_on_the_emulated_pico(
     task = runs.kws_task(SHARED, steps=100)
     plan = replace(default_plan(task.graph, 6), **rules)
     task = with_plan(task, plan, 500, **options)
-    twin_lines, twin_checkpoint = runs.twin_train(task)
-    with Board.connect(emulated_pico.port) as board:
-        lines, checkpoint = runs.board_train(board, task)
-    assert len(runs.losses(lines)) == 100
-    assert runs.telemetry(lines) == runs.telemetry(twin_lines)
-    assert checkpoint == twin_checkpoint
+    lines = runs.equal_runs(emulated_pico.port, task)
     check_memory(task, lines)
 
 
@@ -180,12 +170,7 @@ def test_other_choices_on_the_emulated_pico(
     task = runs.kws_task(SHARED, steps=100)
     plan = in_patches(task.graph, default_plan(task.graph, last), patch)
     task = with_plan(task, plan, 500, **options)
-    twin_lines, twin_checkpoint = runs.twin_train(task)
-    with Board.connect(emulated_pico.port) as board:
-        lines, checkpoint = runs.board_train(board, task)
-    assert len(runs.losses(lines)) == 100
-    assert runs.telemetry(lines) == runs.telemetry(twin_lines)
-    assert checkpoint == twin_checkpoint
+    runs.equal_runs(emulated_pico.port, task)
 
 
 def in_patches(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:
