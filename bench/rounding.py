@@ -21,6 +21,7 @@ from pathlib import Path
 from emulated import ROOT  # and the path to tests
 from learning_tasks import TASKS
 from shared_tasks import shared_folder
+from sparsetune.files import write_whole
 
 FOLDER = ROOT / "build" / "rounding"
 TABLE = ROOT / "bench" / "results" / "rounding.md"
@@ -90,7 +91,7 @@ def main() -> None:
     table = compare(kernels_that_round_to_nearest(), shared, options)
     sizes = f"{options.epochs} epochs, {options.seeds} seeds"
     title = f"# CIFAR-10, steps rounded to nearest (`python bench/rounding.py`; {sizes})"
-    TABLE.write_text(f"{title}\n\n{table}")
+    write_whole(TABLE, f"{title}\n\n{table}".encode())
     print(table)
 
 
