@@ -54,7 +54,7 @@ firmware: setup
 	@$(TOOL)firmware
 
 natmods: setup
-	@$(TOOL)natmod armv6m x64
+	@$(TOOL)natmod
 
 demo: firmware
 	@$(TOOL)demo

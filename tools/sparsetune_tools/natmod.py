@@ -8,15 +8,18 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .firmware import KERNELS, build_environment, jobs, refuse_spaces
 from .needs import require
 from .shell import BUILD, ROOT, ToolError, locked, run, run_main, say, show, write_if_changed
 from .sources import ensure
+from .xtensa import toolchain
 
 MODULE = "sparsetune_kernels"
-COMPILERS = {"armv6m": "arm-none-eabi-gcc", "x64": "gcc"}
+# A command of the machine, or None: one of ours (xtensa.py).
+COMPILERS = {"armv6m": "arm-none-eabi-gcc", "x64": "gcc", "xtensawin": None}
 # Python modules that mpy_ld.py imports -> their names for pip.
 LINKER_NEEDS = {"elftools": "pyelftools", "ar": "ar"}
 
@@ -29,10 +32,33 @@ def require_linker() -> None:
                         f"{sys.executable} -m pip install {' '.join(names)}")
 
 
-def makefile(arch: str, micropython: Path) -> str:
+@dataclass(frozen=True)
+class Compiler:
+    """makefile: lines ahead of natmod.mk's."""
+
+    makefile: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def compiler(arch: str, variant: str) -> Compiler:
+    """Raises ToolError with the reason where the machine has none. variant: of xtensa.py."""
+    command = COMPILERS[arch]
+    require("make")
+    require_linker()
+    if command:
+        require(command)
+        return Compiler()
+    chain = toolchain(variant)
+    # dynruntime.mk asks the compiler for libraries, which are of another ABI.
+    return Compiler(
+        f"override CROSS = {chain.cross}\noverride LIBGCC_PATH = {chain.runtime}\n"
+        f"override LIBM_PATH =\nCFLAGS_EXTRA = {' '.join(chain.flags)}\n", chain.environment)
+
+
+def makefile(arch: str, micropython: Path, first: str = "") -> str:
     """dynruntime.mk puts its files beside the makefile it finds: so one lies in build/."""
     return (f"ARCH = {arch}\nMOD = {MODULE}\nMPY_DIR = {micropython}\nKERNELS = {KERNELS}\n"
-            "include $(KERNELS)/natmod.mk\n")
+            f"{first}include $(KERNELS)/natmod.mk\n")
 
 
 def is_stale(module: Path) -> bool:
@@ -42,32 +68,47 @@ def is_stale(module: Path) -> bool:
         path.stat().st_mtime > module.stat().st_mtime for path in sources if path.is_file())
 
 
-def build(arch: str) -> Path:
-    """Build the module for one architecture, if anything changed; returns the .mpy."""
-    require("make", COMPILERS[arch])
-    require_linker()
+def build(arch: str, variant: str = "esp32s3") -> Path:
+    """Build the module for one architecture, if anything changed; returns the .mpy. variant: of
+    xtensawin; `qemu` has no instruction that QEMU lacks."""
+    made_by = compiler(arch, variant)
     trees = ensure()
     refuse_spaces(ROOT, trees.micropython)
-    folder = BUILD / "natmod" / arch
+    folder = BUILD / "natmod" / (arch if variant == "esp32s3" else f"{arch}-{variant}")
     module = folder / f"{MODULE}.mpy"
     with locked(folder):
-        write_if_changed(folder / "Makefile", makefile(arch, trees.micropython).encode())
+        write_if_changed(folder / "Makefile", makefile(
+            arch, trees.micropython, made_by.makefile).encode())
         # dynruntime.mk looks at no headers: after any change all is built, in a second or two.
         again = ["--always-make"] if is_stale(module) else []
         run(f"building the native module for {arch}",
             ["make", jobs(), *again, f"PYTHON={sys.executable}"],
-            BUILD / "logs" / f"natmod-{arch}.log", env=build_environment(trees), cwd=folder)
+            BUILD / "logs" / f"natmod-{arch}.log", cwd=folder,
+            env={**build_environment(trees), **made_by.environment})
     return module
+
+
+def is_possible(arch: str) -> bool:
+    """Whether this machine has the compiler; if not, says why."""
+    try:
+        compiler(arch, "esp32s3")
+    except ToolError as error:
+        say(f"native module for {arch}: skipped: {error}")
+        return False
+    return True
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("arch", nargs="*", default=list(COMPILERS), help="armv6m, x64 or both")
-    for arch in parser.parse_args().arch:
+    parser.add_argument("arch", nargs="*", help=f"{', '.join(COMPILERS)}; without: all that this "
+                        "machine has compilers for")
+    named = parser.parse_args().arch
+    for arch in named or COMPILERS:
         if arch not in COMPILERS:
             raise ToolError(f"no architecture {arch}: choose from {', '.join(COMPILERS)}")
-        module = build(arch)
-        say(f"native module for {arch}: {show(module)}, {module.stat().st_size:,} bytes")
+        if named or is_possible(arch):
+            module = build(arch)
+            say(f"native module for {arch}: {show(module)}, {module.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ COMMANDS = {
     "node": "nodejs",
     "npm": "npm",
 }
+# Without these some tests are skipped.
+OPTIONAL = {"qemu-xtensa": "qemu-user"}
 # (compiler, file that it must find) -> the Debian package that has it.
 LIBRARIES = {
     ("gcc", "libc.so"): "libc6-dev",
@@ -51,6 +53,11 @@ def missing(commands: Iterable[str] = tuple(COMMANDS)) -> list[str]:
     packages += [package for (compiler, file), package in LIBRARIES.items()
                  if compiler in wanted and not finds(compiler, file)]
     return packages
+
+
+def missing_optional() -> list[str]:
+    """Debian packages without which some tests are skipped."""
+    return [package for name, package in OPTIONAL.items() if not shutil.which(name)]
 
 
 def missing_python() -> list[str]:
@@ -92,15 +99,21 @@ def may_install() -> bool:
     return asked is not None and asked.returncode == 0
 
 
+def install(packages: list[str]) -> None:
+    say("installing " + " ".join(packages))
+    subprocess.run(update_line().split(), check=False)
+    subprocess.run(apt_line(packages).split(), check=False)
+
+
 def main() -> None:
-    packages = missing() + missing_python()
-    if packages and "--install" in sys.argv[1:] and may_install():
-        say("installing " + " ".join(packages))
-        subprocess.run(update_line().split(), check=False)
-        subprocess.run(apt_line(packages).split(), check=False)
-        packages = missing() + missing_python()
+    packages, optional = missing() + missing_python(), missing_optional()
+    if packages + optional and "--install" in sys.argv[1:] and may_install():
+        install(packages + optional)
+        packages, optional = missing() + missing_python(), missing_optional()
     if packages:
         raise ToolError(f"packages are missing; run: {apt_line(packages)}")
+    if optional:
+        say(f"some tests will be skipped; for them run: {apt_line(optional)}")
     say("all Debian packages are there")
 
 

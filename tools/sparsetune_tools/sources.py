@@ -7,6 +7,7 @@ instead, and nothing in it is ever changed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -34,8 +35,8 @@ class Package:
     debian: str
     file: str
     sha256: str
-    variable: str
-    marker: str  # a file that every checkout of this project has
+    variable: str = ""  # of the environment: names a checkout of one's own
+    marker: str = ""  # a file that every checkout of this project has
 
 
 MICROPYTHON = Package(
@@ -75,23 +76,40 @@ def fetch(package: Package) -> Path:
     """The package's file in build/downloads/, fetched when it is not there, and checked."""
     path = DOWNLOADS / package.file
     if not path.exists():
-        mirror = debian_mirror()
-        if mirror is None:
-            wanted = ", ".join(f"{each.variable} ({each.version})" for each in PACKAGES)
-            raise ToolError("this machine's apt names no Debian mirror: set DEBIAN_MIRROR to the "
-                            f"address of one, or name checkouts of your own in {wanted}")
-        download(package, PrivateApt(BUILD / "apt", mirror, SUITE))
+        download(package, updated_apt())
     check_sha256(path, package.sha256)
     return path
 
 
-def download(package: Package, apt: PrivateApt) -> None:
-    """Fetch into a scratch folder; the file appears in build/downloads/ when it is whole."""
+def updated_apt() -> PrivateApt:
+    """An apt that has the suite's package lists."""
+    mirror = debian_mirror()
+    if mirror is None:
+        wanted = ", ".join(f"{each.variable} ({each.version})" for each in PACKAGES)
+        raise ToolError("this machine's apt names no Debian mirror: set DEBIAN_MIRROR to the "
+                        f"address of one, or name checkouts of your own in {wanted}")
+    return _apt_of(mirror)
+
+
+@functools.cache
+def _apt_of(mirror: str) -> PrivateApt:
+    apt = PrivateApt(BUILD / "apt", mirror, SUITE)
+    apt.update()
+    return apt
+
+
+def scratch_folder() -> Path:
+    """An empty folder for what apt fetches."""
     scratch = DOWNLOADS / "partial"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
+    return scratch
+
+
+def download(package: Package, apt: PrivateApt) -> None:
+    """Fetch into a scratch folder; the file appears in build/downloads/ when it is whole."""
+    scratch = scratch_folder()
     say(f"{package.name}: fetching {package.file}")
-    apt.update()
     get = apt.source_tar if package.file.endswith(".tar.xz") else apt.binary
     get(package.debian, scratch)
     fetched = scratch / package.file
