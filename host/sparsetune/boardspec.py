@@ -44,15 +44,23 @@ class BoardSpec:
     usb_vendor: int
     usb_product: int
     flash_method: str
-    uf2_family: int
+    uf2_family: int | None  # of its boot loader's files; None where it takes others
     drive_label: str
-    firmware_file: Path
+    firmware_file: Path | None  # where our firmware for it is built; None where there is none
+    download: str  # where MicroPython's own is
     clock: Clock | None = None  # where nobody has measured it, no time is estimated
+    estimated: str = ""  # what figures of RAM and time stand on where we never measured them
 
 
 def board_names() -> list[str]:
     """Return the names of the boards that come with sparsetune."""
     return sorted(path.stem for path in BOARDS.glob("*.toml"))
+
+
+def boards_with(**wanted: object) -> list[str]:
+    """Return the names of the boards whose description has these fields."""
+    specs = [(name, load_spec(name)) for name in board_names()]
+    return [n for n, s in specs if all(getattr(s, key) == wanted[key] for key in wanted)]
 
 
 def load_spec(board: str) -> BoardSpec:
@@ -95,14 +103,18 @@ def _spec(table: dict[str, Any]) -> BoardSpec:
         usb_vendor=usb["vendor"],
         usb_product=usb["product"],
         flash_method=boot["method"],
-        uf2_family=boot["family"],
-        drive_label=boot["drive_label"],
-        firmware_file=ROOT / boot["firmware_file"],
+        uf2_family=boot.get("family"),
+        drive_label=boot.get("drive_label", ""),
+        firmware_file=ROOT / boot["firmware_file"] if "firmware_file" in boot else None,
+        download=boot["download"],
         clock=_clock(table["cycles"]) if "cycles" in table else None,
+        estimated=table.get("estimated", ""),
     )
 
 
-def _clock(table: dict[str, Any]) -> Clock:
+def _clock(table: dict[str, Any]) -> Clock | None:
+    if "same_as" in table:  # another board with this chip
+        return load_spec(table["same_as"]).clock
     costs = {name: Cost(*values) for name, values in table["operators"].items()}
     if OTHER not in costs:
         raise KeyError(f"cycles.operators.{OTHER}")

@@ -55,13 +55,14 @@ NOTHING = Beside()
 class RamUse:
     """Bytes of the MicroPython heap. data: labels and the order of an epoch; package: the Python
     objects of the device package itself (measured; what does not hang on the plan is from the board
-    description)."""
+    description); image: where the board has no ROMFS, from which it would be read in place."""
 
     arena: int
     state: int
     data: int
     package: int
     heap: int
+    image: int = 0
 
     @property
     def free(self) -> int:
@@ -70,7 +71,7 @@ class RamUse:
 
     @property
     def used(self) -> int:
-        return self.arena + self.state + self.data + self.package
+        return self.arena + self.state + self.data + self.package + self.image
 
 
 def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHING) -> RamUse:
@@ -81,7 +82,8 @@ def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHIN
     package += VELOCITY * image.has_velocity + SKIP * beside.skip
     package += WORTH * beside.worth + DECAY * beside.decay
     package += EFFORT * (image.macs != (0, 0) or beside.skip)
-    return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes)
+    in_ram = 0 if spec.romfs_bytes else len(image.data)
+    return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes, in_ram)
 
 
 def fixed_bytes(task: Task, samples: int, spec: BoardSpec, beside: Beside = NOTHING) -> int:

@@ -135,15 +135,20 @@ def describe_memory(
     program, image = layout.program, parse_image(layout.image)
     flash, state = flash_use(program, image), state_use(program, image)
     velocities = f"their velocities {state.velocities:,}, " if state.velocities else ""
+    where = f"of {spec.romfs_bytes:,} bytes" if spec.romfs_bytes else "bytes of RAM, without ROMFS"
+    in_ram = f"image {use.image:,}, " if use.image else ""
     lines = [
-        f"flash {len(image.data):>9,} of {spec.romfs_bytes:,} bytes: weights that stay "
+        f"{'image' if use.image else 'flash'} {len(image.data):>9,} {where}: weights that stay "
         f"{flash.frozen:,}, first values of those that train {flash.initial:,}, program and "
         f"tables {flash.tables:,}",
         f"RAM   {use.used:>9,} of {limit:,} bytes: arena {use.arena:,}, trained weights "
         f"{state.weights:,} and biases {state.biases:,}, {velocities}other state {state.rest:,}, "
-        f"samples {use.data:,}, device package {use.package:,}; beside it MicroPython's own "
-        f"{spec.ram_bytes - spec.heap_bytes:,}",
+        f"samples {use.data:,}, {in_ram}device package {use.package:,}; beside it MicroPython's "
+        f"own {spec.ram_bytes - spec.heap_bytes:,}",
     ]
+    if spec.estimated:
+        no_time = "" if spec.clock else "; nobody has measured times"
+        lines.append(f"{spec.title}, estimated: {spec.estimated}{no_time}")
     if layout.cold_bytes:
         lines.append(
             f"slow  {layout.cold_bytes:>9,} of {spec.slow_ram_bytes:,} bytes of slower RAM: "

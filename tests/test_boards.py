@@ -1,0 +1,87 @@
+"""Board descriptions: what each must say, and what `plan` says of figures that nobody measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sparsetune
+from sparsetune import cli
+from sparsetune.boardspec import BOARDS, board_names, load_spec
+from sparsetune.errors import SparsetuneError
+from sparsetune.image import parse_image
+from sparsetune.memory import predict
+from sparsetune.uf2 import FAMILIES
+from test_budget import small_model
+
+DIGITS = Path(sparsetune.__file__).parent / "models" / "digits_int8.tflite"
+MEASURED = {"pico"}  # by bench/cycles.py and the emulated Pico
+ARCHES = {"armv6m", "armv7emsp", "xtensawin", "rv32imc"}  # of native modules
+
+
+def test_all_boards_are_there() -> None:
+    assert set(board_names()) == {
+        *("pico", "pico_w", "pico2", "esp32s3", "esp32s3_psram", "esp32c3"),
+    }
+
+
+@pytest.mark.parametrize("name", board_names())
+def test_description(name: str) -> None:
+    spec = load_spec(name)
+    assert spec.name == name
+    parts = spec.firmware_bytes, spec.romfs_bytes, spec.filesystem_bytes, spec.store_bytes
+    assert sum(parts) == spec.flash_bytes
+    assert spec.package_bytes < spec.heap_bytes < spec.ram_bytes
+    assert spec.arch in ARCHES
+    assert spec.download.startswith("https://micropython.org/download/")
+    assert bool(spec.estimated) == (name not in MEASURED)
+    if spec.flash_method == "uf2":
+        assert spec.uf2_family in FAMILIES
+        assert FAMILIES[spec.uf2_family].startswith(spec.chip)
+        assert spec.drive_label
+    else:
+        assert spec.flash_method == "esptool"
+        assert spec.uf2_family is None
+
+
+def test_a_board_is_one_file(tmp_path: Path) -> None:
+    text = (BOARDS / "esp32c3.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("4194304", "8388608").replace("= 2097152", "= 4194304"))
+    assert load_spec(str(path)).flash_bytes == 8388608
+
+
+def test_same_chip_has_the_same_costs() -> None:
+    clock = load_spec("pico").clock
+    assert clock is not None
+    assert load_spec("pico_w").clock == clock
+    assert load_spec("pico2").clock is None
+
+
+def test_costs_of_a_board_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text((BOARDS / "pico_w.toml").read_text().replace('"pico"\n', '"teapot"\n'))
+    with pytest.raises(SparsetuneError, match="unknown board 'teapot'"):
+        load_spec(str(path))
+
+
+def test_image_counts_as_ram_where_there_is_no_romfs() -> None:
+    image = parse_image(small_model().layout.image)
+    pico = load_spec("pico")
+    in_place, in_ram = predict(image, 100, pico), predict(image, 100, replace(pico, romfs_bytes=0))
+    assert in_ram.used - in_place.used == in_ram.image == len(image.data)
+
+
+@pytest.mark.parametrize("name", board_names())
+def test_plan_says_what_nobody_measured(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = str(tmp_path / "plan.json")
+    assert cli.main(["plan", str(DIGITS), "--board", name, "-o", out]) == 0
+    text = capsys.readouterr().out
+    spec = load_spec(name)
+    assert (f"{spec.title}, estimated: {spec.estimated}" in text) == (name not in MEASURED)
+    assert ("nobody has measured times" in text) == (spec.clock is None)
+    assert ("time: about" in text) == (spec.clock is not None)
+    assert ("without ROMFS" in text) == (spec.romfs_bytes == 0)
