@@ -27,7 +27,7 @@ SOLE_OWNERS = {
     "mpremote": "board.py",
     "ai_edge_litert.schema_py_generated": "tflite.py",
     "flatbuffers": "tflite.py",
-    "esptool": "flash.py",
+    "esptool": "esptool_run.py",
 }
 # word -> the one file of host that may hold it.
 SOLE_WORDS = {"OpResolverType": "litert.py", "INFO_UF2": "flash.py", "SerialTransport": "board.py"}

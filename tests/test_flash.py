@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 from sparsetune import flash as flash_module
-from sparsetune.board import Board
+from sparsetune.board import Board, BoardInfo
 from sparsetune.boardspec import BoardSpec, board_names, load_spec
 from sparsetune.errors import SparsetuneError
-from sparsetune.flash import Job, check_uf2, find_drives, flash, read_uf2
+from sparsetune.firmware_file import check_firmware, read_firmware
+from sparsetune.flash import Job, find_drives, flash
+from sparsetune.uf2 import Uf2
 
 ROOT = Path(__file__).parent.parent
 RP2040 = 0xE48BFF56
@@ -50,7 +52,8 @@ def firmware(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_hardware(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As on a machine with nothing plugged in."""
-    monkeypatch.setattr(flash_module, "list_boards", list)
+    monkeypatch.setattr(flash_module, "list_boards", lambda *vendors: [])
+    monkeypatch.setattr(flash_module, "list_bridges", list)
     monkeypatch.setattr(flash_module, "_mount_points", list)
     monkeypatch.setattr(flash_module, "DRIVE_S", 1.0)
     monkeypatch.setattr(flash_module, "RESTART_S", 1.0)
@@ -61,9 +64,11 @@ def no_hardware(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_uf2_is_read(firmware: Path, spec: BoardSpec) -> None:
-    image = read_uf2(firmware)
+    found = read_firmware(firmware)
+    image = found.content
+    assert isinstance(image, Uf2)
     assert (image.start, image.end, image.size) == (0x10000000, 0x10000400, 1024)
-    check_uf2(image, spec, firmware)
+    check_firmware(found, spec)
 
 
 @pytest.mark.parametrize(
@@ -84,12 +89,12 @@ def test_bad_firmware(tmp_path: Path, spec: BoardSpec, data: bytes, message: str
     path = tmp_path / "bad.uf2"
     path.write_bytes(data)
     with pytest.raises(SparsetuneError, match=message):
-        check_uf2(read_uf2(path), spec, path)
+        check_firmware(read_firmware(path), spec)
 
 
 def test_missing_firmware(tmp_path: Path) -> None:
     with pytest.raises(SparsetuneError, match="cannot read .* build the firmware"):
-        read_uf2(tmp_path / "none.uf2")
+        read_firmware(tmp_path / "none.uf2")
 
 
 # Board descriptions -----------------------------------------------------------------
@@ -254,9 +259,28 @@ def test_other_platform_is_left_alone(
         flash(Job(firmware, spec, port=stand_in()), lambda text: None)
 
 
-def test_esptool_boards_say_so(firmware: Path, spec: BoardSpec) -> None:
-    with pytest.raises(SparsetuneError, match="not supported yet"):
-        flash(Job(firmware, replace(spec, flash_method="esptool")), lambda text: None)
+def test_unknown_flash_method(firmware: Path, spec: BoardSpec) -> None:
+    with pytest.raises(SparsetuneError, match="'jtag', which is not known here: choose uf2 or esp"):
+        flash(Job(firmware, replace(spec, flash_method="jtag")), lambda text: None)
+
+
+def test_board_without_a_firmware_of_ours(no_hardware: None) -> None:
+    with pytest.raises(SparsetuneError, match="no firmware of ours for Raspberry Pi Pico 2: name"):
+        flash(Job(None, load_spec("pico2")), lambda text: None)
+
+
+def test_another_chip_that_runs_is_left_alone(
+    no_hardware: None,
+    monkeypatch: pytest.MonkeyPatch,
+    stand_in: Callable[..., str],
+    firmware: Path,
+    spec: BoardSpec,
+) -> None:
+    """Pico and Pico 2 have the same sys.platform."""
+    info = BoardInfo("Raspberry Pi Pico2 with RP2350", "1.25.0", "rp2", "", 0, False, None, 1, 0, 0)
+    monkeypatch.setattr(Board, "identify", lambda board: info)
+    with pytest.raises(SparsetuneError, match="is RP2350, not RP2040: choose its own description"):
+        flash(Job(firmware, spec, port=stand_in()), lambda text: None)
 
 
 # On the emulated Pico ---------------------------------------------------------------

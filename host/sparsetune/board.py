@@ -19,7 +19,7 @@ import os
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -562,13 +562,19 @@ def _explain(traceback: str) -> str:
 # Ports ------------------------------------------------------------------------------
 
 
-def list_boards() -> list[tuple[str, str]]:
+def list_boards(vendors: Iterable[int] = BOARD_VENDORS) -> list[tuple[str, str]]:
     """Return (port, description) of everything that looks like a board, by USB ids."""
     found = []
     for port in sorted(serial.tools.list_ports.comports()):
-        if port.vid in BOARD_VENDORS and (port.vid, port.pid) not in DEBUG_PROBES:
+        if port.vid in vendors and (port.vid, port.pid) not in DEBUG_PROBES:
             found.append((port.device, port.description or "serial port"))
     return found
+
+
+def list_bridges() -> list[str]:
+    """Return the USB serial ports that a board may stand behind, without saying so."""
+    ports = sorted(serial.tools.list_ports.comports())
+    return [port.device for port in ports if port.vid not in (None, *BOARD_VENDORS)]
 
 
 def usual_port() -> str | None:
@@ -603,7 +609,7 @@ def _open(port: str) -> SerialTransport:
     try:
         transport = SerialTransport(port, baudrate=115200)
     except (TransportError, ValueError, OSError):
-        raise SparsetuneError(_why_closed(port)) from None
+        raise SparsetuneError(why_closed(port)) from None
     transport.serial.write_timeout = WRITE_S
     return transport
 
@@ -616,7 +622,7 @@ def _close(transport: SerialTransport) -> None:
         transport.serial.close()  # mpremote stops half-way where a port has no DTR
 
 
-def _why_closed(port: str) -> str:
+def why_closed(port: str) -> str:
     """Say why `port` does not open. mpremote does not tell, so try again to find out."""
     if "://" not in port and os.name == "posix":
         if not port_exists(port):

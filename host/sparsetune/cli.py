@@ -35,7 +35,7 @@ from sparsetune.board_files import (
     check_trained,
     make_room,
 )
-from sparsetune.boardspec import load_spec
+from sparsetune.boardspec import board_names, load_spec
 from sparsetune.cores import core_count
 from sparsetune.data import Dataset, fit_dataset, leaks, load_npz, sample_file
 from sparsetune.errors import SparsetuneError, warn
@@ -138,10 +138,11 @@ def run_flash(args: argparse.Namespace) -> None:
     """Put firmware on the board."""
     spec = load_spec(args.board)
     job = Job(
-        firmware=args.firmware or spec.firmware_file,
+        firmware=args.firmware,
         spec=spec,
         port=args.port or usual_port(),
         drive=args.drive,
+        keep_files=args.keep_files,
         dry_run=args.dry_run,
     )
     info = flash(job, print)
@@ -372,7 +373,9 @@ def _add_port(parser: argparse.ArgumentParser) -> None:
 
 def _add_board(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--board", default="pico", help="board description, a name or a .toml file (pico)"
+        "--board",
+        default="pico",
+        help=f"board: {', '.join(board_names())}, or a description of your own (.toml) (pico)",
     )
 
 
@@ -727,8 +730,15 @@ def _method_parser() -> argparse.ArgumentParser:
 def _flash_arguments(parser: argparse.ArgumentParser) -> None:
     _add_port(parser)
     _add_board(parser)
-    parser.add_argument("firmware", type=Path, nargs="?", help=".uf2 file (default: as built)")
-    parser.add_argument("--drive", type=Path, help="folder of the board's boot loader drive")
+    parser.add_argument(
+        "firmware", type=Path, nargs="?", help=".uf2 or .bin, MicroPython's own or ours (as built)"
+    )
+    parser.add_argument("--drive", type=Path, help="RP2040, RP2350: the boot loader's drive")
+    parser.add_argument(
+        "--keep-files",
+        action="store_true",
+        help="ESP32: erase only where the firmware goes (RP2040 and RP2350 keep files anyway)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
 
@@ -882,7 +892,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
     ),
     "flash": (
         "put the firmware on a board",
-        "flash firmware.uf2 --board pico",
+        "flash firmware.bin --board esp32s3 --dry-run",
         _flash_arguments,
         run_flash,
     ),

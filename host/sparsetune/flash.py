@@ -1,9 +1,9 @@
 """Put firmware on a board.
 
-An RP2040 in its boot ROM is a USB drive; a .uf2 file copied there is written to flash, and
-the chip restarts. The drive is known by the file INFO_UF2.TXT on it. This is the only file
-that knows UF2. Boards that are flashed by esptool get their own function beside
-`_flash_uf2` (issue 6): esptool is GPL and runs as a program.
+An RP2040 or RP2350 in its boot ROM is a USB drive; a .uf2 file copied there is written to flash,
+and the chip restarts. The drive is known by the file INFO_UF2.TXT on it. Espressif's chips are
+written by esptool (esptool_run.py). Either way the file is looked at first (firmware_file.py), and
+the board is asked in the end what it runs now.
 """
 
 from __future__ import annotations
@@ -11,85 +11,134 @@ from __future__ import annotations
 import contextlib
 import os
 import string
-import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsetune.board import Board, BoardInfo, list_boards, port_exists
+from sparsetune.board import Board, BoardInfo, list_boards, list_bridges, port_exists
 from sparsetune.boardspec import BoardSpec
-from sparsetune.errors import SparsetuneError
+from sparsetune.errors import SparsetuneError, warn
+from sparsetune.esptool_run import METHOD as ESPTOOL
+from sparsetune.esptool_run import EspJob, check_esptool, shown_command, write_firmware
+from sparsetune.firmware_file import Firmware, check_firmware, read_firmware, version_number
 
 Say = Callable[[str], None]
 
 DRIVE_S = 30.0  # a desktop may take seconds to mount the drive
 RESTART_S = 30.0  # writing flash, restarting, making the file system on the first start
 
-_MAGIC = (0x0A324655, 0x9E5D5157)
-_MAGIC_END = 0x0AB16F30
-_NOT_FLASH = 0x0001
-_HAS_FAMILY = 0x2000
-
-_FAMILIES = {
-    0xE48BFF56: "RP2040",
-    0xE48BFF57: "RP2350",
-    0xE48BFF58: "RP2350",
-    0xE48BFF59: "RP2350 (Arm)",
-    0xE48BFF5A: "RP2350 (RISC-V)",
-    0xBFDD4EEE: "ESP32-S2",
-    0xC47E5767: "ESP32-S3",
-    0x1C5F21B0: "ESP32",
-    0x68ED2B88: "SAMD21",
-    0x55114460: "SAMD51",
-    0xADA52840: "nRF52840",
-}
-
 
 @dataclass(frozen=True)
 class Job:
-    """What to flash where. port and drive: None to look for them."""
+    """What to flash where. firmware: None for our own; port and drive: None to look for them.
+    keep_files: write no more of flash than the firmware takes (esptool; UF2 does so anyway)."""
 
-    firmware: Path
+    firmware: Path | None
     spec: BoardSpec
     port: str | None = None
     drive: Path | None = None
+    keep_files: bool = False
     dry_run: bool = False
 
 
 def flash(job: Job, say: Say) -> BoardInfo | None:
     """Flash `job.firmware` and return what the restarted board says it is.
 
-    None after a dry run, or where no serial port shows up. Raises SparsetuneError.
+    None after a dry run, or where no serial port shows up. Raises SparsetuneError; a file that is
+    not for the board is refused before anything is touched.
     """
-    if job.spec.flash_method != "uf2":
+    methods = {"uf2": _flash_uf2, ESPTOOL: _flash_esp}
+    if job.spec.flash_method not in methods:
         raise SparsetuneError(
-            f"flashing {job.spec.title} by {job.spec.flash_method} is not supported yet:"
-            " use that program itself"
+            f"{job.spec.title} is flashed by {job.spec.flash_method!r}, which is not known here:"
+            f" choose {' or '.join(methods)} in its description"
         )
-    return _flash_uf2(job, say)
+    firmware = read_firmware(_file_of(job))
+    check_firmware(firmware, job.spec)
+    say(firmware.describe())
+    warn(firmware.doubts())
+    info = methods[job.spec.flash_method](job, firmware, say)
+    if info is not None:
+        warn(_other_version(info, firmware))
+    return info
 
 
-def _flash_uf2(job: Job, say: Say) -> BoardInfo | None:
-    image = read_uf2(job.firmware)
-    check_uf2(image, job.spec, job.firmware)
-    say(f"{job.firmware}: {image.size:,} bytes for {job.spec.chip}, at 0x{image.start:08x}")
-    port = job.port or _only_port()
+def _file_of(job: Job) -> Path:
+    """The file that was named, or our own."""
+    path = job.firmware or job.spec.firmware_file
+    if path is None:
+        raise SparsetuneError(
+            f"there is no firmware of ours for {job.spec.title}: name MicroPython's own, from"
+            f" {job.spec.download}"
+        )
+    return path
+
+
+def _other_version(info: BoardInfo, firmware: Firmware) -> list[str]:
+    """What is wrong where the board runs another MicroPython than the file's."""
+    meant, runs = version_number(firmware.version), version_number(info.micropython)
+    if meant is None or runs is None or meant == runs:
+        return []
+    return [f"the board runs MicroPython {info.micropython}, not {firmware.version}: flash again"]
+
+
+# By esptool -------------------------------------------------------------------------
+
+
+def _flash_esp(job: Job, firmware: Firmware, say: Say) -> BoardInfo | None:
+    if job.drive is not None:
+        raise SparsetuneError(f"{job.spec.title} has no drive: leave --drive out")
+    check_esptool()
+    port = job.port or _only_port(job.spec)
+    task = EspJob(firmware, port or "PORT", erase=not job.keep_files)
+    if task.erase:
+        say("all flash is erased first, the board's files too (--keep-files leaves them)")
+    if job.dry_run:
+        if port is None:
+            say(f"would stop: {_no_port(job.spec)}; with a port it")
+        say(f"would run {shown_command(task)}")
+        say("would wait for the board to restart, and ask it for its version")
+        return None
+    if port is None:
+        raise SparsetuneError(_no_port(job.spec))
+    known = _known_ports()
+    write_firmware(task, say)
+    return _wait_board(port, known, say)
+
+
+def _no_port(spec: BoardSpec) -> str:
+    bridges = list_bridges()
+    which = f" ({', '.join(bridges)})" if bridges else ""
+    return (
+        f"no {spec.chip} is seen on USB: plug it in, or name its port with --port, as boards with a"
+        f" USB-serial chip need{which}"
+    )
+
+
+# By UF2 -----------------------------------------------------------------------------
+
+
+def _flash_uf2(job: Job, firmware: Firmware, say: Say) -> BoardInfo | None:
+    port = job.port or _only_port(job.spec)
     drive = _drive_now(job)
     if job.dry_run:
-        _describe(job, drive, port, say)
+        _describe(job, firmware, drive, port, say)
         return None
+    known = _known_ports()
     if drive is None:
         drive = _restart_into_drive(job, port, say)
     _check_drive(drive, job.spec)
     say(f"copying to {drive}")
-    _copy(job.firmware, drive)
+    _copy(firmware.path, drive)
     _wait_restart(drive)
-    return _wait_board(port, say)
+    return _wait_board(port, known, say)
 
 
-def _describe(job: Job, drive: Path | None, port: str | None, say: Say) -> None:
+def _describe(
+    job: Job, firmware: Firmware, drive: Path | None, port: str | None, say: Say
+) -> None:
     """Say what a run without --dry-run would do."""
     if drive is None and port is None:
         say(f"would stop: no board and no {job.spec.drive_label} drive is plugged in")
@@ -97,69 +146,8 @@ def _describe(job: Job, drive: Path | None, port: str | None, say: Say) -> None:
     if drive is None:
         say(f"would restart the board on {port} into its boot loader (machine.bootloader())")
         say(f"would wait for its drive, {job.drive or job.spec.drive_label}")
-    say(f"would copy {job.firmware} to {drive or job.drive or 'the drive'}")
+    say(f"would copy {firmware.path} to {drive or job.drive or 'the drive'}")
     say("would wait for the board to restart, and ask it for its version")
-
-
-# The file ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Uf2:
-    """The content of a UF2 file in brief: address range and chip family."""
-
-    start: int
-    end: int
-    size: int
-    family: int | None
-
-
-def read_uf2(path: Path) -> Uf2:
-    """Read and check the blocks of a UF2 file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SparsetuneError(
-            f"cannot read {path} ({error.strerror}): build the firmware, or name another file"
-        ) from None
-    if not data or len(data) % 512:
-        raise SparsetuneError(f"{path} is not a whole UF2 file: download or build it again")
-    blocks = list(_blocks(data, path))
-    return Uf2(
-        start=min(address for address, _, _ in blocks),
-        end=max(address + size for address, size, _ in blocks),
-        size=sum(size for _, size, _ in blocks),
-        family=blocks[0][2],
-    )
-
-
-def _blocks(data: bytes, path: Path) -> Iterator[tuple[int, int, int | None]]:
-    """Yield (address, size, family) of each flash block."""
-    total = len(data) // 512
-    for index in range(total):
-        block = data[index * 512 : index * 512 + 512]
-        head = struct.unpack("<8I", block[:32])
-        (end,) = struct.unpack("<I", block[-4:])
-        flags, address, size, number, count, family = head[2:]
-        if head[:2] != _MAGIC or end != _MAGIC_END or size > 476:
-            raise SparsetuneError(f"{path} is not a UF2 file: choose a .uf2 firmware")
-        if (number, count) != (index, total):
-            raise SparsetuneError(f"{path} is not a whole UF2 file: download or build it again")
-        if not flags & _NOT_FLASH:
-            yield address, size, family if flags & _HAS_FAMILY else None
-
-
-def check_uf2(image: Uf2, spec: BoardSpec, path: Path) -> None:
-    """Raise SparsetuneError when `image` is not for the board of `spec`."""
-    if image.family != spec.uf2_family:
-        family = image.family
-        name = "no chip in particular" if family is None else _FAMILIES.get(family, hex(family))
-        raise SparsetuneError(f"{path} is for {name}, not for {spec.chip}: choose another file")
-    if image.start < spec.flash_base or image.end > spec.flash_base + spec.flash_bytes:
-        raise SparsetuneError(
-            f"{path} reaches from 0x{image.start:08x} to 0x{image.end:08x}, outside the flash of"
-            f" {spec.title}: choose a firmware for this board"
-        )
 
 
 # The drive --------------------------------------------------------------------------
@@ -212,18 +200,27 @@ def _restart_into_drive(job: Job, port: str | None, say: Say) -> Path:
         )
     say(f"restarting the board on {port} into its boot loader")
     with Board.connect(port) as board:
-        platform = board.identify().platform
-        if platform != job.spec.platform:
-            raise SparsetuneError(
-                f"the board on {port} is {platform!r}, not {job.spec.platform!r}: choose its"
-                " own description with --board"
-            )
+        _check_running(board.identify(), port, job.spec)
         board.enter_bootloader()
     if _wait(lambda: _drive_now(job) is not None, DRIVE_S):
         drive = _drive_now(job)
         if drive is not None:
             return drive
     raise SparsetuneError(_no_drive(job.spec))
+
+
+def _check_running(info: BoardInfo, port: str, spec: BoardSpec) -> None:
+    """Raise SparsetuneError when another kind of board answers on `port`."""
+    machine, _, chip = info.machine.rpartition(" with ")
+    if info.platform != spec.platform:
+        what, wanted = repr(info.platform), repr(spec.platform)
+    elif machine and not chip.startswith(spec.chip):
+        what, wanted = chip, spec.chip
+    else:
+        return
+    raise SparsetuneError(
+        f"the board on {port} is {what}, not {wanted}: choose its own description with --board"
+    )
 
 
 def _no_drive(spec: BoardSpec) -> str:
@@ -279,43 +276,51 @@ def _wait_restart(drive: Path) -> None:
 # The board --------------------------------------------------------------------------
 
 
-def _only_port() -> str | None:
-    """Return the port of the only board that runs, if any."""
-    boards = list_boards()
+def _only_port(spec: BoardSpec) -> str | None:
+    """Return the port of the only board of this maker that runs, if any."""
+    boards = list_boards([spec.usb_vendor])
     if len(boards) > 1:
         listing = ", ".join(port for port, _ in boards)
         raise SparsetuneError(f"several boards found, choose one with --port: {listing}")
     return boards[0][0] if boards else None
 
 
-def _wait_board(port: str | None, say: Say) -> BoardInfo | None:
-    """Wait for the restarted board and return what it is."""
-    found: list[str] = []
+def _known_ports() -> set[str]:
+    return {port for port, _ in list_boards()}
 
-    def is_back() -> bool:
-        candidates = [port] if port else [name for name, _ in list_boards()]
-        found[:] = [name for name in candidates if port_exists(name)]
-        return bool(found)
 
-    if not _wait(is_back, RESTART_S):
+def _wait_board(port: str | None, known: set[str], say: Say) -> BoardInfo | None:
+    """Wait for the restarted board and return what it is.
+
+    It may come back under another name where it is another USB device now: as a port that is not
+    one of `known`, those from before it was flashed.
+    """
+
+    def found() -> list[str]:
+        new = [name for name, _ in list_boards() if name not in known or port is None]
+        return [name for name in ([port] if port else []) + new if port_exists(name)]
+
+    if not _wait(lambda: bool(found()), RESTART_S):
         if port:
             raise SparsetuneError(f"no board came back on {port}: unplug it and plug it in again")
         say("flashed; no serial port has appeared yet")
         return None
-    return _identify(found[0])
+    return _identify(found)
 
 
-def _identify(port: str) -> BoardInfo:
-    """Identify a board that may still be starting."""
+def _identify(found: Callable[[], list[str]]) -> BoardInfo:
+    """Identify a board that may still be starting, on one of the ports that are there."""
     end = time.monotonic() + RESTART_S
-    while True:
-        try:
-            with Board.connect(port) as board:
-                return board.identify()
-        except SparsetuneError:
-            if time.monotonic() > end:
-                raise
+    problem = SparsetuneError("the board went away again: unplug it and plug it in again")
+    while time.monotonic() < end:
+        for port in found():
+            try:
+                with Board.connect(port) as board:
+                    return board.identify()
+            except SparsetuneError as error:
+                problem = error
         time.sleep(0.5)
+    raise problem
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:
