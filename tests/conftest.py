@@ -78,6 +78,18 @@ def each_version(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def xtensa() -> object:
+    """The compiler for what runs in QEMU's Xtensa core, which is there too."""
+    from sparsetune_tools.shell import ToolError
+    from sparsetune_tools.xtensa import toolchain_and_emulator
+
+    try:
+        return toolchain_and_emulator()
+    except ToolError as error:
+        pytest.skip(f"SKIP: no Xtensa here: {error}")
+
+
+@pytest.fixture(scope="session")
 def unix_micropython() -> Path:
     """MicroPython for this machine, the project's own build."""
     from sparsetune_tools import unix

@@ -8,4 +8,13 @@ SRC = $(filter-out bind_cpython.c bind_core1.c simd_%,$(notdir $(wildcard $(KERN
 LINK_RUNTIME = 1
 # A native module has no place for tables of addresses, which switches may turn into.
 CFLAGS_EXTRA += -O2 -fwrapv -I$(KERNELS) -fno-jump-tables -fno-tree-switch-conversion
+ifeq ($(ARCH),xtensawin)
+# For Xtensa mpy_ld.py takes what lies at the same place of two object files for one: it gets one.
+BUILD ?= build
+JOINED := $(patsubst %.c,$(BUILD)/%.o,$(filter %.c,$(SRC)))
+SRC = methods.def.h
+SRC_O = $(BUILD)/joined.o
+endif
 include $(MPY_DIR)/py/dynruntime.mk
+$(BUILD)/joined.o: $(JOINED)
+	$(Q)$(CROSS)ld -r --no-relax -T $(KERNELS)natmod_join.ld -o $@ $^

@@ -88,6 +88,11 @@ def require(*commands: str) -> None:
         raise ToolError(f"this needs packages that are not installed; run: {apt_line(packages)}")
 
 
+def require_optional(command: str) -> None:
+    if not shutil.which(command):
+        raise ToolError(f"this needs {command}; run: {apt_line([OPTIONAL[command]])}")
+
+
 def may_install() -> bool:
     """Whether apt may be used without asking anyone anything."""
     if not shutil.which("apt-get"):

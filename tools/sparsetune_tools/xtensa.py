@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .needs import require
+from .needs import require, require_optional
 from .shell import BUILD, ROOT, ToolError, locked, run, run_main, say, show
 from .sources import SOURCES, Package, check_sha256, fetch, scratch_folder, updated_apt
 
@@ -54,6 +54,8 @@ QEMU_HEADERS = {
 # `esp32s3` has MULSH; the core of QEMU has not, for whose tests `qemu` is.
 VARIANTS = {"esp32s3": 1, "qemu": 0}
 TOOLS = ("ar", "as", "ld", "nm", "objcopy", "objdump", "readelf", "size", "strip")
+# What `qemu` makes runs in it, under Linux.
+EMULATOR = ("qemu-xtensa", "-cpu", "de233_fpu")
 # Beyond a call's 18-bit distance; no fused multiply-add, which rounds otherwise.
 FLAGS = ("-mlongcalls", "-ffp-contract=off")
 
@@ -225,6 +227,12 @@ def toolchain(variant: str = "esp32s3") -> Toolchain:
         if not is_made(FOLDER, "ours"):
             make_ours(FOLDER)
     return toolchain_in(FOLDER, variant)
+
+
+def toolchain_and_emulator() -> Toolchain:
+    """For what runs in EMULATOR."""
+    require_optional("qemu-xtensa")
+    return toolchain("qemu")
 
 
 def main() -> None:
