@@ -4,28 +4,39 @@ around."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import sparsetune_kernels as kernels
-from gradient_cases import ACTIVATIONS, CASES, ZEROS, draw, train_all
+from gradient_cases import CASES, ZEROS
 from guards import Scattered
 from machine import Machine
-from patch_cases import MODELS, SIZES, drawn_plan, mixed
-from small_models import NONE, RELU, Net, wide_front
-from sparsetune.numerics import rate
-from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
-from sparsetune.program import Buffer, Code, Flag, Op
+from on_core import (
+    CHANNELS,
+    GRADIENTS,
+    RATE,
+    SCRATCH,
+    check_equal,
+    chosen_channels_and_strips,
+    convolutions,
+    depthwise_layers,
+    memories,
+    patches,
+    scattered,
+    steps_of,
+    training_steps,
+    two_operands,
+    with_gradient,
+)
+from small_models import NONE, RELU, Net
+from sparsetune.plan import LayerPlan, UpdatePlan
+from sparsetune.program import Buffer, Flag
 from sparsetune.tflite import parse_tflite
 from sparsetune_tools.bare import BareCore, BareMachine
 
-RATE = rate(0.05)
 RAM = 0x20010000
-SCRATCH = ("lanes", "urow")  # what the twin does not write, or not alike
-CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 16, 24, 40)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +48,6 @@ def core() -> Iterator[BareCore]:
     with BareCore() as core:
         yield core
     kernels.set_simd(was_fast)
-
-
-Prepare = Callable[[Machine, Op], None]
 
 
 @pytest.mark.parametrize("is_hot", [False, True])
@@ -57,91 +65,14 @@ def test_the_emulated_core_faults_where_words_are_not_aligned(wrong: int, is_hot
             core.call("st_six_packed", *places)
 
 
-def memories(machine: Machine) -> list[bytearray]:
-    return [machine.state, machine.arena, machine.cold]
-
-
-def take_scratch(machine: Machine, board: BareMachine, at: int) -> int:
-    """What the operator (or those of the strip) left in its scratch, to the twin as well; how many
-    of its bytes changed."""
-    count = int(str(machine.ops[at].words[0])) if machine.ops[at].code == Code.STRIP else 0
-    changed = 0
-    for op in machine.ops[at : at + 1 + count]:
-        for word in op.words:
-            if isinstance(word, Buffer) and word.name.startswith(SCRATCH):
-                number = 3 if word.is_cold else 2
-                memory = memories(machine)[number - 1]
-                where = slice(word.offset, word.offset + word.size)
-                left = board.dump(number)[where]
-                changed += left != memory[where]
-                memory[where] = left
-    return changed
-
-
-def check_equal(
-    machine: Machine,
-    core: BareCore,
-    training: bool = True,
-    before: Prepare | None = None,
-    cores: int = 0,
-) -> int:
-    """Runs all operators in both places; after each, all memory must be the same. How many made use
-    of scratch. before: what is done to the machine in front of each operator. cores: st_cores_t, of
-    the board."""
-    board = BareMachine(core, machine.image.data, [bytes(m) for m in memories(machine)])
-    skipped = Flag.IN_STRIP | (Flag.INFERENCE_ONLY if training else Flag.TRAINING_ONLY)
-    fast = 0
-    for at, op in enumerate(machine.ops):
-        if op.flags & skipped:
-            continue
-        if before:
-            before(machine, op)
-            for number, memory in enumerate(memories(machine), 1):
-                board.load(number, bytes(memory))
-        machine.run(at, at + 1, training)
-        board.run(at, at + 1, training, cores)
-        fast += take_scratch(machine, board, at)
-        for number, memory in enumerate(memories(machine), 1):
-            assert board.dump(number) == bytes(memory), (at, op.code.name)
-    return fast
-
-
-def scattered(net: Net, shift: int, plan: UpdatePlan | None = None) -> Machine:
-    machine = Scattered(parse_tflite(net.to_bytes()), plan or UpdatePlan(()), shift)
-    machine.load(net.sample())
-    return machine
-
-
-def output(rng: Any) -> dict[str, Any]:
-    return {"zero": int(rng.choice(ZEROS)), "activation": ACTIVATIONS[rng.integers(4)]}
-
-
 @pytest.mark.parametrize("shift", range(16))
 def test_convolutions(shift: int, core: BareCore) -> None:
-    fast = 0
-    for i in range(6):
-        rng = np.random.default_rng((shift, i))
-        size = int(rng.integers(1, 8)), int(rng.integers(2, 9))
-        net = Net((1, *size, int(rng.choice(CHANNELS))), int(rng.choice(ZEROS)), 5 * shift + i)
-        kernel = ((1, 1), (1, 1), (3, 3), (2, 3))[rng.integers(4)]
-        stride, dilation = (int(rng.choice((1, 1, 2))) for _ in range(2))
-        net.conv(int(rng.choice(CHANNELS)), kernel, stride=stride, dilation=dilation, **output(rng))
-        net.conv(int(rng.choice(CHANNELS)), 1, **output(rng))
-        fast += check_equal(scattered(net, shift), core)
-    assert fast
+    assert sum(check_equal(machine, core) for machine in convolutions(shift))
 
 
 @pytest.mark.parametrize("shift", range(16))
 def test_depthwise(shift: int, core: BareCore) -> None:
-    fast = 0
-    for i in range(6):
-        rng = np.random.default_rng((100 + shift, i))
-        size = int(rng.integers(1, 9)), int(rng.integers(1, 9))
-        net = Net((1, *size, int(rng.choice(CHANNELS))), int(rng.choice(ZEROS)), 7 * shift + i)
-        same = bool(rng.integers(2)) or min(size) < 3
-        net.depthwise(1, 3, stride=int(rng.choice((1, 1, 2))), same=same, **output(rng))
-        fast += check_equal(scattered(net, shift), core)
-    assert fast
+    assert sum(check_equal(machine, core) for machine in depthwise_layers(shift))
 
 
 # Depthwise layers between two ReLUs, by pairs of outputs (ulab_kernels/depthwise_pairs.h).
@@ -330,85 +261,26 @@ def test_small_maps(positions: int, core: BareCore) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_training_steps(case: str, core: BareCore) -> None:
-    for seed in range(4):
-        drawn = draw(case, seed)
-        machine = Scattered(drawn.graph, train_all(drawn.graph), (5 * seed + 3) % 16)
-        machine.control(seed % 2, RATE, seed)
-        machine.load(drawn.x)
+    for machine in training_steps(case):
         check_equal(machine, core)
 
 
 def test_gradients_over_patches(core: BareCore) -> None:
-    for seed, case in enumerate(3 * MODELS):
-        graph, plan, x, _ = drawn_plan(case, seed)
-        machine = Scattered(graph, plan, (5 * seed + 3) % 16)
-        machine.control(seed % 2, RATE, seed)
-        machine.load(x)
+    for machine in patches():
         check_equal(machine, core)
-    for size in SIZES:
-        net, graph, plan = mixed(size)
-        machine = Machine(graph, plan)
-        machine.control(1, RATE, size)
-        machine.load(net.sample())
-        check_equal(machine, core)
-
-
-# What an error tensor holds: n values of a magnitude up to `most`.
-GRADIENTS: dict[str, Callable[[Any, int, int], Any]] = {
-    "zeros": lambda rng, n, most: np.zeros(n),
-    "one value": lambda rng, n, most: most * (np.arange(n) == rng.integers(n)),
-    "some": lambda rng, n, most: rng.integers(-most, most + 1, n) * (rng.random(n) < 0.3),
-    "no zeros": lambda rng, n, most: rng.integers(1, most + 1, n) * rng.choice((-1, 1), n),
-    "small": lambda rng, n, most: rng.integers(-2, 3, n),
-    "largest": lambda rng, n, most: np.full(n, most),
-    "smallest": lambda rng, n, most: np.full(n, -most),
-}
-
-
-def with_gradient(kind: str, seed: int) -> Prepare:
-    """Puts it into the error tensor that a layer with weights is going to read."""
-    rng = np.random.default_rng(seed)
-
-    def before(machine: Machine, op: Op) -> None:
-        if op.code.name.endswith(("CONV2D_GRAD_INPUT", "CONV2D_UPDATE")):
-            dy = op.words[1]
-            assert isinstance(dy, Buffer)
-            values = GRADIENTS[kind](rng, dy.size // 2, dy.limit).astype("<i2").tobytes()
-            memory = memories(machine)[2 if dy.is_cold else 1]
-            memory[dy.offset : dy.offset + dy.size] = values
-
-    return before
 
 
 @pytest.mark.parametrize("power", [-14, -4, 6])
 @pytest.mark.parametrize("kind", GRADIENTS)
 def test_gradients(kind: str, power: int, core: BareCore) -> None:
     """Pointwise and other layers; steps that move hardly a weight, and ones that all saturate."""
-    for i in range(8):
-        rng = np.random.default_rng((power + 20, i))
-        size = int(rng.integers(1, 7)), int(rng.integers(1, 13))
-        net = Net((1, *size, int(rng.choice(CHANNELS))), int(rng.choice(ZEROS)), i)
-        net.conv(int(rng.choice(CHANNELS)), 1 if i % 2 else (1, 2), **output(rng))
-        net.conv(int(rng.choice((24, 65, 70))), 1, stride=int(rng.choice((1, 1, 2))))
-        net.mean((1, 2), False)
-        net.dense(3)
-        graph = parse_tflite(net.to_bytes())
-        plan = replace(train_all(graph), residual=i == 7)
-        machine = Scattered(graph, plan, (3 * i) % 16)
-        machine.control(1, rate(2.0**power), i)
-        machine.load(net.sample())
+    for i, machine in enumerate(steps_of(power)):
         check_equal(machine, core, before=with_gradient(kind, i))
 
 
 @pytest.mark.parametrize("last", [1, 4, 7])
 def test_chosen_channels_and_strips(last: int, core: BareCore) -> None:
-    net = wide_front()
-    graph = parse_tflite(net.to_bytes())
-    machine = Machine(graph, default_plan(graph, last, 0.4, residual=last == 7))
-    assert any(op.code == Code.STRIP for op in machine.ops) == (last == 1)
-    for seed in range(3):
-        machine.control(seed, RATE, seed)
-        machine.load(net.sample())
+    for machine in chosen_channels_and_strips(last):
         assert check_equal(machine, core)
 
 
@@ -452,14 +324,7 @@ def test_few_channels_and_rows_of_zeros_behind_them(chosen: int, core: BareCore)
 def test_two_operands(kind: str, scale: float, core: BareCore) -> None:
     """All int8 pairs of them, and one that is broadcast; factors of all sizes, the larger one's not
     shifted at all."""
-    values = np.arange(-128, 128, dtype=np.int8)
-    for seed, zero in enumerate((-128, 5, 127)):
-        net = Net((1, 8, 8, 1024), zero, seed)
-        shape = ((1, 8, 8, 1024), (1, 1, 1, 1024), (1, 1, 1, 1))[seed]
-        other = net.constant(shape, int(ZEROS[seed]), scale)
-        net.binary(kind, other, zero, activation=ACTIVATIONS[seed], swapped=seed == 1)
-        machine = Machine(net.to_bytes())
-        machine.load(np.resize(np.repeat(values, 256), (1, 8, 8, 1024)))
+    for machine in two_operands(kind, scale):
         check_equal(machine, core)
 
 

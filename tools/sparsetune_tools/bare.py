@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from .emulated_pico import SOURCES, ensure_bootrom, ensure_packages, node_command
 from .firmware import KERNELS
@@ -25,7 +25,7 @@ FLAGS = (
     *("-mcpu=cortex-m0plus", "-mthumb", "-O2", "-fwrapv", "-std=gnu99", "-ffreestanding"),
     '-DST_RAM_SECTION=".time_critical.sparsetune"',
 )
-CODE, DATA, DATA_END = 0x101E0000, 0x20000000, 0x20040000
+IMAGE, CODE, DATA, DATA_END = 0x10000000, 0x101E0000, 0x20000000, 0x20040000
 BUFFERS = 5
 START = """
 #include "program.h"
@@ -81,8 +81,26 @@ class Called:
     instructions: int = 0
 
 
+class Core(Protocol):
+    """What runs the kernels: this file's, or that of xtensa_bare.py. An image's place, and that of
+    all that is written."""
+
+    image: int
+    image_end: int
+    data: int
+    data_end: int
+
+    def write(self, address: int, data: bytes) -> None: ...
+
+    def read(self, address: int, count: int) -> bytes: ...
+
+    def call(self, name: str, *arguments: int) -> Called: ...
+
+
 class BareCore:
     """The emulated core with the kernels in flash and the memory of an RP2040."""
+
+    image, image_end, data_end = IMAGE, CODE, DATA_END
 
     def __init__(self, elf: Path | None = None, count: bool = False) -> None:
         elf = elf or build()
@@ -143,20 +161,18 @@ class BareMachine:
     """An image with its buffers on such a core. writable: state, arena, cold. gap: bytes between
     them, a multiple of 4."""
 
-    IMAGE = 0x10000000
-
-    def __init__(self, core: BareCore, image: bytes, writable: Sequence[bytes],
+    def __init__(self, core: Core, image: bytes, writable: Sequence[bytes],
                  gap: int = 4) -> None:
         self.core = core
         self.sizes = [len(image), *map(len, writable), 0]
-        self.places = [self.IMAGE, *[0] * len(writable), 0]
+        self.places = [core.image, *[0] * len(writable), 0]
         at = core.data + 64
         for i, data in enumerate(writable, 1):
             self.places[i] = at
             at += -(-len(data) // 4) * 4 + gap
-        if at > DATA_END or self.IMAGE + len(image) > CODE:
-            raise RuntimeError(f"the program does not fit an RP2040's memory: {self.sizes}")
-        core.write(self.IMAGE, image)
+        if at > core.data_end or core.image + len(image) > core.image_end:
+            raise RuntimeError(f"the program does not fit the core's memory: {self.sizes}")
+        core.write(core.image, image)
         for i, data in enumerate(writable, 1):
             self.load(i, data)
 

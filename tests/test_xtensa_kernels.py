@@ -1,0 +1,91 @@
+"""The kernels as an Xtensa core runs them, against the twin: on QEMU's, without MicroPython. Every
+buffer stands apart at some alignment, with guard bytes around."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sparsetune_kernels as kernels
+from gradient_cases import CASES
+from on_core import (
+    GRADIENTS,
+    check_equal,
+    chosen_channels_and_strips,
+    convolutions,
+    depthwise_layers,
+    patches,
+    steps_of,
+    training_steps,
+    two_operands,
+    with_gradient,
+)
+from sparsetune_tools.xtensa_bare import XtensaCore
+
+SHIFTS = range(16)
+
+
+@pytest.fixture(scope="module")
+def core(xtensa: object) -> Iterator[XtensaCore]:
+    """The twin's portable kernels are the reference: its fast ones have scratch of their own."""
+    was_fast = kernels.set_simd(None)
+    kernels.set_simd(False)
+    with XtensaCore() as core:
+        yield core
+    kernels.set_simd(was_fast)
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 3])
+def test_the_emulated_core_faults_where_words_are_not_aligned(
+    wrong: int, core: XtensaCore
+) -> None:
+    """Else no test here could tell that a kernel does not look at alignment."""
+    with XtensaCore() as another:
+        another.write(another.data, bytes(range(8)))
+        assert another.call("bare_load", another.data + 4).result == 0x07060504
+        with pytest.raises(RuntimeError, match="stopped"):
+            another.call("bare_load", another.data + wrong)
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_convolutions(shift: int, core: XtensaCore) -> None:
+    for machine in convolutions(shift):
+        check_equal(machine, core)
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_depthwise(shift: int, core: XtensaCore) -> None:
+    for machine in depthwise_layers(shift):
+        check_equal(machine, core)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_steps(case: str, core: XtensaCore) -> None:
+    for machine in training_steps(case):
+        check_equal(machine, core)
+
+
+def test_gradients_over_patches(core: XtensaCore) -> None:
+    for machine in patches():
+        check_equal(machine, core)
+
+
+@pytest.mark.parametrize("power", [-14, -4, 6])
+@pytest.mark.parametrize("kind", GRADIENTS)
+def test_gradients(kind: str, power: int, core: XtensaCore) -> None:
+    """Steps that move hardly a weight, and ones that all saturate."""
+    for i, machine in enumerate(steps_of(power)):
+        check_equal(machine, core, before=with_gradient(kind, i))
+
+
+@pytest.mark.parametrize("last", [1, 4, 7])
+def test_chosen_channels_and_strips(last: int, core: XtensaCore) -> None:
+    for machine in chosen_channels_and_strips(last):
+        check_equal(machine, core)
+
+
+@pytest.mark.parametrize("kind", ["ADD", "SUB", "MUL"])
+@pytest.mark.parametrize("scale", [1e-8, 0.004, 0.5, 1e4])
+def test_two_operands(kind: str, scale: float, core: XtensaCore) -> None:
+    for machine in two_operands(kind, scale):
+        check_equal(machine, core)

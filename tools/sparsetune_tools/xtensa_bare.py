@@ -1,0 +1,93 @@
+"""The kernels alone on QEMU's Xtensa core: no MicroPython. For tests that compare bytes with the
+twin, and for counting instructions (emulated, QEMU)."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+from .bare import Called
+from .firmware import KERNELS
+from .shell import BUILD, locked
+from .sources import ensure
+from .xtensa import EMULATOR, OURS, toolchain, toolchain_and_emulator
+
+FOLDER = BUILD / "xtensa_bare"
+# As natmod.mk compiles them.
+FLAGS = ("-O2", "-fwrapv", "-std=gnu99", "-ffreestanding", "-fno-jump-tables",
+         "-fno-tree-switch-conversion", "-mtext-section-literals")
+LINK = ("-nostdlib", "-Wl,-Ttext-segment=0x400000", "-Wl,--no-relax")
+WRITE, READ, CALL = range(3)
+IMAGE_BYTES = 4 << 20
+
+
+def build(folder: Path = FOLDER) -> Path:
+    """The kernels as a static program; its path."""
+    chain, trees = toolchain_and_emulator(), ensure()
+    left_out = ("bind_", "natmod_", "simd_")
+    kernels = [path for path in sorted(KERNELS.glob("*.c")) if not path.name.startswith(left_out)]
+    with locked(folder):
+        chain.run("building the kernels for Xtensa", "gcc", *FLAGS, *chain.flags, f"-I{KERNELS}",
+                  f"-I{OURS / 'linux'}", OURS / "bare.c", OURS / "linux" / "start.S", *kernels,
+                  trees.micropython / "shared" / "libc" / "string0.c", *LINK, chain.runtime,
+                  "-o", folder / "kernels.elf")
+    return folder / "kernels.elf"
+
+
+def symbols(elf: Path) -> dict[str, int]:
+    rows = [line.split() for line in toolchain("qemu").run("", "nm", elf).splitlines()]
+    return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
+
+
+class XtensaCore:
+    """A running program with the kernels and 16 MB of memory; in use as BareCore (bare.py), but
+    that nothing is told of cycles. more: options of QEMU."""
+
+    def __init__(self, elf: Path | None = None, more: tuple[str, ...] = ()) -> None:
+        elf = elf or build()
+        self.symbols = symbols(elf)
+        self.image = self.symbols["bare_memory"]
+        self.image_end = self.data = self.image + IMAGE_BYTES
+        self.data_end = self.image + (16 << 20)
+        self.process = subprocess.Popen([*EMULATOR, *more, str(elf)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE)
+
+    def __enter__(self) -> XtensaCore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def write(self, address: int, data: bytes) -> None:
+        self._tell(WRITE, address, len(data), data=data)
+
+    def read(self, address: int, count: int) -> bytes:
+        return self._ask(READ, address, count)
+
+    def call(self, name: str, *arguments: int) -> Called:
+        answer = self._ask(CALL, self.symbols[name], 4, *arguments)
+        return Called(struct.unpack("<i", answer)[0], 0)
+
+    def _tell(self, kind: int, address: int, count: int, *rest: int, data: bytes = b"") -> None:
+        assert self.process.stdin
+        words = [kind, address, count, *rest, *[0] * (4 - len(rest))]
+        try:
+            self.process.stdin.write(struct.pack("<7I", *words) + data)
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            self._stopped()
+
+    def _ask(self, kind: int, address: int, count: int, *rest: int) -> bytes:
+        assert self.process.stdout
+        self._tell(kind, address, count, *rest)
+        answer = self.process.stdout.read(count)
+        if len(answer) < count:
+            self._stopped()
+        return answer
+
+    def _stopped(self) -> None:
+        raise RuntimeError(f"the emulated core stopped: exit status {self.process.wait()}")
