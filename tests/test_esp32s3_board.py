@@ -1,6 +1,7 @@
-"""boards/SPARSETUNE_ESP32S3, as far as that goes without ESP-IDF: nobody has compiled it.
+"""boards/SPARSETUNE_ESP32S3, as far as that goes without ESP-IDF: nobody has built or run it.
 
-MicroPython's esp32 port reads it (build/sources); ESP-IDF's part of CMake is a stand-in.
+MicroPython's esp32 port reads it (build/sources); ESP-IDF's part of CMake and its headers are
+stand-ins.
 """
 
 from __future__ import annotations
@@ -210,3 +211,58 @@ def test_manifest_is_read(port: Path) -> None:
     package = {f"sparsetune_device/{p.name}" for p in (ROOT / "device").rglob("*.py")}
     assert package <= frozen
     assert {"_boot.py", "flashbdev.py", "inisetup.py", "asyncio/__init__.py"} <= frozen
+
+
+# The kernels --------------------------------------------------------------------------
+
+# What the port's configuration takes of ESP-IDF's headers.
+FREERTOS = """#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#define CONFIG_IDF_TARGET_ESP32S3 1
+#define CONFIG_IDF_TARGET_ARCH_XTENSA 1
+#define SOC_USB_OTG_SUPPORTED 1
+#define SOC_USB_SERIAL_JTAG_SUPPORTED 1
+#define IRAM_ATTR
+typedef void *SemaphoreHandle_t;
+typedef struct { uint32_t words[20]; } StaticSemaphore_t;
+"""
+GIVEN_HEADERS = {
+    "freertos/FreeRTOS.h": FREERTOS,
+    "esp_random.h": "#include <stdint.h>\nuint32_t esp_random(void);\n",
+    **dict.fromkeys(("freertos/task.h", "freertos/semphr.h", "freertos/queue.h"), ""),
+    **dict.fromkeys(("esp_system.h", "driver/i2s_std.h", "esp_wifi_types.h"), ""),
+    "genhdr/root_pointers.h": "",
+}
+
+
+def given_headers(folder: Path) -> Path:
+    """Stand-ins for ESP-IDF's headers, and for what a build of MicroPython makes of names."""
+    sources = [*(ROOT / "ulab_kernels").glob("bind_*.c"), ROOT / "ulab_kernels" / "methods.def.h"]
+    names = {n for path in sources for n in re.findall(r"\bMP_QSTR_\w+", path.read_text())}
+    strings = "".join(f'QDEF1({name}, 0, 0, "")\n' for name in sorted(names))
+    strings = 'QDEF0(MP_QSTRnull, 0, 0, "")\n' + strings
+    for name, text in {**GIVEN_HEADERS, "genhdr/qstrdefs.generated.h": strings}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("configured", [""], indirect=True)
+def test_kernels_compile_for_the_chip_with_the_ports_headers(
+    configured: dict[str, str], port: Path, tmp_path: Path
+) -> None:
+    """By Debian's compiler with our plugin; nothing is linked."""
+    from sparsetune_tools import xtensa
+    from sparsetune_tools.shell import ToolError
+
+    try:
+        chain = xtensa.toolchain("esp32s3")
+    except ToolError as error:
+        pytest.skip(f"SKIP: no compiler for Xtensa: {error}")
+    folders = given_headers(tmp_path / "headers"), ROOT / "ulab_kernels", MICROPYTHON, port, BOARD
+    flags = ["-O2", "-fwrapv", "-Wall", "-Werror", *chain.flags]
+    flags += [f"-I{folder}" for folder in folders]
+    for source in map(Path, configured["KERNELS"].split(";")):
+        chain.run(f"compiling {source.name}", "gcc", "-c", *flags, source, "-o", tmp_path / "x.o")

@@ -211,6 +211,15 @@ def test_drive_of_another_chip(
     assert [path.name for path in drive.iterdir()] == ["INFO_UF2.TXT"]
 
 
+def test_pico2(no_hardware: None, tmp_path: Path) -> None:
+    drive = stand_in_drive(tmp_path / "RP2350")
+    (drive / "INFO_UF2.TXT").write_text("UF2 Bootloader v1.0\nBoard-ID: RP2350\n")
+    path = tmp_path / "pico2.uf2"
+    path.write_bytes(uf2(family=0xE48BFF59))
+    flash(Job(path, load_spec("pico2"), drive=drive), lambda text: None)
+    assert (tmp_path / "taken" / "pico2.uf2").read_bytes() == path.read_bytes()
+
+
 def test_drive_that_stays(
     no_hardware: None, firmware: Path, spec: BoardSpec, tmp_path: Path
 ) -> None:
