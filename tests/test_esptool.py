@@ -139,6 +139,33 @@ def test_silent_port(rom: Callable[..., str], firmware: Path, spec: BoardSpec) -
         flash(Job(firmware, spec, port=port), lambda text: None)
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("sync", "went away: the chip has restarted into its boot loader, .*; repeat the command"),
+        ("flash_defl_data", "went away during writing: plug the board in again"),
+    ],
+)
+def test_port_that_goes(
+    rom: Callable[..., str], firmware: Path, spec: BoardSpec, command: str, message: str
+) -> None:
+    """The first as MicroPython's USB port does when the chip restarts into its boot loader."""
+    port = rom("--leaves", command)
+    with pytest.raises(SparsetuneError, match=f"^{port} {message}"):
+        flash(Job(firmware, spec, port=port), lambda text: None)
+
+
+def test_ctrl_c(
+    rom: Callable[..., str], firmware: Path, spec: BoardSpec, tmp_path: Path
+) -> None:
+    def stop(line: str) -> None:
+        if "Erasing" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(SparsetuneError, match="stopped: the board may hold half a firmware"):
+        flash(Job(firmware, spec, port=rom()), stop)
+
+
 def test_port_in_use(
     rom: Callable[..., str], firmware: Path, spec: BoardSpec, tmp_path: Path
 ) -> None:

@@ -82,10 +82,14 @@ def write_firmware(job: EspJob, say: Callable[[str], None]) -> None:
         env=environment,
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            heard.append(line)
-            if _SHOWN.match(line):
-                say(f"esptool: {' '.join(line.split())}")
+        try:
+            for line in process.stdout:
+                heard.append(line)
+                if _SHOWN.match(line):
+                    say(f"esptool: {' '.join(line.split())}")
+        except KeyboardInterrupt:
+            process.terminate()
+            raise SparsetuneError(_STOPPED) from None
     if process.returncode != 0:
         raise SparsetuneError(_explain("".join(heard), job))
 
@@ -100,6 +104,8 @@ def _explain(heard: str, job: EspJob) -> str:
             f"the chip on {job.port} is {other[1]}, {job.firmware.path} is for {other[2]}: choose"
             " another file and --board; nothing was written"
         )
+    if _LOST in heard:
+        return _went_away(heard, job.port)
     if "Could not open" in reason:
         return why_closed(job.port)
     if "Failed to connect" in reason or "Wrong boot mode" in reason:
@@ -112,6 +118,18 @@ def _explain(heard: str, job: EspJob) -> str:
     return f"esptool gave up: {reason.rstrip('.')} (its command: {shown_command(job)})"
 
 
+def _went_away(heard: str, port: str) -> str:
+    """What a lost port means: a chip's own USB port goes when it restarts into its boot loader."""
+    if "Connected to" in heard:
+        return f"{port} went away during writing: plug the board in again and repeat the command"
+    return (
+        f"{port} went away: the chip has restarted into its boot loader, whose port may have"
+        " another name; repeat the command, or name that port with --port"
+    )
+
+
+_STOPPED = "stopped: the board may hold half a firmware; repeat the command before you use it"
+_LOST = "A serial exception error occurred"
 _BOOT_MODE = (
     "no boot loader answers on {port}: hold BOOT (IO0), press and release RESET (EN), release BOOT,"
     " and repeat the command; a cable for power alone, or another kind of board, is silent too"
