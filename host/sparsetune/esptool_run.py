@@ -104,7 +104,7 @@ def _explain(heard: str, job: EspJob) -> str:
             f"the chip on {job.port} is {other[1]}, {job.firmware.path} is for {other[2]}: choose"
             " another file and --board; nothing was written"
         )
-    if _LOST in heard:
+    if any(text in heard for text in _LOST):
         return _went_away(heard, job.port)
     if "Could not open" in reason:
         return why_closed(job.port)
@@ -129,7 +129,8 @@ def _went_away(heard: str, port: str) -> str:
 
 
 _STOPPED = "stopped: the board may hold half a firmware; repeat the command before you use it"
-_LOST = "A serial exception error occurred"
+# In the middle of writing esptool waits for the port, and may meet another board there.
+_LOST = ("A serial exception error occurred", "Lost connection")
 _BOOT_MODE = (
     "no boot loader answers on {port}: hold BOOT (IO0), press and release RESET (EN), release BOOT,"
     " and repeat the command; a cable for power alone, or another kind of board, is silent too"
