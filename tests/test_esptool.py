@@ -209,7 +209,7 @@ def test_dry_run_says_what_would_run_and_does_nothing(
     assert flash(Job(firmware, spec, port=port, dry_run=True), said.append) is None
     assert commands(tmp_path) == []
     assert said[1:] == [
-        "all flash is erased first, the board's files too (--keep-files leaves them)",
+        "would erase all flash, the board's files too (--keep-files leaves them)",
         f"would run {sys.executable} -m esptool --chip esp32s3 --port {port} --baud 460800"
         f" write-flash --no-progress --erase-all 0x0 {firmware}",
         "would wait for the board to restart, and ask it for its version",
@@ -228,6 +228,23 @@ def test_board_that_says_another_version(
     monkeypatch.setattr(flash_module, "_identify", lambda found: older)
     flash(Job(firmware, spec, port=rom()), lambda text: None)
     assert "the board runs MicroPython 1.22.0, not v1.25.0: flash again" in capsys.readouterr().out
+
+
+def test_board_that_came_back_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+    rom: Callable[..., str],
+    stand_in: Callable[..., str],
+    firmware: Path,
+    spec: BoardSpec,
+) -> None:
+    """On its new port, where a stand-in for MicroPython answers."""
+    port, new = rom(), stand_in("--stock")
+    listings = iter([[]])
+    monkeypatch.setattr(flash_module, "list_boards", lambda: next(listings, [(new, "board")]))
+    monkeypatch.setattr(flash_module, "port_exists", lambda name: name == new)
+    info = flash(Job(firmware, spec, port=port), lambda text: None)
+    assert info is not None
+    assert (info.platform, info.has_kernels) == (sys.platform, False)
 
 
 def test_board_comes_back_under_another_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,19 +93,29 @@ def _flash_esp(job: Job, firmware: Firmware, say: Say) -> BoardInfo | None:
     check_esptool()
     port = job.port or _only_port(job.spec)
     task = EspJob(firmware, port or "PORT", erase=not job.keep_files)
-    if task.erase:
-        say("all flash is erased first, the board's files too (--keep-files leaves them)")
     if job.dry_run:
-        if port is None:
-            say(f"would stop: {_no_port(job.spec)}; with a port it")
-        say(f"would run {shown_command(task)}")
-        say("would wait for the board to restart, and ask it for its version")
+        _describe_esp(task, job.spec, port, say)
         return None
     if port is None:
         raise SparsetuneError(_no_port(job.spec))
+    if task.erase:
+        say(f"this erases all flash, {_FILES_TOO}")
     known = _known_ports()
     write_firmware(task, say)
     return _wait_board(port, known, say)
+
+
+_FILES_TOO = "the board's files too (--keep-files leaves them)"
+
+
+def _describe_esp(task: EspJob, spec: BoardSpec, port: str | None, say: Say) -> None:
+    """Say what a run without --dry-run would do."""
+    if port is None:
+        say(f"would stop: {_no_port(spec)}; with a port it")
+    if task.erase:
+        say(f"would erase all flash, {_FILES_TOO}")
+    say(f"would run {shown_command(task)}")
+    say("would wait for the board to restart, and ask it for its version")
 
 
 def _no_port(spec: BoardSpec) -> str:
