@@ -8,19 +8,23 @@ from collections.abc import Iterator
 import pytest
 import sparsetune_kernels as kernels
 from gradient_cases import CASES
+from machine import Machine
 from on_core import (
     GRADIENTS,
     check_equal,
     chosen_channels_and_strips,
     convolutions,
     depthwise_layers,
+    memories,
     patches,
     steps_of,
     training_steps,
     two_operands,
     with_gradient,
 )
-from sparsetune_tools.xtensa_bare import XtensaCore
+from small_models import Net
+from sparsetune_tools.bare import BareMachine
+from sparsetune_tools.xtensa_bare import CountingCore, XtensaCore
 
 SHIFTS = range(16)
 
@@ -89,3 +93,22 @@ def test_chosen_channels_and_strips(last: int, core: XtensaCore) -> None:
 def test_two_operands(kind: str, scale: float, core: XtensaCore) -> None:
     for machine in two_operands(kind, scale):
         check_equal(machine, core)
+
+
+def test_instructions_are_counted(core: XtensaCore) -> None:
+    """They repeat, all but one or two, and twice the work takes about twice of them."""
+    counts = []
+    with CountingCore() as counting:
+        for channels in (16, 16, 32):
+            net = Net((1, 4, 4, 40), -128)
+            net.conv(channels, 1)
+            machine = Machine(net.to_bytes())
+            machine.load(net.sample())
+            board = BareMachine(counting, machine.image.data, [bytes(m) for m in memories(machine)])
+            counts.append(board.run(0, 1, False).instructions)
+            machine.run(0, 1, False)
+            assert board.dump(2) == bytes(machine.arena)
+    first, again, twice = counts
+    assert abs(first - again) <= 2
+    assert 4 * 4 * 40 * 16 < first < 20 * 4 * 4 * 40 * 16
+    assert 1.9 < twice / first < 2.1

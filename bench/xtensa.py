@@ -1,0 +1,76 @@
+"""Instructions a multiply-accumulate of every layer on QEMU's Xtensa core: emulated, no cycles.
+
+    python bench/xtensa.py [--model blocks] [--all]
+
+As bench/layers.py, whose words it uses, for the core that stands for an ESP32-S3's: kernels built
+as the native module's, but without MULSH, which QEMU's core has not. --all: both gradients, too.
+QEMU counts half a million instructions a second: blocks takes a minute, KWS five.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from emulated import NOTHING, Case, Spent
+from layers import PARTS, Row, Wanted, groups_of, wanted
+from networks import NAMES, networks, tell_errors
+from sparsetune.errors import SparsetuneError
+from sparsetune_tools.bare import BareMachine
+from sparsetune_tools.shell import ToolError
+from sparsetune_tools.xtensa_bare import CountingCore
+
+
+def count(core: CountingCore, case: Case) -> Spent:
+    """Of all its stretches; cycles are not known."""
+    machine = BareMachine(core, case.image, [case.state, case.arena, b""])
+    spans = (machine.run(*span, case.training).instructions for span in case.spans)
+    return sum((Spent(0, spent) for spent in spans), NOTHING)
+
+
+def counted(core: CountingCore, wanted: Iterable[Wanted]) -> Iterator[Row]:
+    """Each row with the figures of its first sample."""
+    for w in wanted:
+        yield replace(w.row, spent=count(core, w.cases[0]))
+
+
+def by_kind(rows: Sequence[Row]) -> Iterator[str]:
+    yield f"{'kind':<16} {'part':<9} {'layers':>6} {'average':>8} {'worst':>8}"
+    for (kind, part), group in groups_of(list(rows)).items():
+        spent = sum(row.spent.instructions for row in group if row.spent)
+        average = spent / sum(row.macs for row in group)
+        worst = max(row.instructions_per_mac for row in group)
+        yield f"{kind:<16} {part:<9} {len(group):>6} {average:>8.2f} {worst:>8.2f}"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", choices=NAMES, default="blocks")
+    parser.add_argument("--all", action="store_true", help="both gradients, too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    parts = PARTS if options.all else PARTS[:1]
+    print("instructions a multiply-accumulate on QEMU's Xtensa core (emulated)")
+    try:
+        with CountingCore() as core:
+            for network in networks((options.model,)):
+                rows = list(counted(core, wanted(network, parts, samples=1)))
+                print(network.title, *lines_of(rows), "", *by_kind(rows), sep="\n")
+    except ToolError as error:
+        raise SparsetuneError(str(error)) from None
+
+
+def lines_of(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        yield (f"{row.layer:>5} {row.kind:<16} {row.shape:<26} {row.part:<9} {row.macs:>10,} MACs "
+               f"{row.instructions_per_mac:>8.2f}")
+
+
+if __name__ == "__main__":
+    tell_errors(main)
