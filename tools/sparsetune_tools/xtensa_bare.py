@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,16 +29,24 @@ IMAGE_BYTES = 4 << 20
 
 
 def build(folder: Path = FOLDER) -> Path:
-    """The kernels as a static program; its path."""
+    """The kernels as a static program, if anything changed; its path."""
     chain, trees = toolchain_and_emulator(), ensure()
     left_out = ("bind_", "natmod_", "simd_")
     kernels = [path for path in sorted(KERNELS.glob("*.c")) if not path.name.startswith(left_out)]
+    sources = [OURS / "bare.c", OURS / "linux" / "start.S", *kernels,
+               trees.micropython / "shared" / "libc" / "string0.c"]
+    elf = folder / "kernels.elf"
     with locked(folder):
-        chain.run("building the kernels for Xtensa", "gcc", *FLAGS, *chain.flags, f"-I{KERNELS}",
-                  f"-I{OURS / 'linux'}", OURS / "bare.c", OURS / "linux" / "start.S", *kernels,
-                  trees.micropython / "shared" / "libc" / "string0.c", *LINK, chain.runtime,
-                  "-o", folder / "kernels.elf")
-    return folder / "kernels.elf"
+        if is_older(elf, [*sources, *KERNELS.glob("*.h"), *OURS.glob("linux/*"), chain.runtime]):
+            chain.run("building the kernels for Xtensa", "gcc", *FLAGS, *chain.flags,
+                      f"-I{KERNELS}", f"-I{OURS / 'linux'}", *sources, *LINK, chain.runtime,
+                      "-o", elf)
+    return elf
+
+
+def is_older(file: Path, sources: Sequence[Path]) -> bool:
+    """Or not there at all."""
+    return not file.exists() or file.stat().st_mtime < max(s.stat().st_mtime for s in sources)
 
 
 def symbols(elf: Path) -> dict[str, int]:
