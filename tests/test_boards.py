@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,3 +86,13 @@ def test_plan_says_what_nobody_measured(
     assert ("nobody has measured times" in text) == (spec.clock is None)
     assert ("time: about" in text) == (spec.clock is not None)
     assert ("without ROMFS" in text) == (spec.romfs_bytes == 0)
+
+
+def test_too_little_ram_names_the_image(capsys: pytest.CaptureFixture[str]) -> None:
+    """The parts of what is needed add up, the image among them."""
+    assert cli.main(["plan", str(DIGITS), "--board", "esp32c3", "--ram", "20K"]) == 1
+    text = capsys.readouterr().err
+    found = re.search(r"needs ([\d,]+) bytes of RAM \((.*?)\), 20,480 are there", text)
+    assert found and ", image " in found[2]
+    parts = [int(n.replace(",", "")) for n in re.findall(r" (\d[\d,]*\d)", found[2])]
+    assert sum(parts) == int(found[1].replace(",", ""))

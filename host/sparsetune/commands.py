@@ -288,7 +288,7 @@ def describe_plan(graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset |
         f"RAM {use.used:,} of {chosen.ram:,} bytes: arena {use.arena:,} (no order of buffers can "
         f"need less than {chosen.layout.arena_lower_bound:,}), trained weights and state "
         f"{use.state:,}, order of {_count(data)} samples {use.data:,}, program {use.package:,}; "
-        f"flash {len(chosen.layout.image):,} bytes"
+        f"{'image, in RAM too,' if use.image else 'flash'} {len(chosen.layout.image):,} bytes"
         + (f"; slower RAM {cold:,} bytes" if (cold := chosen.layout.cold_bytes) else "")
     )
     return [*lines, *_remarks(graph, chosen), _describe_rate(chosen, data)]

@@ -58,10 +58,12 @@ def does_not_fit(wanted: Wanted, layout: Layout) -> SparsetuneError:
     """The error for a layout that takes more than wanted.limit."""
     use, peak = wanted.room.use(layout), find_peak(layout.program, wanted.graph)
     tensors = [tenant for tenant in peak.tenants if tenant.tensor]
+    image = f", image {use.image:,}" if use.image else ""
     text = (
         f"training needs {use.used:,} bytes of RAM (arena {use.arena:,}, trained weights and state "
-        f"{use.state:,}, samples {use.data:,}, program {use.package:,}), {wanted.room.ram:,} are "
-        f"there: the arena's peak is {peak.where}, its largest tensor {_name(tensors[0])}"
+        f"{use.state:,}, samples {use.data:,}{image}, program {use.package:,}), "
+        f"{wanted.room.ram:,} are there: the arena's peak is {peak.where}, its largest tensor "
+        f"{_name(tensors[0])}"
     )
     ways = ways_out(wanted)
     if not ways:
