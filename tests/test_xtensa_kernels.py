@@ -24,25 +24,25 @@ from on_core import (
 )
 from small_models import Net
 from sparsetune_tools.bare import BareMachine
-from sparsetune_tools.xtensa_bare import CountingCore, XtensaCore
+from sparsetune_tools.xtensa import VARIANTS
+from sparsetune_tools.xtensa_bare import FOLDER, CountingCore, XtensaCore, build
 
 SHIFTS = range(16)
 
 
-@pytest.fixture(scope="module")
-def core(xtensa: object) -> Iterator[XtensaCore]:
+@pytest.fixture(scope="module", params=list(VARIANTS))
+def core(xtensa: object, request: pytest.FixtureRequest) -> Iterator[XtensaCore]:
     """The twin's portable kernels are the reference: its fast ones have scratch of their own."""
     was_fast = kernels.set_simd(None)
     kernels.set_simd(False)
-    with XtensaCore() as core:
+    with XtensaCore(build(request.param)) as core:
         yield core
     kernels.set_simd(was_fast)
 
 
 @pytest.mark.parametrize("wrong", [1, 2, 3])
-def test_the_emulated_core_faults_where_words_are_not_aligned(
-    wrong: int, core: XtensaCore
-) -> None:
+@pytest.mark.usefixtures("xtensa")
+def test_the_emulated_core_faults_where_words_are_not_aligned(wrong: int) -> None:
     """Else no test here could tell that a kernel does not look at alignment."""
     with XtensaCore() as another:
         another.write(another.data, bytes(range(8)))
@@ -95,7 +95,8 @@ def test_two_operands(kind: str, scale: float, core: XtensaCore) -> None:
         check_equal(machine, core)
 
 
-def test_instructions_are_counted(core: XtensaCore) -> None:
+@pytest.mark.usefixtures("xtensa")
+def test_instructions_are_counted(portable: None) -> None:
     """They repeat, all but one or two, and twice the work takes about twice of them."""
     counts = []
     with CountingCore() as counting:
@@ -112,3 +113,12 @@ def test_instructions_are_counted(core: XtensaCore) -> None:
     assert abs(first - again) <= 2
     assert 4 * 4 * 40 * 16 < first < 20 * 4 * 4 * 40 * 16
     assert 1.9 < twice / first < 2.1
+
+
+@pytest.mark.usefixtures("xtensa")
+def test_an_s3s_kernels_have_its_products() -> None:
+    """What runs here in place of them was compiled with them."""
+    build("esp32s3")
+    text = "".join(file.read_text() for file in (FOLDER / "esp32s3").glob("*.s"))
+    assert text.count("\tmulsh\t") > 20 and text.count("\tmuluh\t") > 20
+    assert "__umulsidi3" not in text

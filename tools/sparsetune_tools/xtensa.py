@@ -74,8 +74,8 @@ class Toolchain:
     def flags(self) -> list[str]:
         return [*FLAGS, "-isystem", str(self.include)]
 
-    def run(self, what: str, tool: str, *words: str | Path) -> str:
-        return run(what, [self.cross + tool, *words], LOG, env=self.environment)
+    def run(self, what: str, tool: str, *words: str | Path, cwd: Path | None = None) -> str:
+        return run(what, [self.cross + tool, *words], LOG, env=self.environment, cwd=cwd)
 
 
 def require_machine() -> None:

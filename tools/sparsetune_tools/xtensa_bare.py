@@ -23,25 +23,42 @@ FOLDER = BUILD / "xtensa_bare"
 # As natmod.mk compiles them.
 FLAGS = ("-O2", "-fwrapv", "-std=gnu99", "-ffreestanding", "-fno-jump-tables",
          "-fno-tree-switch-conversion", "-mtext-section-literals")
+LEFT_OUT = ("bind_", "natmod_", "simd_")
 LINK = ("-nostdlib", "-Wl,-Ttext-segment=0x400000", "-Wl,--no-relax")
 WRITE, READ, CALL = range(3)
 IMAGE_BYTES = 4 << 20
 
 
-def build(folder: Path = FOLDER) -> Path:
-    """The kernels as a static program, if anything changed; its path."""
+def build(variant: str = "qemu") -> Path:
+    """The kernels as a static program, if anything changed; its path. variant: `esp32s3` is what
+    the compiler makes for that, but for MULUH and MULSH, which become other instructions."""
     chain, trees = toolchain_and_emulator(), ensure()
-    left_out = ("bind_", "natmod_", "simd_")
-    kernels = [path for path in sorted(KERNELS.glob("*.c")) if not path.name.startswith(left_out)]
-    sources = [OURS / "bare.c", OURS / "linux" / "start.S", *kernels,
-               trees.micropython / "shared" / "libc" / "string0.c"]
+    kernels = [path for path in sorted(KERNELS.glob("*.c")) if not path.name.startswith(LEFT_OUT)]
+    more = [OURS / "bare.c", OURS / "linux" / "start.S",
+            trees.micropython / "shared" / "libc" / "string0.c"]
+    folder = FOLDER / variant
     elf = folder / "kernels.elf"
     with locked(folder):
-        if is_older(elf, [*sources, *KERNELS.glob("*.h"), *OURS.glob("linux/*"), chain.runtime]):
+        headers = [*KERNELS.glob("*.h"), *OURS.glob("linux/*")]
+        if is_older(elf, [*kernels, *more, *headers, chain.runtime]):
+            if variant == "esp32s3":
+                kernels = without_upper_products(kernels, folder)
             chain.run("building the kernels for Xtensa", "gcc", *FLAGS, *chain.flags,
-                      f"-I{KERNELS}", f"-I{OURS / 'linux'}", *sources, *LINK, chain.runtime,
-                      "-o", elf)
+                      f"-I{KERNELS}", f"-I{OURS / 'linux'}", *more, *kernels, *LINK,
+                      chain.runtime, "-o", elf)
     return elf
+
+
+def without_upper_products(sources: Sequence[Path], folder: Path) -> list[Path]:
+    """Compiled for an ESP32-S3, as assembly that QEMU's core has all instructions of."""
+    chain = toolchain("esp32s3")
+    chain.run("compiling the kernels for ESP32-S3", "gcc", *FLAGS, *chain.flags, f"-I{KERNELS}",
+              "-S", *sources, cwd=folder)
+    macros = (OURS / "linux" / "upper_products.s").read_text()
+    files = [folder / f"{source.stem}.s" for source in sources]
+    for file in files:
+        file.write_text(macros + file.read_text())
+    return files
 
 
 def is_older(file: Path, sources: Sequence[Path]) -> bool:
