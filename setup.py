@@ -6,7 +6,7 @@ import os
 from setuptools import Extension, setup
 
 kernels = sorted(glob.glob("ulab_kernels/*.c"))
-CFLAGS = os.environ.get("SPARSETUNE_CFLAGS", "-O3 -fwrapv -std=c99 -Wall")
+CFLAGS = os.environ.get("SPARSETUNE_CFLAGS", "-O3 -fwrapv -std=c99 -Wall -fvisibility=hidden")
 sources = [path for path in kernels if not path.endswith(("bind_micropython.c", "bind_core1.c"))]
 
 setup(

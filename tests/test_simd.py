@@ -28,8 +28,8 @@ WRAP = ("-fwrapv", "-fno-sanitize=signed-integer-overflow")
 CASES = {"long_conv": 20}  # of the others:
 MANY = 4000
 KINDS = (
-    *("conv", "long_conv", "depthwise_conv", "fully_connected", "packed", "columns"),
-    *("elementwise", "emit", "add_errors", "masks", "conv_grad", "depthwise_grad"),
+    *("conv", "pointwise_conv", "long_conv", "depthwise_conv", "fully_connected", "packed"),
+    *("columns", "elementwise", "emit", "add_errors", "masks", "conv_grad", "depthwise_grad"),
     *("conv_update", "depthwise_update", "pointwise_grad", "pointwise_update"),
 )
 LEVELS = {"avx2": 1, "avx512": 2}  # of simd_level.h

@@ -153,6 +153,52 @@ ST_AVX2 static void finish(const st_conv_geometry_t *g, const st_factors_t *f, i
             store_outputs(b, n, outputs_of(b, n, f++, &o, 0));
 }
 
+// Sums of so many positions that stand one behind the other, to their outputs.
+ST_AVX2 static void finish_all(const st_group_t *s, st_block_t block, int32_t rows, int all_right) {
+    for (int32_t i = 0; i < rows; i += TILE) {
+        st_block_t b = block;
+        b.sums += i * b.sums_step;
+        b.y += i * b.y_step;
+        b.positions = st_min(TILE, rows - i);
+        finish(s->g, st_simd_scratch()->factors, all_right, &b);
+    }
+}
+
+/// Bytes ///
+
+static int is_of_bytes(const st_group_t *s) {
+    const st_conv_geometry_t *g = s->g;
+    const int32_t positions = g->out_h * g->out_w;
+    return st_simd_is_wide() && is_pointwise(s) && !g->w_zero && s->length % 4 == 0 &&
+           positions >= ST_WIDE && positions * (int64_t)s->length <= ST_SIMD_ROOM;
+}
+
+// make_outputs from the weights as they lie.
+ST_AVX2 static void make_outputs_of_bytes(const st_group_t *s, int32_t first, int32_t count,
+                                          int8_t *y) {
+    const st_conv_geometry_t *g = s->g;
+    st_simd_scratch_t *scratch = st_simd_scratch();
+    const int32_t positions = g->out_h * g->out_w;
+    const st_wide_bytes_t p = {s->length, count, scratch->c, ST_PANEL * st_panels(count)};
+    const int all_right = st_simd_factors(s->p, first, count, scratch->factors);
+    st_wide_pack_bytes(&p, s->p->weights + first * s->length, g->x_zero, scratch->factors);
+    for (int32_t done = 0; done < positions; done += ST_WIDE) {
+        const int32_t at = st_min(done, positions - ST_WIDE);
+        int8_t *to = y + at * g->out_c + first;
+        st_wide_bytes_product(&p, at);
+        finish_all(s, (st_block_t){p.c, p.c_step, to, g->out_c, 0, count}, ST_WIDE, all_right);
+    }
+}
+
+ST_AVX2 static void run_group_of_bytes(const st_group_t *s, const int8_t *x, int8_t *y) {
+    const st_conv_geometry_t *g = s->g;
+    const int32_t in_b = 2 * ST_SIMD_ROOM / s->length & -ST_WIDE; // room is for 32 and more
+    const int32_t chunk = st_min(in_b, ST_SIMD_SUMS / ST_WIDE);
+    st_wide_lift_bytes(x - g->pad_h * g->in_w * g->in_c, g->out_h * g->out_w * g->in_c);
+    for (int32_t n = 0; n < s->outputs; n += chunk)
+        make_outputs_of_bytes(s, n, st_min(chunk, s->outputs - n), y);
+}
+
 /// Forward ///
 
 // Positions that are made at once, from their number, the length of a window and the outputs.
@@ -185,12 +231,8 @@ ST_AVX2 static void make_outputs(const st_group_t *s, int32_t first, int32_t cou
         const int32_t n = st_min(tile, positions - at);
         fill_windows(s, x, at, n, scratch->a);
         multiply(&product, n);
-        for (int32_t i = 0; i < n; i += TILE) {
-            const st_block_t b = {
-                scratch->c + i * step, step, y + (at + i) * g->out_c + first, g->out_c,
-                st_min(TILE, n - i),   count};
-            finish(g, scratch->factors, all_right, &b);
-        }
+        int8_t *to = y + at * g->out_c + first;
+        finish_all(s, (st_block_t){scratch->c, step, to, g->out_c, 0, count}, n, all_right);
     }
 }
 
@@ -235,7 +277,9 @@ ST_AVX2 void conv2d_s8_simd(const st_conv_geometry_t *g, const st_conv_params_t 
     }
     for (int32_t i = 0; i < g->groups; i++) {
         const st_group_t s = group_of(g, p, i);
-        if (positions >= TILE)
+        if (is_of_bytes(&s))
+            run_group_of_bytes(&s, x, y);
+        else if (positions >= TILE)
             run_group(&s, x, y);
         else
             for (int32_t at = 0; at < positions; at++)

@@ -14,6 +14,10 @@
 
 #define ST_WIDE 16 // int32 of a vector, and rows of a product
 
+// Of scratch b: the first half holds what a product has widened, the other one steps that wait.
+#define ST_WIDE_PAIRS (ST_SIMD_ROOM / 2)
+#define ST_WIDE_STEPS (ST_SIMD_ROOM / 4) // int32
+
 typedef __m512i st_wide_t;
 
 ST_AVX512_INLINE st_wide_t wide_load(const void *from) {
@@ -42,6 +46,7 @@ static inline uint32_t st_first_words(int32_t n) {
 // c[row][n] = sum over k of a[row][k] * (b[k][n] - zero), of sixteen rows. Two k of a lie side by
 // side, at 2 * (k * pair_step + row * row_step); where `length` is odd a's last one is 0. b: as it
 // lies, rows of b_step bytes. c: rows of c_step elements, of which so many columns are written.
+// pairs: NULL, or b - zero as it is multiplied: for each sixteen columns [length / 2][16][2].
 typedef struct {
     const int16_t *a;
     int32_t pair_step, row_step;
@@ -49,11 +54,37 @@ typedef struct {
     int32_t b_step, length, zero, columns;
     int32_t *c;
     int32_t c_step;
+    const int16_t *pairs;
 } st_wide_product_t;
 void st_wide_product(const st_wide_product_t *p);
 
 // st_simd_product of sixteen rows.
 void st_wide_packed_product(const st_product_t *p);
+
+// The same of bytes: c[row][n] = sum over k of (a[row][k] + 128) * b[n][k], of filters whose length
+// is a multiple of four. a and b stand in the scratch. c: rows of c_step elements, a multiple of
+// eight.
+typedef struct {
+    int32_t length, columns;
+    int32_t *c;
+    int32_t c_step;
+} st_wide_bytes_t;
+
+// Where the filters are packed.
+static inline int8_t *st_wide_bytes_b(void) {
+    return (int8_t *)st_simd_scratch()->b;
+}
+
+// Packs so many filters of int8; what 128 and the zero point of the input add to the sums is taken
+// off the biases.
+void st_wide_pack_bytes(const st_wide_bytes_t *p, const int8_t *w, int32_t zero,
+                        st_factors_t *factors);
+
+// a from n bytes of input.
+void st_wide_lift_bytes(const int8_t *x, int32_t n);
+
+// Of sixteen positions from this one of a on.
+void st_wide_bytes_product(const st_wide_bytes_t *p, int32_t position);
 
 // Whether the gradients of a 1x1 convolution can be made so, from its shape and the scratch.
 int st_wide_can_grad_input(const st_conv_geometry_t *g);

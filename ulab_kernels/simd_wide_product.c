@@ -40,19 +40,47 @@ ST_AVX512_INLINE void add_pair(st_wide_t sum[ST_WIDE], const int16_t *a, int32_t
     }
 }
 
-// Sixteen columns from n on. row_step: p's own, a constant where it is 1.
-ST_AVX512_INLINE void tile(const st_wide_product_t *p, int32_t n, int32_t row_step) {
+// Elements of the pairs of sixteen columns.
+static int32_t pairs_size(const st_wide_product_t *p) {
+    return ST_WIDE * even(p->length);
+}
+
+// b, widened once for all that it is multiplied with; NULL where it has no room.
+ST_AVX512 static const int16_t *widened(const st_wide_product_t *p) {
+    const st_wide_t zero = _mm512_set1_epi16((int16_t)p->zero);
+    int16_t *to = st_simd_scratch()->b;
+    if (((p->columns + ST_WIDE - 1) & -ST_WIDE) * even(p->length) > ST_WIDE_PAIRS)
+        return NULL;
+    for (int32_t n = 0; n < p->columns; n += ST_WIDE) {
+        const uint16_t some = st_first_of(p->columns - n);
+        const int8_t *b = p->b + n;
+        for (int32_t k = 0; k < p->length; k += 2, b += 2 * p->b_step, to += 2 * ST_WIDE)
+            wide_store(to, column_pairs(b, k + 1 < p->length ? b + p->b_step : b, some, zero));
+    }
+    return st_simd_scratch()->b;
+}
+
+// Sixteen columns from n on. row_step: p's own, a constant where it is 1. is_wide: whether b has
+// been widened.
+ST_AVX512_INLINE void tile(const st_wide_product_t *p, int32_t n, int32_t row_step,
+                           const int is_wide) {
     const uint16_t some = st_first_of(p->columns - n);
     const st_wide_t zero = _mm512_set1_epi16((int16_t)p->zero);
-    const int16_t *a = p->a;
+    const int16_t *a = p->a, *pairs = is_wide ? p->pairs + n / ST_WIDE * pairs_size(p) : NULL;
     const int8_t *b = p->b + n;
     st_wide_t sum[ST_WIDE];
 #pragma GCC unroll 16
     for (int r = 0; r < ST_WIDE; r++)
         sum[r] = _mm512_setzero_si512();
-    for (int32_t k = 0; k < p->length; k += 2, a += 2 * p->pair_step, b += 2 * p->b_step) {
-        const int8_t *second = k + 1 < p->length ? b + p->b_step : b;
-        add_pair(sum, a, 2 * row_step, column_pairs(b, second, some, zero));
+    for (int32_t k = 0; k < p->length; k += 2, a += 2 * p->pair_step) {
+        if (is_wide) {
+            add_pair(sum, a, 2 * row_step, wide_load(pairs));
+            pairs += 2 * ST_WIDE;
+        } else {
+            const int8_t *second = k + 1 < p->length ? b + p->b_step : b;
+            add_pair(sum, a, 2 * row_step, column_pairs(b, second, some, zero));
+            b += 2 * p->b_step;
+        }
     }
 #pragma GCC unroll 16
     for (int r = 0; r < ST_WIDE; r++)
@@ -60,12 +88,13 @@ ST_AVX512_INLINE void tile(const st_wide_product_t *p, int32_t n, int32_t row_st
 }
 
 ST_AVX512 void st_wide_product(const st_wide_product_t *p) {
-    if (p->row_step == 1)
-        for (int32_t n = 0; n < p->columns; n += ST_WIDE)
-            tile(p, n, 1);
-    else
-        for (int32_t n = 0; n < p->columns; n += ST_WIDE)
-            tile(p, n, p->row_step);
+    for (int32_t n = 0; n < p->columns; n += ST_WIDE)
+        if (p->pairs && p->row_step == 1)
+            tile(p, n, 1, 1);
+        else if (p->pairs)
+            tile(p, n, p->row_step, 1);
+        else
+            tile(p, n, p->row_step, 0);
 }
 
 // Sixteen columns of a packed b, or eight.
@@ -123,16 +152,17 @@ ST_AVX512 void st_wide_grad_input(const st_conv_geometry_t *g, const st_conv_par
                                   const int16_t *dy, st_emit_t *dx) {
     st_simd_scratch_t *scratch = st_simd_scratch();
     const int32_t n = g->in_c, positions = g->in_h * g->in_w, step = even(g->out_c);
-    const st_wide_product_t product = {.a = scratch->a,
-                                       .pair_step = 1,
-                                       .row_step = step / 2,
-                                       .b = p->weights,
-                                       .b_step = n,
-                                       .length = g->out_c,
-                                       .zero = g->w_zero,
-                                       .columns = n,
-                                       .c = scratch->c,
-                                       .c_step = n};
+    st_wide_product_t product = {.a = scratch->a,
+                                 .pair_step = 1,
+                                 .row_step = step / 2,
+                                 .b = p->weights,
+                                 .b_step = n,
+                                 .length = g->out_c,
+                                 .zero = g->w_zero,
+                                 .columns = n,
+                                 .c = scratch->c,
+                                 .c_step = n};
+    product.pairs = positions > ST_WIDE ? widened(&product) : NULL;
     for (int32_t done = 0; done < positions; done += ST_WIDE) {
         const int32_t first = st_min(done, positions - ST_WIDE), twice = done - first;
         for (int32_t i = 0; i < ST_WIDE; i++)
@@ -190,18 +220,19 @@ ST_AVX512 void st_wide_update(const st_conv_geometry_t *g, const int16_t *dy,
     st_simd_scratch_t *scratch = st_simd_scratch();
     const int32_t step = (u->n_channels + ST_WIDE - 1) & -ST_WIDE, positions = g->in_h * g->in_w;
     pair_all_errors(g, dy, scratch->a);
+    st_wide_product_t product = {.pair_step = g->out_c,
+                                 .row_step = 1,
+                                 .b = u->kept,
+                                 .b_step = u->kept_step,
+                                 .length = positions,
+                                 .zero = g->x_zero,
+                                 .columns = u->n_channels,
+                                 .c = scratch->c,
+                                 .c_step = step};
+    product.pairs = widened(&product);
     for (int32_t done = 0; done < g->out_c; done += ST_WIDE) {
         const int32_t first = st_min(done, g->out_c - ST_WIDE);
-        const st_wide_product_t product = {.a = scratch->a + 2 * first,
-                                           .pair_step = g->out_c,
-                                           .row_step = 1,
-                                           .b = u->kept,
-                                           .b_step = u->kept_step,
-                                           .length = positions,
-                                           .zero = g->x_zero,
-                                           .columns = u->n_channels,
-                                           .c = scratch->c,
-                                           .c_step = step};
+        product.a = scratch->a + 2 * first;
         st_wide_product(&product);
         learn(g, u, first, done, step);
     }

@@ -58,32 +58,58 @@ ST_AVX512_INLINE st_wide_t steps_of(st_wide_t sums, st_wide_t random, const wide
 
 /// Weights alone ///
 
-// Steps of shifts from ST_LEAST_SHIFT on are far from the ends of int32.
-ST_AVX512_INLINE void move_whole(const st_update_t *u, int32_t base, int32_t slot, uint32_t moves,
-                                 st_wide_t steps) {
+// Steps of weights alone are far from the ends of int32; those of 0 leave what is beyond the limit.
+ST_AVX512_INLINE void move_row(int8_t *first, uint16_t some, st_wide_t steps) {
+    const st_wide_t limit = _mm512_set1_epi32(127), least = _mm512_set1_epi32(-127);
+    const st_wide_t before = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(some, first));
+    const st_wide_t after = _mm512_min_epi32(_mm512_sub_epi32(before, steps), limit);
+    const uint16_t moves = _mm512_mask_test_epi32_mask(some, steps, steps);
+    _mm_mask_storeu_epi8(first, moves, _mm512_cvtepi32_epi8(_mm512_max_epi32(after, least)));
+}
+
+ST_AVX512_INLINE void move_each_whole(const st_update_t *u, int32_t base, int32_t slot,
+                                      uint16_t some, st_wide_t steps) {
     int32_t step[ST_WIDE];
     wide_store(step, steps);
-    for (; moves; moves &= moves - 1) {
+    for (uint32_t moves = _mm512_mask_test_epi32_mask(some, steps, steps); moves;
+         moves &= moves - 1) {
         const int i = __builtin_ctz(moves);
         int8_t *weight = u->weights + base + u->channels[slot + i];
         *weight = (int8_t)st_clamp(*weight - step[i], -127, 127);
     }
 }
 
-// step: its shift is not below ST_LEAST_SHIFT.
+// Which of sixteen sums can be shifted left by so much, as can_shift of update.c.
+ST_AVX512_INLINE uint16_t can_shift(st_wide_t sums, int32_t left) {
+    const st_wide_t limit = _mm512_set1_epi32(INT32_MAX >> left);
+    return _mm512_cmple_epu32_mask(_mm512_abs_epi32(sums), limit);
+}
+
+// shift_sat of update.c.
+ST_AVX512_INLINE st_wide_t shift_sat(st_wide_t sums, int32_t left) {
+    const st_wide_t end =
+        _mm512_xor_si512(_mm512_srai_epi32(sums, 31), _mm512_set1_epi32(INT32_MAX));
+    return _mm512_mask_sll_epi32(end, can_shift(sums, left), sums, _mm_cvtsi32_si128(left));
+}
+
+// are_neighbours: the chosen channels; where they are, nothing hangs on how many move.
 ST_AVX512_INLINE void update_coarse(const st_update_t *u, st_step_t step, int32_t base,
-                                    const int32_t *sums) {
-    const wide_step_t s = step_in_all(step.mantissa, step.shift);
+                                    const int32_t *sums, int are_neighbours) {
+    const int32_t left = st_clamp(ST_LEAST_SHIFT - step.shift, 0, 31);
+    const wide_step_t s = step_in_all(step.mantissa, st_max(step.shift, ST_LEAST_SHIFT));
     st_wide_t hash = _mm512_setzero_si512();
     for (int32_t i = 0; i < u->n_channels; i += ST_WIDE) {
         if (!(i & ST_WIDE))
             hash = hashes(u->seed, (uint32_t)(base + i / 2));
         const uint16_t some = st_first_of(u->n_channels - i);
-        const st_wide_t steps =
-            steps_of(_mm512_maskz_loadu_epi32(some, sums + i), randoms(hash, i & ST_WIDE), &s);
-        const uint32_t moves = _mm512_mask_test_epi32_mask(some, steps, steps);
-        if (moves)
-            move_whole(u, base, i, moves, steps);
+        st_wide_t v = _mm512_maskz_loadu_epi32(some, sums + i);
+        if (left)
+            v = shift_sat(v, left);
+        const st_wide_t steps = steps_of(v, randoms(hash, i & ST_WIDE), &s);
+        if (are_neighbours)
+            move_row(u->weights + base + u->channels[i], some, steps);
+        else
+            move_each_whole(u, base, i, some, steps);
     }
 }
 
@@ -125,16 +151,26 @@ typedef struct {
     int are_neighbours;
 } wide_spread_t;
 
-static wide_spread_t spread_of(const st_update_t *u) {
+ST_AVX512_INLINE int are_ascending(const uint16_t *channels, int32_t n) {
+    uint16_t others = 0;
+    for (int32_t i = 0; i < n - 1; i += ST_WIDE) {
+        const uint16_t some = st_first_of(n - 1 - i);
+        const __m256i v = _mm256_maskz_loadu_epi16(some, channels + i);
+        const __m256i next = _mm256_maskz_loadu_epi16(some, channels + i + 1);
+        others |= _mm256_mask_cmple_epu16_mask(some, next, v);
+    }
+    return !others;
+}
+
+ST_AVX512 static wide_spread_t spread_of(const st_update_t *u) {
     const int32_t n = u->n_channels, span = u->channels[n - 1] - u->channels[0] + 1;
     wide_spread_t s = {NULL, span, 0};
-    for (int32_t i = 1; i < n; i++)
-        if (u->channels[i] <= u->channels[i - 1])
-            return s;
-    s.are_neighbours = span == n;
-    if (!u->residual || s.are_neighbours || span > ST_WIDE * n || span > ST_SIMD_ROOM / 2)
+    if (!are_ascending(u->channels, n))
         return s;
-    s.steps = (int32_t *)(void *)st_simd_scratch()->b;
+    s.are_neighbours = span == n;
+    if (!u->residual || s.are_neighbours || span > ST_WIDE * n || span > ST_WIDE_STEPS)
+        return s;
+    s.steps = (int32_t *)(void *)(st_simd_scratch()->b + ST_WIDE_PAIRS);
     __builtin_memset(s.steps, 0, sizeof(*s.steps) * (size_t)span);
     return s;
 }
@@ -168,12 +204,6 @@ ST_AVX512_INLINE void move_each(const st_update_t *u, int32_t base, int32_t slot
     }
 }
 
-// Whether all of sixteen sums can be shifted left by so much, as can_shift of update.c.
-ST_AVX512_INLINE int can_shift(st_wide_t sums, int32_t left) {
-    const st_wide_t limit = _mm512_set1_epi32(INT32_MAX >> left);
-    return !_mm512_cmpgt_epu32_mask(_mm512_abs_epi32(sums), limit);
-}
-
 // Steps of sixteen slots whose sums are not too large; they move, or wait to be spread.
 ST_AVX512_INLINE void take_steps(const st_update_t *u, int32_t base, int32_t slot, uint16_t some,
                                  st_wide_t steps, const wide_spread_t *spread) {
@@ -198,7 +228,7 @@ ST_AVX512_INLINE void update_fine(const st_update_t *u, st_step_t step, int32_t 
         if (!(i & ST_WIDE))
             hash = hashes(u->seed, (uint32_t)(base + i / 2));
         st_wide_t steps = _mm512_setzero_si512();
-        if (!left || can_shift(v, left))
+        if (!left || can_shift(v, left) == 0xffff)
             steps = steps_of(_mm512_sllv_epi32(v, _mm512_set1_epi32(left)),
                              randoms(hash, i & ST_WIDE), &s);
         else
@@ -212,15 +242,6 @@ ST_AVX512_INLINE void update_fine(const st_update_t *u, st_step_t step, int32_t 
 
 /// Rows ///
 
-// Which of the rules above does a step.
-static inline int is_coarse(const st_update_t *u, st_step_t step) {
-    return !u->residual && step.shift >= ST_LEAST_SHIFT;
-}
-
-static inline int is_fine(const st_update_t *u, st_step_t step) {
-    return u->residual && step.shift > 0;
-}
-
 ST_AVX512 void st_wide_update_rows(const st_weight_rows_t *r, int32_t count) {
     const st_update_t u = *r->u; // so that no weight that is written changes it
     const wide_spread_t spread = spread_of(&u);
@@ -228,9 +249,9 @@ ST_AVX512 void st_wide_update_rows(const st_weight_rows_t *r, int32_t count) {
     for (int32_t oc = r->next; oc < r->next + count; oc++, sums += r->step) {
         const st_step_t step = st_weight_step(&u, oc);
         const int32_t base = r->base + oc * r->filter;
-        if (is_coarse(&u, step))
-            update_coarse(&u, step, base, sums);
-        else if (is_fine(&u, step))
+        if (!u.residual)
+            update_coarse(&u, step, base, sums, spread.are_neighbours);
+        else if (step.shift > 0)
             update_fine(&u, step, base, sums, &spread);
         else
             for (int32_t i = 0; i < u.n_channels; i++)

@@ -188,6 +188,31 @@ static void conv(void) {
     check_forward(&g, conv_weights(&g), conv2d_s8, conv2d_s8_simd);
 }
 
+// Of 1x1, on maps of one position and of several tiles.
+static st_conv_geometry_t pointwise(void) {
+    st_conv_geometry_t g = random_geometry();
+    g.kernel_h = g.kernel_w = g.stride_h = g.stride_w = g.dilation_h = g.dilation_w = 1;
+    g.pad_h = g.pad_w = 0;
+    g.in_h = g.out_h = within(1, 9);
+    g.in_w = g.out_w = within(1, 9);
+    g.in_c = within(1, 80);
+    g.out_c = within(1, 80);
+    return g;
+}
+
+// Of whole fours of channels mostly, on a whole map or on some rows of it, as strips do; now and
+// then more filters than have room at once.
+static void pointwise_conv(void) {
+    st_conv_geometry_t g = pointwise();
+    if (!one_in(4))
+        g.in_c = 4 * within(1, 40);
+    if (one_in(50))
+        g.out_c = within(4000, 6000);
+    g.pad_h = one_in(2) ? 0 : -within(0, 3);
+    g.in_h = g.out_h - g.pad_h + (one_in(2) ? 0 : within(0, 3));
+    check_forward(&g, conv_weights(&g), conv2d_s8, conv2d_s8_simd);
+}
+
 // Filters of which few have room at once, and some that have none.
 static void long_conv(void) {
     st_conv_geometry_t g = random_geometry();
@@ -381,18 +406,6 @@ static void conv_grad(void) {
     check_grad(&g, conv_weights(&g), 1, conv2d_grad_input, conv2d_grad_input_simd);
 }
 
-// Of 1x1, on maps of one position and of several tiles.
-static st_conv_geometry_t pointwise(void) {
-    st_conv_geometry_t g = random_geometry();
-    g.kernel_h = g.kernel_w = g.stride_h = g.stride_w = g.dilation_h = g.dilation_w = 1;
-    g.pad_h = g.pad_w = 0;
-    g.in_h = g.out_h = within(1, 9);
-    g.in_w = g.out_w = within(1, 9);
-    g.in_c = within(1, 80);
-    g.out_c = within(1, 80);
-    return g;
-}
-
 static void pointwise_grad(void) {
     const st_conv_geometry_t g = pointwise();
     check_grad(&g, conv_weights(&g), 1, conv2d_grad_input, conv2d_grad_input_simd);
@@ -581,6 +594,7 @@ static const struct {
     void (*run)(void);
 } kinds[] = {
     {"conv", conv},
+    {"pointwise_conv", pointwise_conv},
     {"long_conv", long_conv},
     {"depthwise_conv", depthwise_conv},
     {"fully_connected", fully_connected},
