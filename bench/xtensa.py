@@ -1,10 +1,11 @@
 """Instructions a multiply-accumulate of every layer on QEMU's Xtensa core: emulated, no cycles.
 
-    python bench/xtensa.py [--model blocks] [--all]
+    python bench/xtensa.py [--model blocks] [--all] [--variant esp32s3]
 
-As bench/layers.py, whose words it uses, for the core that stands for an ESP32-S3's: kernels built
-as the native module's, but without MULSH, which QEMU's core has not. --all: both gradients, too.
-QEMU counts half a million instructions a second: blocks takes a minute, KWS five.
+As bench/layers.py, whose words it uses, for the core that stands for an ESP32-S3's. --all: both
+gradients, too. --variant esp32s3: kernels compiled for that, MULUH and MULSH counted as one each,
+though QEMU's core runs others in their place; qemu: compiled without them. QEMU counts half a
+million instructions a second: blocks takes a minute, KWS five.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from networks import NAMES, networks, tell_errors
 from sparsetune.errors import SparsetuneError
 from sparsetune_tools.bare import BareMachine
 from sparsetune_tools.shell import ToolError
-from sparsetune_tools.xtensa_bare import CountingCore
+from sparsetune_tools.xtensa import VARIANTS
+from sparsetune_tools.xtensa_bare import CountingCore, build
 
 
 def count(core: CountingCore, case: Case) -> Spent:
@@ -50,15 +52,16 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--model", choices=NAMES, default="blocks")
     parser.add_argument("--all", action="store_true", help="both gradients, too")
+    parser.add_argument("--variant", choices=VARIANTS, default="esp32s3")
     return parser.parse_args()
 
 
 def main() -> None:
     options = parse()
     parts = PARTS if options.all else PARTS[:1]
-    print("instructions a multiply-accumulate on QEMU's Xtensa core (emulated)")
+    print(f"instructions a multiply-accumulate on QEMU's Xtensa core (emulated), {options.variant}")
     try:
-        with CountingCore() as core:
+        with CountingCore(build(options.variant)) as core:
             for network in networks((options.model,)):
                 rows = list(counted(core, wanted(network, parts, samples=1)))
                 print(network.title, *lines_of(rows), "", *by_kind(rows), sep="\n")

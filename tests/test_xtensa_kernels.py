@@ -95,11 +95,12 @@ def test_two_operands(kind: str, scale: float, core: XtensaCore) -> None:
         check_equal(machine, core)
 
 
-@pytest.mark.usefixtures("xtensa")
-def test_instructions_are_counted(portable: None) -> None:
+@pytest.mark.usefixtures("xtensa", "portable")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_instructions_are_counted(variant: str) -> None:
     """They repeat, all but one or two, and twice the work takes about twice of them."""
     counts = []
-    with CountingCore() as counting:
+    with CountingCore(build(variant)) as counting:
         for channels in (16, 16, 32):
             net = Net((1, 4, 4, 40), -128)
             net.conv(channels, 1)

@@ -40,7 +40,7 @@ def build(variant: str = "qemu") -> Path:
     elf = folder / "kernels.elf"
     with locked(folder):
         headers = [*KERNELS.glob("*.h"), *OURS.glob("linux/*")]
-        if is_older(elf, [*kernels, *more, *headers, chain.runtime]):
+        if is_older(elf, [*kernels, *more, *headers, chain.runtime, Path(__file__)]):
             if variant == "esp32s3":
                 kernels = without_upper_products(kernels, folder)
             chain.run("building the kernels for Xtensa", "gcc", *FLAGS, *chain.flags,
@@ -57,7 +57,8 @@ def without_upper_products(sources: Sequence[Path], folder: Path) -> list[Path]:
     macros = (OURS / "linux" / "upper_products.s").read_text()
     files = [folder / f"{source.stem}.s" for source in sources]
     for file in files:
-        file.write_text(macros + file.read_text())
+        named = macros.replace("_\\@", f"_{file.stem}_\\@")  # labels that no other file has
+        file.write_text(named + file.read_text())
     return files
 
 
@@ -127,8 +128,7 @@ class CountingCore(XtensaCore):
     """Counts the kernels' instructions in every call; they repeat to one or two. QEMU runs one
     instruction at a time and writes a line for each, half a million a second."""
 
-    def __init__(self, elf: Path | None = None) -> None:
-        elf = elf or build()
+    def __init__(self, elf: Path) -> None:
         self.log = Path(tempfile.mkstemp(suffix=".log")[1])
         self.counted = 0  # bytes of the log
         super().__init__(elf, (*one_at_a_time(), "-d", "exec,nochain", "-D", str(self.log),
@@ -162,7 +162,14 @@ def one_at_a_time() -> tuple[str, ...]:
 
 
 def kernels_range(symbols: dict[str, int]) -> str:
-    """Where the kernels lie, and what they call: behind this tool's own code."""
+    """Where the kernels lie, and what they call: behind this tool's own code. Of what stands for
+    MULUH or MULSH the first instruction alone."""
     ours = max(symbols[name] for name in ("start_main", "linux_call", "bare_run", "bare_load"))
-    behind = min(at for at in symbols.values() if at > ours)
-    return f"{behind:#x}..{symbols['bare_memory']:#x}"
+    begin = min(at for at in symbols.values() if at > ours)
+    text = ""
+    for left_out, goes_on in sorted(
+            (at, symbols[name.replace("_from_", "_to_")]) for name, at in symbols.items()
+            if name.startswith("upper_from_")):
+        text += f"{begin:#x}..{left_out - 1:#x},"
+        begin = goes_on
+    return text + f"{begin:#x}..{symbols['bare_memory']:#x}"

@@ -1,9 +1,10 @@
 # MULUH and MULSH for the core of QEMU, which has them not: put in front of what was compiled for an
 # ESP32-S3. All registers are as they were, but for the result. Nothing interrupts a program here, so
-# that what lies below its stack is free.
+# that what lies below its stack is free. Between the labels stands what is not counted.
 
     .macro  upper_product is_signed, to, a, b
     addi    a1, a1, -128
+upper_from_\@:
     s32i    \a, a1, 0
     s32i    \b, a1, 4
     s32i    a2, a1, 8
@@ -47,6 +48,7 @@
     l32i    \to, a1, 32
     addi    a1, a1, 64
     addi    a1, a1, 64
+upper_to_\@:
     .endm
 
     .macro  mulsh to, a, b
