@@ -56,6 +56,9 @@ SCHEME = "MCUNetV3's MbV2-99 scheme"
 # The plan of the first method is what the others of an experiment vary.
 OURS = ("int8=published", "residual=published:residual=1")
 FOUND = "searched=int8:plan=bench/results/searched-{}.json"  # by bench/search.py --find
+# Those of `bench/cached.py --plan later --plan latest`.
+LATER = tuple(f"{name}=int8:plan=bench/results/{name}-{kb}.json"
+              for name, kb in (("later", 99), ("latest", 96)))  # fmt: skip
 # `plan --data ... --search runs --share 2 --ram 225000`, CIFAR-10.
 SPARSE = "bench/results/sparse-cifar.json"
 # By hand: 10 of 56 channels of the last expansion, all biases behind operator 14, the head.
@@ -140,6 +143,14 @@ EXPERIMENTS = {
     "searched-clothing": Experiment(
         "clothing", f"clothing: the plan that --search runs finds for 100 KB, and {SCHEME}",
         (OURS[1], FOUND.format("clothing")),
+    ),
+    "later": Experiment(
+        "cifar", f"CIFAR-10: 100 KB behind longer fronts, and {SCHEME}",
+        (OURS[1], *(f"{method},rate=0.0017" for method in LATER)),  # the first one's
+    ),
+    "later-clothing": Experiment(
+        "clothing", f"clothing: 100 KB behind longer fronts, and {SCHEME}",
+        (OURS[1], *LATER),
     ),
     "kws": Experiment(
         "kws", "keyword spotting, 360 samples", ("head", "int8", "residual", "static", "random"),
