@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import runs
+import shared_tasks
 import sparsetune_kernels
+from sparsetune.plan import default_plan
 from sparsetune_tools import firmware, natmod, unix
 from sparsetune_tools.emulated_pico import EmulatedPico
 
 DEVICE = runs.ROOT / "device"
+SHARED = shared_tasks.shared_folder()
 METHODS = """
 import sparsetune_kernels as k
 print(sorted(name for name in dir(k) if name[0] != "_" and name != "set_simd"))
@@ -41,6 +44,17 @@ while high - low > 64:
     gc.collect()
 print(low)
 """
+IMPORT = """
+import gc, time
+gc.collect()
+before = gc.mem_free()
+begin = time.ticks_ms()
+import sparsetune_kernels
+took = time.ticks_diff(time.ticks_ms(), begin)
+gc.collect()
+print(before - gc.mem_free(), took)
+"""
+MOST_RAM = {"full": 72 * 1024, "small": 32 * 1024, "head": 20 * 1024}
 ROMFS = """
 import gc
 gc.collect()
@@ -78,12 +92,18 @@ def test_unix_port_loads_the_x64_module():
     assert done.stdout == twin_answer()
 
 
-def test_stock_firmware_loads_the_armv6m_module():
-    module = natmod.build("armv6m")
+@pytest.mark.parametrize("flavour", natmod.FLAVOURS)
+def test_stock_firmware_loads_the_armv6m_module(flavour):
+    module = natmod.build("armv6m", flavour=flavour)
     stock = firmware.build("stock")
     with EmulatedPico(stock.folder / "firmware.uf2") as board:
         mpremote(board.port, "cp", str(module), ":")
+        mpremote(board.port, "reset")
+        ram, ticks = map(int, mpremote(board.port, "exec", IMPORT).split())
         assert mpremote(board.port, "exec", METHODS) == twin_answer()
+    print(f"emulated: {flavour} takes {ram:,} bytes of RAM, its import {ticks} ms")
+    assert ram <= MOST_RAM[flavour]
+    assert ticks <= 1000
 
 
 def test_firmware_has_the_kernels_in_it(pico):
@@ -136,15 +156,50 @@ def test_training_on_the_x64_module_equals_the_twin(tmp_path):
     assert (tmp_path / "board" / "trained.ckpt").read_bytes() == twin_checkpoint
 
 
-def test_training_on_stock_firmware_equals_the_twin(tmp_path):
-    """Emulated Pico without our kernels: device package, armv6m module and image as files."""
-    task = runs.digits_task(steps=5)
-    files_of(task, tmp_path / "board")
-    package = tmp_path / "board" / "sparsetune_device"
-    shutil.copytree(DEVICE / "sparsetune_device", package,
+def stock_output(task, flavour, folder):
+    """What an emulated Pico without our kernels prints: device package, armv6m module and image as
+    files."""
+    files_of(task, folder)
+    shutil.copytree(DEVICE / "sparsetune_device", folder / "sparsetune_device",
                     ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(natmod.build("armv6m"), tmp_path / "board")
+    shutil.copy(natmod.build("armv6m", flavour=flavour), folder)
     with EmulatedPico(firmware.build("stock").folder / "firmware.uf2") as board:
-        mpremote(board.port, "cp", "-r", *map(str, (tmp_path / "board").iterdir()), ":")
-        lines = mpremote(board.port, "exec", call_of(task)).splitlines()
-    assert runs.telemetry(lines) == runs.telemetry(runs.twin_train(task)[0])
+        mpremote(board.port, "cp", "-r", *map(str, folder.iterdir()), ":")
+        mpremote(board.port, "reset")
+        return subprocess.run([sys.executable, "-m", "mpremote", "connect", str(board.port), "exec",
+                               call_of(task)], capture_output=True, text=True, check=False,
+                              timeout=300)
+
+
+def equals_twin(task, flavour, folder):
+    lines = stock_output(task, flavour, folder).stdout.replace("\r\n", "\n").splitlines()
+    return runs.telemetry(lines) == runs.telemetry(runs.twin_train(task)[0])
+
+
+def kws_of(shared, last, steps):
+    """Keyword spotting in the RAM that stock firmware leaves, where the image takes some too."""
+    task = runs.kws_task(shared, steps)
+    sets = {"x_train": task.train.x, "y_train": task.train.y}
+    sets |= {"x_test": task.test.x, "y_test": task.test.y}
+    return runs.make_task(task.model, sets, lambda g: default_plan(g, last), **task.options)
+
+
+@pytest.mark.parametrize("flavour", ["full", "small"])
+def test_training_on_stock_firmware_equals_the_twin(flavour, tmp_path):
+    assert equals_twin(runs.digits_task(steps=5), flavour, tmp_path / "board")
+
+
+needs_shared = pytest.mark.skipif(SHARED is None, reason="the folder with shared data is missing")
+
+
+@needs_shared
+@pytest.mark.parametrize("flavour, last", [("full", 2), ("small", 3), ("head", 1)])
+def test_kws_on_stock_firmware_equals_the_twin(flavour, last, tmp_path):
+    assert equals_twin(kws_of(SHARED, last, steps=20), flavour, tmp_path / "board")
+
+
+@needs_shared
+def test_head_says_what_to_do_where_it_lacks_an_operator(tmp_path):
+    done = stock_output(kws_of(SHARED, 2, steps=5), "head", tmp_path / "board")
+    assert done.returncode != 0
+    assert "not in kernels of flavour head: push flavour small or full" in done.stdout + done.stderr

@@ -419,11 +419,12 @@ DIVISIONS = {
     "share_of",  # once a position and window
     "add_windows",  # once a position and tap
     "depthwise_conv2d_s8",  # once a call
-    "input_position",  # once a position
+    "input_position",  # once a position, as the next one
+    "depthwise_position",
     "add_taps",  # once a position
     "depthwise_conv2d_update",  # once a tap
-    "update_tap",  # once a tap
-    "update_channels",  # once a call, as the next two
+    "update_same_taps",  # once a tap
+    "update_tiled",  # once a call, as the next two
     "st_tile_depthwise",
     "even_parts",
     "sum_channel",  # once a tap and output channel, where there are groups
@@ -449,12 +450,14 @@ DIVISIONS = {
     "cut_of",  # once an operator, where it is split
     "gather_all",  # once some positions
     "packed_outputs",  # once six outputs
-    "fully_connected_packed_bytes",  # once a call
+    "fully_connected_packed_rows",  # once a call
     "st_outputs_of",  # once a position
-    "mean_of",  # once a patch
+    "mean_of",  # once a filter
+    "patch_mean",  # once a patch
     "patch_of",  # once a position
     "share_out",  # once a patch and row of the map
     "st_run_patch_values",  # once a call
+    "st_run_loss",  # once a step
     "append_number",  # error text
 }
 

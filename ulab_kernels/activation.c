@@ -7,7 +7,7 @@
 // 2 * bits, and 1 if the value lies within `span` of first.
 static inline uint32_t push_bit(uint32_t bits, int8_t value, int32_t first, uint32_t span) {
     const uint32_t v = (uint8_t)(value - first);
-#if ST_ARMV6M // the carry of the comparison is the bit
+#if ST_CORTEX_M0 // the carry of the comparison is the bit
     __asm__("cmp %2, %1\n\tadc %0, %0" : "+l"(bits) : "l"(v), "l"(span) : "cc");
     return bits;
 #else
@@ -19,7 +19,7 @@ static inline uint32_t push_bit(uint32_t bits, int8_t value, int32_t first, uint
 static void mask_run(const int8_t *y, int32_t n, int32_t first, uint32_t span, uint8_t *bits) {
     for (; n >= 8; n -= 8, y += 8) {
         uint32_t byte = 0;
-#pragma GCC unroll 8
+        ST_UNROLL(8)
         for (int32_t j = 7; j >= 0; j--)
             byte = push_bit(byte, y[j], first, span);
         *bits++ = (uint8_t)byte;
@@ -45,7 +45,7 @@ void apply_mask(int16_t *dy, int32_t n, const uint8_t *bits) {
         uint32_t byte = (uint32_t)*bits++ << 24;
         if (byte == 0xff000000u)
             continue;
-#pragma GCC unroll 8
+        ST_UNROLL(8)
         for (int32_t j = 7; j >= 0; j--, byte <<= 1)
             if ((int32_t)byte >= 0)
                 dy[j] = 0;
@@ -58,7 +58,7 @@ void apply_mask(int16_t *dy, int32_t n, const uint8_t *bits) {
 // Of bytes without a sign, which load faster.
 ST_HOT static void keep_channel(const uint8_t *x, int32_t of, int32_t positions, uint8_t *kept,
                                 int32_t step) {
-#pragma GCC unroll 4
+    ST_UNROLL(4)
     for (; positions > 0; positions--, x += of, kept += step)
         *kept = *x;
 }

@@ -51,7 +51,7 @@ static int32_t add_blocks(st_terms_t *t) {
 st_term_t *st_gather_scaled(const st_factors_t *f, st_term_t *to, int32_t *total);
 st_term_t *st_gather(const st_factors_t *f, st_term_t *to, int32_t *total);
 
-static st_term_t *gather(const st_factors_t *f, st_term_t *to, int32_t *total) {
+static st_term_t *gather_terms(const st_factors_t *f, st_term_t *to, int32_t *total) {
     return f->scale ? st_gather_scaled(f, to, total) : st_gather(f, to, total);
 }
 
@@ -62,7 +62,7 @@ static int32_t add_blocks(st_terms_t *t) {
     return 0;
 }
 
-static st_term_t *gather(const st_factors_t *f, st_term_t *to, int32_t *total) {
+static st_term_t *gather_terms(const st_factors_t *f, st_term_t *to, int32_t *total) {
     for (int32_t i = 0; i < f->n; i++) {
         int32_t d = f->dy[i * f->dy_step];
         if (!d)
@@ -93,7 +93,7 @@ void st_terms_add(st_terms_t *t) {
 
 static void gather_some(st_terms_t *t, const st_factors_t *f) {
     t->not_words |= (uintptr_t)f->row | (uintptr_t)f->step;
-    t->count = (int32_t)(gather(f, t->terms + t->count, &t->total) - t->terms);
+    t->count = (int32_t)(gather_terms(f, t->terms + t->count, &t->total) - t->terms);
 }
 
 // As many as there is room for.

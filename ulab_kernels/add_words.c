@@ -47,7 +47,7 @@ static int32_t value_of(const uint32_t *x, int32_t i) {
     return (int32_t)(x[i >> 2] >> (i & 3) * 8 & 0xff) - 128;
 }
 
-static int32_t sum_of(const st_add_words_t *job, const int16_t *dy, int32_t value) {
+static int32_t sum_of_words(const st_add_words_t *job, const int16_t *dy, int32_t value) {
     int32_t sum = 0;
     for (int32_t i = 0; i < job->positions; i++, dy += job->dy_step)
         sum += *dy * (value_of(job->x + i * job->words, value) - job->zero);
@@ -65,7 +65,7 @@ void st_add_words(const st_add_words_t *job) {
     int32_t *sums = job->sums;
     for (int32_t k = 0; k < job->out_channels; k++, sums += job->room + 1) {
         for (int32_t i = 0; i < values_of(job); i++)
-            sums[i] = sum_of(job, job->dy + k, i);
+            sums[i] = sum_of_words(job, job->dy + k, i);
         sums[job->room] = total_of(job, job->dy + k);
     }
 }

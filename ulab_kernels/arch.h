@@ -2,8 +2,31 @@
 #ifndef ST_ARCH_H
 #define ST_ARCH_H
 
+// Where code lies in RAM and that is dear (flavours small and head of native modules, natmod.mk):
+// kernels go one way, the one of least code. Conditions ask it, so that the compiler sees both.
+#ifndef ST_SMALL
+#define ST_SMALL 0
+#endif
+
+// Whether operators that training of a last layer does not need are left out (operators.def.h).
+#ifndef ST_HEAD
+#define ST_HEAD 0
+#endif
+
+// In front of a loop: n rounds of it in one.
+#if ST_SMALL
+#define ST_UNROLL(n)
+#else
+#define ST_UNROLL(n) ST_PRAGMA(GCC unroll n)
+#define ST_PRAGMA(text) _Pragma(#text)
+#endif
+
 // For what holds an innermost loop: inlined, it would run short of registers.
+#if ST_SMALL
+#define ST_HOT __attribute__((noinline, optimize("O2")))
+#else
 #define ST_HOT __attribute__((noinline)) ST_IN_RAM
+#endif
 
 // For what runs once for many elements: small, and on its own, so that its arrays do not lie on the
 // stack beside those of others.
@@ -18,10 +41,13 @@
 
 // Cortex-M0 and M0+.
 #if defined(__ARM_ARCH_6M__)
-#define ST_ARMV6M 1
+#define ST_CORTEX_M0 1
 #else
-#define ST_ARMV6M 0
+#define ST_CORTEX_M0 0
 #endif
+
+// Whether the loops of armv6m_*.S are there.
+#define ST_ARMV6M (ST_CORTEX_M0 && !ST_SMALL)
 
 // Whether convolutions go by lanes.h where the image gives them scratch. Tests set it elsewhere
 // too.

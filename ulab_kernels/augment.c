@@ -64,7 +64,7 @@ static void repeat_pixel(int8_t *to, const int8_t *pixel, int32_t n, int32_t cha
 }
 
 // Row `to` becomes row `from`, which may be the same, dx pixels further to the right.
-static void move_row(const st_augment_t *p, int8_t *to, const int8_t *from, int32_t dx) {
+static void shift_row_of(const st_augment_t *p, int8_t *to, const int8_t *from, int32_t dx) {
     const int32_t c = p->channels, right = st_max(dx, 0) * c, left = st_max(-dx, 0) * c;
     const int32_t kept = p->width * c - left - right;
     __builtin_memmove(to + right, from + left, (uint32_t)kept);
@@ -74,11 +74,11 @@ static void move_row(const st_augment_t *p, int8_t *to, const int8_t *from, int3
 
 // From the side that rows move to, so that each is read before it is written over; the edge's own
 // row, which is read several times, comes last.
-static void move(const st_augment_t *p, int8_t *x, int32_t dy, int32_t dx) {
+static void shift_sample(const st_augment_t *p, int8_t *x, int32_t dy, int32_t dx) {
     const int32_t row = p->width * p->channels, last = p->height - 1;
     for (int32_t i = 0; i <= last; i++) {
         const int32_t y = dy > 0 ? last - i : i;
-        move_row(p, x + y * row, x + st_clamp(y - dy, 0, last) * row, dx);
+        shift_row_of(p, x + y * row, x + st_clamp(y - dy, 0, last) * row, dx);
     }
 }
 
@@ -108,7 +108,7 @@ void augment_s8(const st_augment_t *p, uint32_t seed, int8_t *x) {
     const int32_t dy = around_zero(seed, DRAW_Y, p->shift_y);
     const int32_t dx = around_zero(seed, DRAW_X, p->shift_x);
     if (dy || dx)
-        move(p, x, dy, dx);
+        shift_sample(p, x, dy, dx);
     if (p->gain || p->offset)
         scale(p, x, ST_AUGMENT_ONE + around_zero(seed, DRAW_GAIN, p->gain),
               around_zero(seed, DRAW_OFFSET, p->offset));

@@ -5,14 +5,14 @@
 // sum / count rounded to nearest, ties away from zero; reciprocal = floor(2^31 / count) + 1.
 // Exact for |sum| * count < 2^31: 128 * count and ST_AVG_POOL_MAX_WINDOW, or 255 * count and
 // ST_AVG_POOL_MAX_SHIFTED.
-static int32_t mean_of(int32_t sum, int32_t count, uint32_t reciprocal) {
+static int32_t mean_of_window(int32_t sum, int32_t count, uint32_t reciprocal) {
     uint32_t magnitude = (uint32_t)(sum < 0 ? -sum : sum) + (uint32_t)(count >> 1);
     int32_t mean = (int32_t)(((uint64_t)magnitude * reciprocal) >> 31);
     return sum < 0 ? -mean : mean;
 }
 
-static int32_t window_sum(const st_conv_geometry_t *g, const int8_t *x, st_taps_t ty,
-                          st_taps_t tx) {
+static int32_t sum_of_window(const st_conv_geometry_t *g, const int8_t *x, st_taps_t ty,
+                             st_taps_t tx) {
     const int32_t rows = ty.end - ty.begin, columns = tx.end - tx.begin;
     int32_t sum = 0;
     for (int32_t r = 0; r < rows; r++) {
@@ -30,8 +30,8 @@ void avg_pool_s8(const st_conv_geometry_t *g, const int8_t *x, int8_t *y) {
             const int32_t count = (ty.end - ty.begin) * (tx.end - tx.begin);
             const uint32_t reciprocal = (1u << 31) / (uint32_t)count + 1;
             for (int32_t c = 0; c < g->in_c; c++) {
-                const int32_t sum = window_sum(g, x + c, ty, tx) + g->w_zero * count;
-                const int32_t mean = mean_of(sum, count, reciprocal) - g->w_zero;
+                const int32_t sum = sum_of_window(g, x + c, ty, tx) + g->w_zero * count;
+                const int32_t mean = mean_of_window(sum, count, reciprocal) - g->w_zero;
                 *y++ = (int8_t)st_clamp(mean, g->act_min, g->act_max);
             }
         }

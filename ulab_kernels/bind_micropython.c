@@ -110,7 +110,8 @@ static mp_obj_t call(st_method_t method, const char *signature, const mp_obj_t *
 
 #ifdef MICROPY_ENABLE_DYNRUNTIME
 
-mp_obj_t mpy_init(mp_obj_fun_bc_t *self, size_t n_args, size_t n_kw, mp_obj_t *args) {
+__attribute__((externally_visible)) mp_obj_t mpy_init(mp_obj_fun_bc_t *self, size_t n_args,
+                                                      size_t n_kw, mp_obj_t *args) {
     MP_DYNRUNTIME_INIT_ENTRY
 #define ST_METHOD(name, qstr, signature) mp_store_global(qstr, MP_OBJ_FROM_PTR(&mod_##name##_obj));
 #include "methods.def.h"

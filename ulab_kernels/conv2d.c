@@ -197,7 +197,7 @@ static void pointwise_grad_input(const st_conv_geometry_t *g, const st_conv_para
 
 void conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_params_t *p, const int16_t *dy,
                        int32_t *row, st_emit_t *dx) {
-    if (is_pointwise(g) && !p->columns) {
+    if (!ST_SMALL && is_pointwise(g) && !p->columns) {
         pointwise_grad_input(g, p, dy, row, dx);
         return;
     }
@@ -332,9 +332,9 @@ static void update_columns(const st_kernel_tap_t *t, int32_t oc, const int32_t *
 // The weights of output channels.
 static void update_weights(const st_kernel_tap_t *t, st_weight_rows_t *rows, st_range_t channels,
                            int32_t *sums) {
-    for (int32_t i = 0; t->u->norms && i < channels.end - channels.begin; i++)
+    for (int32_t i = 0; !ST_HEAD && t->u->norms && i < channels.end - channels.begin; i++)
         st_add_norms(t->u->norms, sums + i * rows->step, t->u->n_channels);
-    if (t->u->columns) {
+    if (!ST_HEAD && t->u->columns) {
         for (int32_t oc = channels.begin; oc < channels.end; oc++, sums += rows->step)
             update_columns(t, oc, sums);
         return;
@@ -388,7 +388,7 @@ static ST_ONCE int32_t update_few(const st_kernel_tap_t *t, const int16_t *dy, i
 // Whether an output channel has terms, and all have room in the list.
 static int are_listed_at_once(const st_kernel_tap_t *t) {
     const int32_t n = t->first.n;
-    return t->runs == 1 && n > 0 && n <= ST_TERMS && t->g->groups == 1 &&
+    return !ST_SMALL && t->runs == 1 && n > 0 && n <= ST_TERMS && t->g->groups == 1 &&
            t->u->n_channels >= ST_BY_LISTS;
 }
 
@@ -458,7 +458,7 @@ static void update_tap(const st_kernel_tap_t *t, const int16_t *dy, int32_t *row
     if (st_goes_by_words(t->g, t->u))
         update_words(t, dy, row);
     else
-        update_rest(t, update_few(t, dy, row), row);
+        update_rest(t, ST_SMALL ? t->u->made.begin : update_few(t, dy, row), row);
 }
 
 ST_ONCE void conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,

@@ -59,7 +59,7 @@ static void add_run(st_few_t *f, st_factors_t run) {
 }
 
 // Chosen channel i of one tap.
-static void add_channel(st_few_t *f, const st_tile_t *tile, int32_t i) {
+static void add_errors_of(st_few_t *f, const st_tile_t *tile, int32_t i) {
     st_factors_t run = f->tap->first;
     f->job.sums = tile->sums + i;
     f->job.add = f->count = 0;
@@ -81,5 +81,5 @@ ST_ONCE void st_few_sums(const st_kernel_tap_t *t, const st_tile_t *tile) {
     f.job.blocks = tile->count / ST_ERROR_BLOCK;
     f.job.step = st_sums_room(t->u);
     for (int32_t i = 0; i < t->u->n_channels; i++)
-        add_channel(&f, tile, i);
+        add_errors_of(&f, tile, i);
 }

@@ -5,7 +5,7 @@
 #include "lanes.h"
 #include "requantize.h"
 
-#define MOST_POSITIONS 32
+#define MOST_AT_ONCE 32
 #define FEW_WINDOWS 4
 #define WINDOWS 256 // words of gathered windows that channels leave room for
 
@@ -28,13 +28,13 @@ static st_tiling_t tiling(const st_conv_geometry_t *g, int32_t words, int32_t se
     int32_t kept = sets * window; // words for them, at least if all channels fit beside
     const int all_fit = words - st_lanes_words(g->out_c, t.k) >= FEW_WINDOWS * kept;
     if (!all_fit && words - WINDOWS * sets >= ST_LANES_MOST / 2 * pair)
-        kept *= st_clamp(WINDOWS / window, 1, MOST_POSITIONS);
+        kept *= st_clamp(WINDOWS / window, 1, MOST_AT_ONCE);
     const int32_t fitting = (words - kept) / pair * 2;
     t.channels = st_min(g->out_c, fitting);
     if (fitting < g->out_c && fitting > ST_LANES_MOST)
         t.channels = fitting / ST_LANES_MOST * ST_LANES_MOST;
     words -= st_lanes_words(t.channels, t.k);
-    t.positions = st_min(MOST_POSITIONS, words / (sets * window));
+    t.positions = st_min(MOST_AT_ONCE, words / (sets * window));
     return t;
 }
 
@@ -52,7 +52,7 @@ typedef struct {
     int kept;     // all channels are packed already
 } st_work_t;
 
-static void pack(const st_work_t *w) {
+static void pack_weights(const st_work_t *w) {
     int32_t *group = w->packed;
     for (int32_t c = w->first; c < w->end; c += ST_LANES_MOST) {
         const int32_t n = st_min(ST_LANES_MOST, w->end - c);
@@ -81,14 +81,14 @@ static void prepare_group(const st_work_t *w, int32_t channel, int32_t n, int32_
 
 // One group at `positions` windows that lie one behind the other at x.
 static void run_group(const st_work_t *w, st_lanes_job_t job, int32_t channel, int8_t *y) {
-    int32_t sums[MOST_POSITIONS * ST_LANES_MOST];
+    int32_t sums[MOST_AT_ONCE * ST_LANES_MOST];
     st_requantize_t channels[ST_LANES_MOST];
     const int32_t n = st_min(ST_LANES_MOST, w->end - channel), all = job.positions;
     prepare_group(w, channel, n, sums, channels);
     job.pairs = (n + 1) / 2;
     y += channel;
-    for (int32_t at = 0; at < all; at += MOST_POSITIONS) {
-        job.positions = st_min(MOST_POSITIONS, all - at);
+    for (int32_t at = 0; at < all; at += MOST_AT_ONCE) {
+        job.positions = st_min(MOST_AT_ONCE, all - at);
         st_lanes_run(&job, sums);
         for (int32_t i = 0; i < n; i++) {
             channels[i].count = job.positions;
@@ -135,8 +135,8 @@ static void gather_inside(const st_window_row_t *r, int32_t ix, int32_t in_c, in
 }
 
 // Any other: tap by tap.
-static void gather_taps(const st_conv_geometry_t *g, const st_window_row_t *r, int32_t ox,
-                        int8_t *column) {
+static void gather_column_taps(const st_conv_geometry_t *g, const st_window_row_t *r, int32_t ox,
+                               int8_t *column) {
     const st_taps_t tx = st_taps_w(g, ox);
     const int8_t *row = r->x + tx.first * g->in_c;
     for (int32_t ky = r->ty.begin; ky < r->ty.end; ky++, row += r->row_step) {
@@ -147,8 +147,8 @@ static void gather_taps(const st_conv_geometry_t *g, const st_window_row_t *r, i
 }
 
 // The window of one output, the zero point where it leaves the input.
-static void gather(const st_conv_geometry_t *g, const st_window_row_t *r, int32_t ox,
-                   int8_t *column) {
+static void gather_columns(const st_conv_geometry_t *g, const st_window_row_t *r, int32_t ox,
+                           int8_t *column) {
     const int32_t ix = ox * g->stride_w - g->pad_w;
     const int inside = ix >= 0 && g->dilation_w == 1 && ix + g->kernel_w <= g->in_w;
     if (!inside || r->ty.end - r->ty.begin < g->kernel_h)
@@ -156,7 +156,7 @@ static void gather(const st_conv_geometry_t *g, const st_window_row_t *r, int32_
     if (inside)
         gather_inside(r, ix, g->in_c, column);
     else
-        gather_taps(g, r, ox, column);
+        gather_column_taps(g, r, ox, column);
 }
 
 // The windows of outputs [at, at + n).
@@ -164,7 +164,7 @@ static void gather_all(const st_work_t *w, int32_t at, int32_t n, int8_t *column
     int32_t oy = at ? at / w->g->out_w : 0, ox = at - oy * w->g->out_w;
     st_window_row_t row = window_row(w, oy);
     for (; n > 0; n--, columns += w->t.k) {
-        gather(w->g, &row, ox, columns);
+        gather_columns(w->g, &row, ox, columns);
         if (++ox == w->g->out_w) {
             ox = 0;
             row = window_row(w, ++oy);
@@ -190,7 +190,7 @@ static void run_in_place(const st_work_t *w) {
 // Channels are packed, if they are not yet, and run where no windows are to be gathered.
 static void run_channels(const st_work_t *w) {
     if (!w->kept)
-        pack(w);
+        pack_weights(w);
     if (w->in_place)
         run_in_place(w);
 }

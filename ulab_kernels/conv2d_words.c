@@ -8,7 +8,7 @@ static int32_t words_of(const st_update_t *u) {
 }
 
 int st_goes_by_words(const st_conv_geometry_t *g, const st_update_t *u) {
-    const int some = u->n_channels >= ST_BY_WORDS && u->n_channels <= ST_WORDS_VALUES;
+    const int some = !ST_SMALL && u->n_channels >= ST_BY_WORDS && u->n_channels <= ST_WORDS_VALUES;
     const int32_t positions = g->out_h * g->out_w;
     return some && g->groups == 1 && positions > 1 && positions <= ST_WORDS >> (words_of(u) - 1) &&
            g->out_c >= ST_WORDS_OUTPUTS && u->row_words >= st_sums_step(u);

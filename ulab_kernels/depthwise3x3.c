@@ -62,7 +62,7 @@ static int32_t column_of_zeros(const st_depthwise_job_t *job, int32_t kx) {
     return job->x_zero * (w[0] + w[3 * job->step] + w[6 * job->step]);
 }
 
-static int32_t column(const st_depthwise_job_t *job, int32_t row, int32_t at, int32_t kx) {
+static int32_t column_sum(const st_depthwise_job_t *job, int32_t row, int32_t at, int32_t kx) {
     const st_three_rows_t *rows = job->rows + row;
     const int8_t *x = rows->x + job->channel + at * job->step;
     const int8_t *w = job->weights + kx * job->step;
@@ -82,10 +82,10 @@ static int32_t st_depthwise_stride_1(const st_depthwise_job_t *job) {
         int32_t left = column_of_zeros(job, 0);
         for (int32_t at = 0; at <= job->in_loop; at++) {
             const int is_last = at == job->in_loop;
-            const int32_t middle = column(job, row, at, 1);
-            *sums++ =
-                left + middle + (is_last ? column_of_zeros(job, 2) : column(job, row, at + 1, 2));
-            left = column(job, row, at, 0);
+            const int32_t middle = column_sum(job, row, at, 1);
+            *sums++ = left + middle +
+                      (is_last ? column_of_zeros(job, 2) : column_sum(job, row, at + 1, 2));
+            left = column_sum(job, row, at, 0);
         }
     }
     return sum_of_weights(job);
@@ -95,13 +95,13 @@ static int32_t st_depthwise_stride_2(const st_depthwise_job_t *job) {
     int32_t *sums = job->sums;
     for (int32_t row = 0; row < job->n_rows; row++) {
         int32_t at = 0;
-        int32_t own = job->first_is_real ? column(job, row, at++, 0) : column_of_zeros(job, 0);
+        int32_t own = job->first_is_real ? column_sum(job, row, at++, 0) : column_of_zeros(job, 0);
         for (int32_t i = 0; i < job->in_loop; i++, at += 2) {
-            *sums++ = own + column(job, row, at, 1) + column(job, row, at + 1, 2);
-            own = column(job, row, at + 1, 0);
+            *sums++ = own + column_sum(job, row, at, 1) + column_sum(job, row, at + 1, 2);
+            own = column_sum(job, row, at + 1, 0);
         }
         if (!job->last_is_real)
-            *sums++ = own + column(job, row, at, 1) + column_of_zeros(job, 2);
+            *sums++ = own + column_sum(job, row, at, 1) + column_of_zeros(job, 2);
     }
     return sum_of_weights(job);
 }

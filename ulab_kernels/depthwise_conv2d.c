@@ -2,8 +2,8 @@
 #include "arch.h"
 #include "depthwise_sums.h"
 
-static int32_t channel_sum(const st_conv_geometry_t *g, const int8_t *x, const int8_t *w,
-                           const st_taps_t taps[2]) {
+ST_HOT static int32_t channel_sum(const st_conv_geometry_t *g, const int8_t *x, const int8_t *w,
+                                  const st_taps_t taps[2]) {
     const st_taps_t ty = taps[0], tx = taps[1];
     const int32_t x_step = g->dilation_w * g->in_c;
     int32_t sum = 0, iy = ty.first;
@@ -67,8 +67,8 @@ static void clear(int32_t *row, int32_t n) {
 }
 
 // The gradient of one input position, all channels. row: int32 [2 * in_c].
-static void input_position(const st_conv_geometry_t *g, const st_conv_params_t *p,
-                           const int16_t *dy, const int32_t at[2], int32_t *row) {
+static void depthwise_position(const st_conv_geometry_t *g, const st_conv_params_t *p,
+                               const int16_t *dy, const int32_t at[2], int32_t *row) {
     const int32_t multiplier = g->out_c / g->in_c;
     int32_t *tap_row = row + g->in_c;
     clear(row, g->in_c);
@@ -176,7 +176,7 @@ void depthwise_conv2d_grad_input(const st_conv_geometry_t *g, const st_conv_para
     for (int32_t iy = 0; iy < g->in_h; iy++) {
         for (int32_t ix = 0; ix < g->in_w; ix++) {
             const int32_t at[2] = {iy, ix};
-            input_position(g, p, dy, at, row);
+            depthwise_position(g, p, dy, at, row);
             st_emit_row(dx, (iy * g->in_w + ix) * g->in_c, row, g->in_c);
         }
     }
@@ -203,10 +203,10 @@ ST_HOT static int32_t correlate_row(const st_columns_of_t *c, int32_t zero) {
 typedef struct {
     int32_t y, x, base; // base: its first weight
     st_range_t rows, columns;
-} st_kernel_tap_t;
+} st_depthwise_tap_t;
 
-static st_kernel_tap_t kernel_tap(const st_conv_geometry_t *g, int32_t ky, int32_t kx) {
-    st_kernel_tap_t t = {.y = ky * g->dilation_h - g->pad_h, .x = kx * g->dilation_w - g->pad_w};
+static st_depthwise_tap_t kernel_tap(const st_conv_geometry_t *g, int32_t ky, int32_t kx) {
+    st_depthwise_tap_t t = {.y = ky * g->dilation_h - g->pad_h, .x = kx * g->dilation_w - g->pad_w};
     t.base = (ky * g->kernel_w + kx) * g->out_c;
     t.rows = st_outputs_inside(t.y, g->stride_h, g->in_h, g->out_h);
     t.columns = st_outputs_inside(t.x, g->stride_w, g->in_w, g->out_w);
@@ -215,8 +215,8 @@ static st_kernel_tap_t kernel_tap(const st_conv_geometry_t *g, int32_t ky, int32
 
 // Over all positions, for one tap: dy * (kept - x_zero) of one output channel and its input, which
 // is the i-th that is kept.
-static int32_t correlate(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                         const st_kernel_tap_t *t, int32_t i) {
+static int32_t correlate_tap(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                             const st_depthwise_tap_t *t, int32_t i) {
     const int32_t first = t->columns.begin;
     st_columns_of_t c = {.dy_step = g->out_c, .x_step = g->stride_w * u->n_channels};
     c.n = t->columns.end - first;
@@ -231,15 +231,15 @@ static int32_t correlate(const st_conv_geometry_t *g, const int16_t *dy, const s
 }
 
 // The weights of `taps` taps from t on, which have the same sums.
-static void update_tap(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
-                       const st_kernel_tap_t *t, int32_t taps) {
+static void update_same_taps(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u,
+                             const st_depthwise_tap_t *t, int32_t taps) {
     const int32_t multiplier = g->out_c / g->in_c;
     for (int32_t i = 0; i < u->n_channels; i++) {
         int32_t oc = u->channels[i] * multiplier;
         for (int32_t last = oc + multiplier; oc < last; oc++) {
             if (oc < u->made.begin || oc >= u->made.end)
                 continue;
-            const int32_t sum = correlate(g, dy + oc, u, t, i);
+            const int32_t sum = correlate_tap(g, dy + oc, u, t, i);
             for (int32_t k = 0; u->norms && k < taps; k++)
                 st_add_norms(u->norms + i, &sum, 1);
             for (int32_t k = 0; sum && k < taps; k++)
@@ -250,14 +250,14 @@ static void update_tap(const st_conv_geometry_t *g, const int16_t *dy, const st_
 
 static void update_taps(const st_conv_geometry_t *g, const int16_t *dy, const st_update_t *u) {
     if (!(g->dilation_h | g->dilation_w)) { // of patches (patch.h): all taps lie at one place
-        const st_kernel_tap_t all = kernel_tap(g, 0, 0);
-        update_tap(g, dy, u, &all, g->kernel_h * g->kernel_w);
+        const st_depthwise_tap_t all = kernel_tap(g, 0, 0);
+        update_same_taps(g, dy, u, &all, g->kernel_h * g->kernel_w);
         return;
     }
     for (int32_t ky = 0; ky < g->kernel_h; ky++) {
         for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-            const st_kernel_tap_t tap = kernel_tap(g, ky, kx);
-            update_tap(g, dy, u, &tap, 1);
+            const st_depthwise_tap_t tap = kernel_tap(g, ky, kx);
+            update_same_taps(g, dy, u, &tap, 1);
         }
     }
 }
@@ -274,7 +274,7 @@ static void update_channel(const st_tiles_t *t, const st_channel_t *c, const st_
     st_update_spread(u, step, (st_spread_t){oc, t->g->out_c, 9}, sums);
 }
 
-static void update_channels(const st_tiles_t *t, const int16_t *dy, const st_update_t *u) {
+static void update_tiled(const st_tiles_t *t, const int16_t *dy, const st_update_t *u) {
     const int32_t multiplier = t->g->out_c / t->g->in_c;
     for (int32_t i = 0; i < u->n_channels; i++) {
         const int32_t first = u->channels[i] * multiplier;
@@ -291,7 +291,7 @@ void depthwise_conv2d_update(const st_conv_geometry_t *g, const int16_t *dy, con
     (void)row; // of the twin's version
     st_tiles_t tiles;
     if (u->n_channels && st_tile_depthwise(g, &tiles))
-        update_channels(&tiles, dy, u);
+        update_tiled(&tiles, dy, u);
     else if (u->n_channels)
         update_taps(g, dy, u);
     st_update_biases(g->out_h * g->out_w, g->out_c, dy, u);

@@ -8,16 +8,16 @@
 // sums of inputs that are at most that above -128 differ by less than 2^16.
 typedef struct {
     int32_t left, right, largest, sum, size;
-} st_filter_t;
+} st_weight_sums_t;
 
-static int32_t magnitude(int32_t v) {
+static int32_t magnitude_of(int32_t v) {
     return v < 0 ? -v : v;
 }
 
 #if ST_ARMV6M
 
 // armv6m_depthwise_pairs.S.
-void st_load_filter(const int8_t *w, int32_t out_c, int32_t *weights, st_filter_t *f);
+void st_load_filter(const int8_t *w, int32_t out_c, int32_t *weights, st_weight_sums_t *f);
 uint32_t st_depthwise_pack(const st_pack_job_t *job);
 void st_depthwise_pairs(const st_pairs_job_t *job);
 // The same, parted: of each word the upper half's sum, then the lower half's. `first` and `last`
@@ -28,13 +28,13 @@ void st_depthwise_parted_twice(const st_pairs_job_t *job);
 #else
 
 // w: the filter's first weight; the others are out_c bytes apart. weights: as in st_pairs_job_t.
-static void st_load_filter(const int8_t *w, int32_t out_c, int32_t *weights, st_filter_t *f) {
-    *f = (st_filter_t){0};
+static void st_load_filter(const int8_t *w, int32_t out_c, int32_t *weights, st_weight_sums_t *f) {
+    *f = (st_weight_sums_t){0};
     for (int32_t *row = weights; row < weights + 3; row++) {
         for (int32_t kx = 6; kx >= 0; kx -= 3, w += out_c) {
             row[kx] = *w;
             f->sum += *w;
-            f->size += magnitude(*w);
+            f->size += magnitude_of(*w);
         }
         f->left += row[6];
         f->right += row[0];
@@ -135,7 +135,7 @@ void st_pair_strip_begin(const st_conv_geometry_t *g, st_pair_strip_t *s) {
 }
 
 // Both sums of a word are in it.
-static void run_together(st_pair_strip_t *s, const st_filter_t *f) {
+static void run_together(st_pair_strip_t *s, const st_weight_sums_t *f) {
     s->pairs.first *= BOTH;
     s->pairs.last *= BOTH;
     st_depthwise_pairs(&s->pairs);
@@ -167,7 +167,7 @@ static void run_parted(st_pair_strip_t *s) {
 
 void st_depthwise_channel_pairs(const st_conv_geometry_t *g, const st_conv_params_t *p,
                                 st_pair_strip_t *s, int32_t channel) {
-    st_filter_t f;
+    st_weight_sums_t f;
     st_load_filter(p->weights + channel, g->out_c, s->pairs.weights, &f);
     const int32_t bias = p->bias[channel];
     s->pairs.first = (uint32_t)(g->x_zero * f.left);
@@ -176,7 +176,7 @@ void st_depthwise_channel_pairs(const st_conv_geometry_t *g, const st_conv_param
     s->put.bias = bias - g->x_zero * f.sum;
     s->put.f = p->requant[channel];
     if (pack(s, channel, f.largest) && g->x_zero + 128 <= f.largest &&
-        st_can_requantize_pairs(s->put.f) && !(magnitude(bias) >> 28))
+        st_can_requantize_pairs(s->put.f) && !(magnitude_of(bias) >> 28))
         run_together(s, &f);
     else
         run_parted(s);

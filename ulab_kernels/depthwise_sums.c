@@ -11,7 +11,7 @@
 typedef struct {
     uint32_t errors[MOST_ERRORS];
     uint32_t inputs[MOST_INPUTS / 4]; // bytes, plus 128
-} st_tile_t;
+} st_errors_and_inputs_t;
 
 // So that as few tiles as go have about the same size.
 static int32_t even_parts(int32_t n, int32_t most) {
@@ -20,7 +20,7 @@ static int32_t even_parts(int32_t n, int32_t most) {
 }
 
 int st_tile_depthwise(const st_conv_geometry_t *g, st_tiles_t *t) {
-    if (g->kernel_h != KERNEL || g->kernel_w != KERNEL || g->dilation_h != 1 ||
+    if (ST_SMALL || g->kernel_h != KERNEL || g->kernel_w != KERNEL || g->dilation_h != 1 ||
         g->dilation_w != 1 || g->stride_h > 4 || g->stride_w > 4)
         return 0;
     t->g = g;
@@ -34,7 +34,7 @@ int st_tile_depthwise(const st_conv_geometry_t *g, st_tiles_t *t) {
 // What lies outside the input.
 static void fill(uint32_t *inputs, int32_t n, int32_t zero) {
     const uint32_t four = (uint32_t)(zero + 128) * 0x01010101u;
-#pragma GCC unroll 4
+    ST_UNROLL(4)
     for (int32_t i = 0; i < n; i += 4)
         *inputs++ = four;
 }
@@ -122,7 +122,7 @@ static st_range_t there_are(int32_t first, int32_t n, int32_t in) {
 }
 
 static void load_inputs(const st_tiles_t *t, const st_channel_t *c, const int32_t at[2],
-                        st_tile_t *tile) {
+                        st_errors_and_inputs_t *tile) {
     const st_conv_geometry_t *g = t->g;
     const int32_t y = at[0] * g->stride_h - g->pad_h, x = at[1] * g->stride_w - g->pad_w;
     const int32_t n = (st_min(t->rows, g->out_h - at[0]) - 1) * g->stride_h + KERNEL;
@@ -144,7 +144,7 @@ static void load_inputs(const st_tiles_t *t, const st_channel_t *c, const int32_
 // The outputs from `at` on.
 static void add_tile(const st_tiles_t *t, const st_channel_t *c, const int32_t at[2],
                      uint32_t sums[9]) {
-    st_tile_t tile;
+    st_errors_and_inputs_t tile;
     const uint32_t *end = load_errors(t, c, at, tile.errors);
     if (end == tile.errors)
         return;

@@ -31,7 +31,7 @@ static inline int st_clz(uint32_t x) {
 }
 
 // round(a * b / 2^31), ties upwards; saturates the single case where both are INT32_MIN.
-#if ST_ARMV6M
+#if ST_CORTEX_M0
 // By halves: this core has no 64-bit product, and the library's takes twice as long.
 static inline int32_t st_mul_high(int32_t a, int32_t b) {
     if (a == INT32_MIN && b == INT32_MIN)

@@ -53,7 +53,8 @@ static st_factor_t factor_of(st_requant_t f, int32_t zero) {
 
 static int32_t output(const st_factor_t *now, int32_t sum, int32_t zero) {
     int32_t v;
-    return st_requantize_by(&now->reduced, sum, &v) ? v : st_requantize_once(sum, now->f) + zero;
+    const int is_found = !ST_SMALL && st_requantize_by(&now->reduced, sum, &v);
+    return is_found ? v : st_requantize_once(sum, now->f) + zero;
 }
 
 static void put_outputs(const st_conv_geometry_t *g, const st_requant_t *f, const int32_t *sums,

@@ -26,8 +26,12 @@ void fully_connected_packed_s8(const st_conv_geometry_t *g, const st_conv_params
                                const int8_t *x, int32_t *x_pairs, int8_t *y);
 
 // Bytes of packed weights.
-static inline int64_t fully_connected_packed_bytes(const st_conv_geometry_t *g) {
-    return (int64_t)((g->out_c + ST_SIXES - 1) / ST_SIXES) * ST_SIXES * (4 + g->in_c);
+static inline int32_t fully_connected_packed_rows(const st_conv_geometry_t *g) {
+    return (g->out_c + ST_SIXES - 1) / ST_SIXES * ST_SIXES;
+}
+
+static inline int32_t fully_connected_packed_row(const st_conv_geometry_t *g) {
+    return 4 + g->in_c;
 }
 
 #endif

@@ -2,17 +2,22 @@
 
 #include "avg_pool.h"
 
-// Bytes of an array of n elements; impossible counts become a size that no buffer has.
-size_t st_bytes_of(int64_t n, size_t element) {
-    return n < 0 || n > INT32_MAX / 8 ? SIZE_MAX : (size_t)n * element;
+st_count_t st_product(st_count_t a, st_count_t b) {
+    const uint64_t product = (uint64_t)(uint32_t)a * (uint32_t)b;
+    return (a | b) < 0 || product > ST_MOST_ELEMENTS ? -1 : (st_count_t)product;
 }
 
-// The address behind a reference to `size` bytes, or NULL with the context's status set.
-void *st_place(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
+st_count_t st_volume(st_count_t a, st_count_t b, st_count_t c) {
+    return st_product(st_product(a, b), c);
+}
+
+// The address behind a reference to n elements, or NULL with the context's status set.
+void *st_place(st_context_t *c, st_ref_t ref, st_count_t n, size_t element) {
     const uint32_t space = st_space_of(ref), offset = ref & ((1u << ST_REF_BITS) - 1);
-    if (space < ST_BUFFERS) {
+    if (space < ST_BUFFERS && st_in_range(n, 0, ST_MOST_ELEMENTS)) {
         const st_buffer_t *b = &c->machine->buffer[space];
-        if (offset <= b->size && size <= b->size - offset && (offset & (align - 1)) == 0)
+        if (offset <= b->size && (size_t)n * element <= b->size - offset &&
+            (offset & (element - 1)) == 0)
             return b->data + offset;
     }
     c->status = ST_BAD_REF;
@@ -20,29 +25,29 @@ void *st_place(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
 }
 
 // Shapes, tables and operators must not change while they are being used: only the image is safe.
-const void *st_place_fixed(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
+const void *st_place_fixed(st_context_t *c, st_ref_t ref, st_count_t n, size_t element) {
     if (st_space_of(ref) != ST_IN_IMAGE) {
         c->status = ST_BAD_REF;
         return NULL;
     }
-    return st_place(c, ref, size, align);
+    return st_place(c, ref, n, element);
 }
 
-void *st_place_writable(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
+void *st_place_writable(st_context_t *c, st_ref_t ref, st_count_t n, size_t element) {
     const uint32_t space = st_space_of(ref);
     if (space == ST_IN_IMAGE || space == ST_IN_STORE) {
         c->status = ST_BAD_REF;
         return NULL;
     }
-    return st_place(c, ref, size, align);
+    return st_place(c, ref, n, element);
 }
 
-void *st_place_in_arena(st_context_t *c, st_ref_t ref, size_t size, size_t align) {
+void *st_place_in_arena(st_context_t *c, st_ref_t ref, st_count_t n, size_t element) {
     if (st_space_of(ref) != ST_IN_ARENA && st_space_of(ref) != ST_IN_COLD) {
         c->status = ST_BAD_REF;
         return NULL;
     }
-    return st_place(c, ref, size, align);
+    return st_place(c, ref, n, element);
 }
 
 st_control_t *st_control_of(st_context_t *c) {
@@ -50,6 +55,22 @@ st_control_t *st_control_of(st_context_t *c) {
 }
 
 /// Geometry ///
+
+st_count_t st_in_count(const st_conv_geometry_t *g) {
+    return st_in_bytes(g, 0);
+}
+
+st_count_t st_out_count(const st_conv_geometry_t *g) {
+    return st_out_bytes(g, 0);
+}
+
+st_count_t st_in_bytes(const st_conv_geometry_t *g, int32_t rows) {
+    return st_volume((rows ? rows : g->in_h), g->in_w, g->in_c);
+}
+
+st_count_t st_out_bytes(const st_conv_geometry_t *g, int32_t rows) {
+    return st_volume((rows ? rows : g->out_h), g->out_w, g->out_c);
+}
 
 static int all_in_range(const int32_t v[6], int32_t hi) {
     for (int i = 0; i < 6; i++)
@@ -89,8 +110,8 @@ static const st_conv_geometry_t *place_geometry(st_context_t *c, st_ref_t ref, i
     const st_conv_geometry_t *g = PLACE_STRUCT(st_conv_geometry_t, ref);
     if (!g)
         return NULL;
-    if (!dims_ok(g, together) || !windows_ok(g) || !values_ok(g) ||
-        st_in_count(g) > INT32_MAX / 8 || st_out_count(g) > INT32_MAX / 8) {
+    if (!dims_ok(g, together) || !windows_ok(g) || !values_ok(g) || st_in_count(g) < 0 ||
+        st_out_count(g) < 0) {
         c->status = ST_BAD_OPERATOR;
         return NULL;
     }

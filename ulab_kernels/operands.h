@@ -14,30 +14,31 @@ typedef struct {
     st_cores_t cores;   // how work is split now
 } st_context_t;
 
-// Bytes of an array of n elements; impossible counts become a size that no buffer has.
-size_t st_bytes_of(int64_t n, size_t element);
+// Elements of an array; negative, or more than ST_MOST_ELEMENTS, where there can be none such.
+typedef int32_t st_count_t;
+#define ST_MOST_ELEMENTS (INT32_MAX / 8)
 
-// The address behind a reference to `size` bytes, aligned to `align` (a power of two).
-void *st_place(st_context_t *c, st_ref_t ref, size_t size, size_t align);
+// a * b, and a * b * c; negative where there are too many, or where a factor is negative.
+st_count_t st_product(st_count_t a, st_count_t b);
+st_count_t st_volume(st_count_t a, st_count_t b, st_count_t c);
+
+// The address behind a reference to n elements of so many bytes (a power of two), aligned to them.
+void *st_place(st_context_t *c, st_ref_t ref, st_count_t n, size_t element);
 
 // In the image: shapes, tables and operators, which must not change while they are used.
-const void *st_place_fixed(st_context_t *c, st_ref_t ref, size_t size, size_t align);
+const void *st_place_fixed(st_context_t *c, st_ref_t ref, st_count_t n, size_t element);
 
 // Neither in the image nor in the store.
-void *st_place_writable(st_context_t *c, st_ref_t ref, size_t size, size_t align);
+void *st_place_writable(st_context_t *c, st_ref_t ref, st_count_t n, size_t element);
 
 // In one of the arenas: what must not overlap the state.
-void *st_place_in_arena(st_context_t *c, st_ref_t ref, size_t size, size_t align);
+void *st_place_in_arena(st_context_t *c, st_ref_t ref, st_count_t n, size_t element);
 
-#define PLACE(type, ref, n)                                                                        \
-    ((const type *)st_place(c, ref, st_bytes_of(n, sizeof(type)), sizeof(type)))
-#define PLACE_STRUCT(type, ref) ((const type *)st_place_fixed(c, ref, sizeof(type), 4))
-#define PLACE_FIXED(type, ref, n)                                                                  \
-    ((const type *)st_place_fixed(c, ref, st_bytes_of(n, sizeof(type)), sizeof(type)))
-#define PLACE_OUT(type, ref, n)                                                                    \
-    ((type *)st_place_writable(c, ref, st_bytes_of(n, sizeof(type)), sizeof(type)))
-#define PLACE_ARENA(type, ref, n)                                                                  \
-    ((type *)st_place_in_arena(c, ref, st_bytes_of(n, sizeof(type)), sizeof(type)))
+#define PLACE(type, ref, n) ((const type *)st_place(c, ref, n, sizeof(type)))
+#define PLACE_STRUCT(type, ref) ((const type *)st_place_fixed(c, ref, sizeof(type) / 4, 4))
+#define PLACE_FIXED(type, ref, n) ((const type *)st_place_fixed(c, ref, n, sizeof(type)))
+#define PLACE_OUT(type, ref, n) ((type *)st_place_writable(c, ref, n, sizeof(type)))
+#define PLACE_ARENA(type, ref, n) ((type *)st_place_in_arena(c, ref, n, sizeof(type)))
 
 static inline int st_is_nowhere(st_ref_t ref) {
     return st_space_of(ref) == ST_NOWHERE;
@@ -64,21 +65,12 @@ const st_softmax_params_t *st_softmax_params(st_context_t *c, st_ref_t ref);
 // n chosen channels, all of them below `of`. Not in the arena, where kernels write.
 const uint16_t *st_channel_list(st_context_t *c, st_ref_t ref, int32_t n, int32_t of);
 
-static inline int64_t st_in_count(const st_conv_geometry_t *g) {
-    return (int64_t)g->in_h * g->in_w * g->in_c;
-}
+// Elements of the input, and of the output.
+st_count_t st_in_count(const st_conv_geometry_t *g);
+st_count_t st_out_count(const st_conv_geometry_t *g);
 
-// Elements of `rows` rows of the input, the output; of all where rows is 0.
-static inline int64_t st_in_bytes(const st_conv_geometry_t *g, int32_t rows) {
-    return (int64_t)(rows ? rows : g->in_h) * g->in_w * g->in_c;
-}
-
-static inline int64_t st_out_bytes(const st_conv_geometry_t *g, int32_t rows) {
-    return (int64_t)(rows ? rows : g->out_h) * g->out_w * g->out_c;
-}
-
-static inline int64_t st_out_count(const st_conv_geometry_t *g) {
-    return (int64_t)g->out_h * g->out_w * g->out_c;
-}
+// Elements of `rows` rows of them; of all where rows is 0.
+st_count_t st_in_bytes(const st_conv_geometry_t *g, int32_t rows);
+st_count_t st_out_bytes(const st_conv_geometry_t *g, int32_t rows);
 
 #endif

@@ -322,7 +322,7 @@ int st_error_exponent(st_context_t *c, st_ref_t at);
 
 // Opens the error tensor of `count` elements that an operator writes.
 st_emit_t st_open_error(st_context_t *c, const st_error_out_t *out, const st_op_head_t *h,
-                        int64_t count);
+                        st_count_t count);
 
 // What a loss tells beside its value: the norm of its gradient, row[count] int32 of the exponent
 // that it wrote with. A step's effort begins there.
@@ -333,7 +333,7 @@ void st_tell_norm(st_context_t *c, const int32_t *row, int32_t count, int expone
 const st_requant_t *st_requant_table(st_context_t *c, st_ref_t ref, int32_t n);
 
 // Whether two places do not overlap: writing weights must not change the list that says where.
-int st_are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size);
+int st_are_apart(const void *a, size_t a_size, const void *b, size_t b_size);
 
 // The biases of an update that makes all output channels, and whose channels are placed already.
 void st_place_bias(st_context_t *c, st_ref_t bias, st_ref_t rate, st_update_t *u);
@@ -342,7 +342,7 @@ void st_place_bias(st_context_t *c, st_ref_t bias, st_ref_t rate, st_update_t *u
 
 // An update's velocity, if it has one: *v, of `weights` elements. What else the update writes and
 // reads is placed already. With other channels than before it starts from 0.
-void st_place_velocity(st_context_t *c, const st_velocity_refs_t *refs, int64_t weights,
+void st_place_velocity(st_context_t *c, const st_velocity_refs_t *refs, st_count_t weights,
                        st_update_t *u, st_velocity_t *v);
 
 /// Gradients of convolutions and max pools (run_gradient.c) ///
@@ -394,9 +394,10 @@ typedef struct {
 } st_rows_t;
 
 // Each checks one operator for rows in memory; the context's status says whether it may be run.
-st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows);
-st_window_op_t st_bind_pool(st_context_t *c, const st_op_pool_t *op, st_rows_t rows);
-st_window_op_t st_bind_max_pool(st_context_t *c, const st_op_max_pool_t *op, st_rows_t rows);
+void st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows, st_window_op_t *w);
+void st_bind_pool(st_context_t *c, const st_op_pool_t *op, st_rows_t rows, st_window_op_t *w);
+void st_bind_max_pool(st_context_t *c, const st_op_max_pool_t *op, st_rows_t rows,
+                      st_window_op_t *w);
 void st_run_window(const st_window_op_t *op);       // as it says, on one core or two
 void st_run_whole_window(const st_window_op_t *op); // on this core, with all of the scratch
 

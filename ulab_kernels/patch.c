@@ -29,28 +29,28 @@ typedef struct {
     int32_t rows, columns;
     int32_t step, row_end; // row_end: from behind a row to the next
     uint32_t half, reciprocal;
-} st_mean_t;
+} st_patch_mean_t;
 
 // Bytes are counted from -128, so that sums have no sign: with half of the count they are at most
 // 255.5 * count, and exact below 2^24 / count (ST_MAX_PATCH).
-static st_mean_t mean_of(const st_patches_t *p, const st_patch_t *a) {
+static st_patch_mean_t patch_mean(const st_patches_t *p, const st_patch_t *a) {
     const uint32_t count = (uint32_t)count_of(a);
     const int32_t columns = a->columns.end - a->columns.begin;
-    return (st_mean_t){.rows = a->rows.end - a->rows.begin,
-                       .columns = columns,
-                       .step = p->c,
-                       .row_end = (p->w - columns) * p->c,
-                       .half = 128 * count + count / 2,
-                       .reciprocal = (1u << 24) / count + 1};
+    return (st_patch_mean_t){.rows = a->rows.end - a->rows.begin,
+                             .columns = columns,
+                             .step = p->c,
+                             .row_end = (p->w - columns) * p->c,
+                             .half = 128 * count + count / 2,
+                             .reciprocal = (1u << 24) / count + 1};
 }
 
 // Of the patches that most plans have.
-static inline uint32_t sum_of_four(const st_mean_t *m, const int8_t *x) {
+static inline uint32_t sum_of_four(const st_patch_mean_t *m, const int8_t *x) {
     const int8_t *below = x + 2 * m->step + m->row_end;
     return (uint32_t)(x[0] + x[m->step] + below[0] + below[m->step]);
 }
 
-static uint32_t sum_of(const st_mean_t *m, const int8_t *x) {
+static uint32_t sum_of_patch(const st_patch_mean_t *m, const int8_t *x) {
     uint32_t sum = 0;
     for (int32_t rows = m->rows; rows > 0; rows--, x += m->row_end)
         for (int32_t columns = m->columns; columns > 0; columns--, x += m->step)
@@ -58,12 +58,12 @@ static uint32_t sum_of(const st_mean_t *m, const int8_t *x) {
     return sum;
 }
 
-ST_HOT static void mean_channels(const st_mean_t *m, const int8_t *x, const st_channels_t *channels,
-                                 int8_t *kept) {
+ST_HOT static void mean_channels(const st_patch_mean_t *m, const int8_t *x,
+                                 const st_channels_t *channels, int8_t *kept) {
     const int are_four = m->rows == 2 && m->columns == 2;
     for (int32_t i = 0; i < channels->n; i++) {
         const int8_t *at = x + channels->index[i];
-        const uint32_t sum = m->half + (are_four ? sum_of_four(m, at) : sum_of(m, at));
+        const uint32_t sum = m->half + (are_four ? sum_of_four(m, at) : sum_of_patch(m, at));
         kept[i] = (int8_t)((int32_t)(sum * m->reciprocal >> 24) - 128);
     }
     for (int32_t i = channels->n; i < channels->step; i++)
@@ -75,7 +75,7 @@ void patch_values_s8(const st_patches_t *p, const st_channels_t *channels, const
     for (int32_t row = 0; row < p->rows; row++) {
         for (int32_t column = 0; column < p->columns; column++) {
             const st_patch_t a = patch_at(p, row, column);
-            const st_mean_t m = mean_of(p, &a);
+            const st_patch_mean_t m = patch_mean(p, &a);
             const int8_t *first = x + (a.rows.begin * p->w + a.columns.begin) * p->c;
             for (int32_t c = 0; c < p->c; c += channels->of, kept += channels->step)
                 mean_channels(&m, first + c, channels, kept);
@@ -86,7 +86,7 @@ void patch_values_s8(const st_patches_t *p, const st_channels_t *channels, const
 /// Errors ///
 
 ST_HOT static void add_elements(const int16_t *dy, int32_t n, int32_t *row) {
-#pragma GCC unroll 4
+    ST_UNROLL(4)
     for (int32_t i = 0; i < n; i++)
         row[i] += dy[i];
 }

@@ -6,64 +6,36 @@
 // The image header's words that the machine needs; the rest is for Python.
 enum { WORD_MAGIC, WORD_VERSION, WORD_SIZE, WORD_CRC, WORD_OPS, WORD_OP_COUNT };
 
+// Words of each operator that there is; 0: none.
+static const uint8_t operator_words[] = {
+    [OP_STRIP] = sizeof(st_op_strip_t) / 4,
+#define ST_OPERATOR(code, words, run) [code] = sizeof(words) / 4,
+#include "operators.def.h"
+#undef ST_OPERATOR
+};
+
+// Whether it is one of ours, of the right size; says so.
+static int is_known(st_context_t *c, const st_op_head_t *op) {
+    const int32_t words = op->opcode < sizeof(operator_words) ? operator_words[op->opcode] : 0;
+    if (op->words == words && words)
+        return 1;
+    c->status = ST_HEAD && !words ? ST_NOT_HERE : ST_BAD_OPERATOR;
+    return 0;
+}
+
 static void run_one(st_context_t *c, const st_op_head_t *op, int32_t index) {
+    if (!is_known(c, op))
+        return;
     switch (op->opcode) {
-#define CASE(code, words_of, run)                                                                  \
+#define ST_OPERATOR(code, words, run)                                                              \
     case code:                                                                                     \
-        if (op->words * 4u != sizeof(words_of))                                                    \
-            break;                                                                                 \
-        run(c, (const words_of *)op);                                                              \
+        run(c, (const words *)op);                                                                 \
         return;
-        CASE(OP_CONV2D, st_op_conv_t, st_run_conv)
-        CASE(OP_DEPTHWISE_CONV2D, st_op_conv_t, st_run_conv)
-        CASE(OP_FULLY_CONNECTED, st_op_conv_t, st_run_conv)
-        CASE(OP_AVG_POOL, st_op_pool_t, st_run_avg_pool)
-        CASE(OP_ADD, st_op_elementwise_t, st_run_elementwise)
-        CASE(OP_SUB, st_op_elementwise_t, st_run_elementwise)
-        CASE(OP_MUL, st_op_elementwise_t, st_run_elementwise)
-        CASE(OP_MEAN, st_op_mean_t, st_run_mean)
-        CASE(OP_REDUCE_GRAD_INPUT, st_op_reduce_grad_t, st_run_reduce_grad_input)
-        CASE(OP_SOFTMAX, st_op_softmax_t, st_run_softmax)
-        CASE(OP_LOOKUP, st_op_lookup_t, st_run_lookup)
-        CASE(OP_MAX_POOL, st_op_max_pool_t, st_run_max_pool)
-        CASE(OP_RESIZE, st_op_resize_t, st_run_resize)
-        CASE(OP_RESIZE_GRAD_INPUT, st_op_resize_grad_t, st_run_resize_grad_input)
-        CASE(OP_LOOKUP_GRAD_INPUT, st_op_lookup_grad_t, st_run_lookup_grad_input)
-        CASE(OP_MAX_POOL_GRAD_INPUT, st_op_max_pool_grad_t, st_run_max_pool_grad_input)
-        CASE(OP_COPY, st_op_copy_t, st_run_copy)
-        CASE(OP_FILL, st_op_fill_t, st_run_fill)
-        CASE(OP_COPY_GRAD_INPUT, st_op_copy_grad_t, st_run_copy_grad_input)
-        CASE(OP_CLAMP_MASK, st_op_clamp_mask_t, st_run_clamp_mask)
-        CASE(OP_KEEP_CHANNELS, st_op_keep_t, st_run_keep_channels)
-        CASE(OP_PATCH_VALUES, st_op_patch_values_t, st_run_patch_values)
-        CASE(OP_LOSS, st_op_loss_t, st_run_loss)
-        CASE(OP_CONV2D_COLUMNS, st_op_conv_columns_t, st_run_conv_columns)
-        CASE(OP_FULLY_CONNECTED_COLUMNS, st_op_conv_columns_t, st_run_conv_columns)
-        CASE(OP_CONV2D_COLUMNS_GRAD_INPUT, st_op_conv_columns_grad_t,
-             st_run_conv_columns_grad_input)
-        CASE(OP_CONV2D_COLUMNS_UPDATE, st_op_columns_update_t, st_run_columns_update)
-        CASE(OP_MSE, st_op_target_loss_t, st_run_mse)
-        CASE(OP_SELECT_ERRORS, st_op_select_t, st_run_select_errors)
-        CASE(OP_BCE, st_op_target_loss_t, st_run_bce)
-        CASE(OP_APPLY_MASK, st_op_apply_mask_t, st_run_apply_mask)
-        CASE(OP_ERROR_ADD, st_op_error_add_t, st_run_error_add)
-        CASE(OP_PATCH_ERRORS, st_op_patch_errors_t, st_run_patch_errors)
-        CASE(OP_SPREAD_ERRORS, st_op_spread_errors_t, st_run_spread_errors)
-        CASE(OP_CONV2D_GRAD_INPUT, st_op_conv_grad_t, st_run_conv_grad_input)
-        CASE(OP_DEPTHWISE_CONV2D_GRAD_INPUT, st_op_conv_grad_t, st_run_conv_grad_input)
-        CASE(OP_AVG_POOL_GRAD_INPUT, st_op_pool_grad_t, st_run_avg_pool_grad_input)
-        CASE(OP_SOFTMAX_GRAD_INPUT, st_op_softmax_grad_t, st_run_softmax_grad_input)
-        CASE(OP_CONV2D_UPDATE, st_op_update_t, st_run_update)
-        CASE(OP_DEPTHWISE_CONV2D_UPDATE, st_op_update_t, st_run_update)
-        CASE(OP_SCORES, st_op_scores_t, st_run_scores)
-#undef CASE
+#include "operators.def.h"
+#undef ST_OPERATOR
     case OP_STRIP:
-        if (op->words * 4u != sizeof(st_op_strip_t))
-            break;
         st_run_strip(c, (const st_op_strip_t *)op, index);
-        return;
     }
-    c->status = ST_BAD_OPERATOR;
 }
 
 static int is_skipped(const st_machine_t *m, const st_op_head_t *op) {
@@ -158,6 +130,8 @@ const char *st_status_text(st_status_t status) {
         return "operator points outside its buffers";
     case ST_BAD_OPERATOR:
         return "unknown operator or impossible parameters";
+    case ST_NOT_HERE:
+        return "not in kernels of flavour head: push flavour small or full";
     case ST_BAD_LABEL:
         return "label is not a class of the model";
     case ST_LOST_CORE:

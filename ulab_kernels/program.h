@@ -72,6 +72,7 @@ typedef enum {
     ST_BAD_OPERATOR, // unknown operator or impossible parameters
     ST_BAD_LABEL,    // control.label is not a class of the model
     ST_LOST_CORE,    // the second core never did its part: state and arena are not to be used
+    ST_NOT_HERE,     // an operator that these kernels were built without (ST_HEAD)
     ST_INTERRUPTED,  // by the user (interrupt.h): the state is as it was before the run
 } st_status_t;
 

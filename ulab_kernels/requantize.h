@@ -22,7 +22,7 @@ typedef struct {
 #define ST_REDUCED_MOST 31
 
 static inline int st_is_reducible(st_requant_t f) {
-    return f.shift <= -ST_REDUCED_LEAST && f.shift >= -ST_REDUCED_MOST;
+    return !ST_SMALL && f.shift <= -ST_REDUCED_LEAST && f.shift >= -ST_REDUCED_MOST;
 }
 
 static inline st_reduced_t st_reduce(st_requant_t f, int32_t zero) {

@@ -16,18 +16,18 @@ typedef struct {
     int32_t y_step;
     st_requant_t f;
     int32_t base; // sum = half + base
-} st_pairs_job_t;
+} st_put_pairs_t;
 
 #if ST_ARMV6M
 
 // armv6m_requantize_pairs.S.
-void st_requantize_pairs_fast(const st_pairs_job_t *job);
+void st_requantize_pairs_fast(const st_put_pairs_t *job);
 // The same where no half reaches `most`.
-void st_requantize_pairs_small(const st_pairs_job_t *job);
+void st_requantize_pairs_small(const st_put_pairs_t *job);
 
 #else
 
-static int8_t put(const st_pairs_job_t *job, uint32_t half) {
+static int8_t put(const st_put_pairs_t *job, uint32_t half) {
     if (half < job->least)
         return -128;
     if (half >= job->most)
@@ -39,7 +39,7 @@ static int8_t put(const st_pairs_job_t *job, uint32_t half) {
     return (int8_t)st_min(v, 127);
 }
 
-static void st_requantize_pairs_fast(const st_pairs_job_t *job) {
+static void st_requantize_pairs_fast(const st_put_pairs_t *job) {
     const uint32_t *word = job->words;
     for (int8_t *y = job->y; y != job->end; y += job->y_step, word++) {
         const uint32_t halves = *word + job->offset;
@@ -53,7 +53,7 @@ static void st_requantize_pairs_fast(const st_pairs_job_t *job) {
 
 // As st_reduce, but no bits of the sum are dropped, which is `largest` at most: what the product
 // may miss hangs on what the multiplier really lacks.
-static void reduce(st_requant_t f, int32_t largest, st_pairs_job_t *job) {
+static void reduce(st_requant_t f, int32_t largest, st_put_pairs_t *job) {
     const int32_t right = -f.shift, lacks = 10 + right;
     const int32_t m = (int32_t)(((uint32_t)f.multiplier + (1u << (lacks - 1))) >> lacks);
     const int32_t rest = f.multiplier - (int32_t)((uint32_t)m << lacks);
@@ -68,7 +68,7 @@ static void reduce(st_requant_t f, int32_t largest, st_pairs_job_t *job) {
 
 void st_requantize_pairs(const st_requantize_pairs_t *p) {
     const int32_t base = p->bias + p->low, bound = 1 << (9 - p->f.shift), beyond = bound - base;
-    st_pairs_job_t job;
+    st_put_pairs_t job;
     reduce(p->f, st_max(0, st_min(bound, base + p->width)), &job);
     job.words = p->words;
     job.y = p->y;

@@ -37,8 +37,8 @@ static int32_t first_of(const st_tap_pair_t *taps, int32_t from, int32_t n, int3
     return from;
 }
 
-static void add_row(const st_resize_t *p, const int16_t *dy, int32_t row_weight,
-                    const int32_t at[2], int32_t *row) {
+static void add_row_weighted(const st_resize_t *p, const int16_t *dy, int32_t row_weight,
+                             const int32_t at[2], int32_t *row) {
     for (int32_t ox = at[1]; ox < p->out_w && p->columns[ox].low <= at[0]; ox++) {
         const int32_t product = row_weight * weight_of(&p->columns[ox], at[0]);
         const int32_t weight = (product + (1 << 11)) >> (20 - ST_RESIZE_GRAD_LOG2);
@@ -56,7 +56,8 @@ void resize_grad_input(const st_resize_t *p, const int16_t *dy, int32_t *row, st
             for (int32_t c = 0; c < p->channels; c++)
                 row[c] = 0;
             for (int32_t oy = top; oy < p->out_h && p->rows[oy].low <= iy; oy++)
-                add_row(p, dy + oy * p->out_w * p->channels, weight_of(&p->rows[oy], iy), at, row);
+                add_row_weighted(p, dy + oy * p->out_w * p->channels, weight_of(&p->rows[oy], iy),
+                                 at, row);
             st_emit_row(dx, (iy * p->in_w + ix) * p->channels, row, p->channels);
         }
     }

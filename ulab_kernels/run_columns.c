@@ -4,8 +4,8 @@
 #include "fast.h"
 #include "random.h"
 
-static int64_t column_bytes(const st_conv_geometry_t *g) {
-    return (int64_t)g->kernel_h * g->kernel_w * g->out_c;
+static st_count_t column_bytes(const st_conv_geometry_t *g) {
+    return st_volume(g->kernel_h, g->kernel_w, g->out_c);
 }
 
 // A geometry that columns can be used with: one group.
@@ -45,9 +45,9 @@ void st_run_conv_columns(st_context_t *c, const st_op_conv_columns_t *op) {
         return;
     st_columns_t cols = columns(c, op->table, g);
     cols.rounds_once = op->head.opcode == OP_FULLY_CONNECTED_COLUMNS;
-    const int64_t filter_size = (int64_t)g->kernel_h * g->kernel_w * g->in_c;
+    const st_count_t filter_size = st_volume(g->kernel_h, g->kernel_w, g->in_c);
     const st_conv_params_t p = {
-        .weights = PLACE_FIXED(int8_t, op->weights, filter_size * g->out_c),
+        .weights = PLACE_FIXED(int8_t, op->weights, st_product(filter_size, g->out_c)),
         .bias = PLACE(int32_t, op->bias, g->out_c),
         .requant = st_requant_table(c, op->requant, g->out_c),
         .columns = &cols,
@@ -65,7 +65,7 @@ void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_gr
         return;
     const st_columns_t cols = columns(c, op->table, g);
     const st_conv_params_t p = {
-        .weights = PLACE(int8_t, op->weights, column_bytes(g) * g->in_c),
+        .weights = PLACE(int8_t, op->weights, st_product(column_bytes(g), g->in_c)),
         .scale_q15 = PLACE(uint16_t, op->scale_q15, g->out_c),
         .columns = &cols,
     };
@@ -85,13 +85,14 @@ void st_run_conv_columns_grad_input(st_context_t *c, const st_op_conv_columns_gr
 // and not lie over the table or the list that say where to write.
 static void check_chosen(st_context_t *c, const st_op_columns_update_t *op, const st_update_t *u,
                          const st_conv_geometry_t *g) {
+    const size_t size = (size_t)column_bytes(g);
     for (int32_t i = 0; c->status == ST_OK && i < op->chosen; i++) {
         const uint32_t ref = u->columns->table[u->channels[i]];
         const uint8_t *column = (const uint8_t *)PLACE(int8_t, ref, column_bytes(g));
         if (st_space_of(ref) != ST_IN_STATE ||
-            !st_are_apart(column, column_bytes(g), st_control_of(c), sizeof(st_control_t)) ||
-            !st_are_apart(column, column_bytes(g), u->columns->table, (int64_t)g->in_c * 4) ||
-            !st_are_apart(column, column_bytes(g), u->channels, (int64_t)op->chosen * 2))
+            !st_are_apart(column, size, st_control_of(c), sizeof(st_control_t)) ||
+            !st_are_apart(column, size, u->columns->table, (size_t)g->in_c * 4) ||
+            !st_are_apart(column, size, u->channels, (size_t)op->chosen * 2))
             c->status = ST_BAD_REF;
     }
 }
@@ -108,16 +109,16 @@ void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
         .seed = st_random(control->seed, (uint32_t)op->layer),
         .n_channels = op->chosen,
         .channels = st_channel_list(c, op->channels, op->chosen, g->in_c),
-        .kept = PLACE(int8_t, op->kept, (int64_t)g->in_h * g->in_w * op->kept_step),
+        .kept = PLACE(int8_t, op->kept, st_volume(g->in_h, g->in_w, op->kept_step)),
         .kept_step = op->kept_step,
         .row_words = op->row_words,
         .columns = &cols,
-        .weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, 2 * (int64_t)g->out_c),
+        .weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, st_product(2, g->out_c)),
         .made = {0, g->out_c},
     };
     if (!st_is_nowhere(op->bias))
         st_place_bias(c, op->bias, op->bias_rate, &u);
-    if (u.bias && !st_are_apart(cols.table, (int64_t)g->in_c * 4, u.bias, (int64_t)g->out_c * 4))
+    if (u.bias && !st_are_apart(cols.table, (size_t)g->in_c * 4, u.bias, (size_t)g->out_c * 4))
         c->status = ST_BAD_REF;
     st_gradient_t job = {.g = g};
     job.dy = PLACE(int16_t, op->dy, st_out_count(g));
@@ -127,7 +128,7 @@ void st_run_columns_update(st_context_t *c, const st_op_columns_update_t *op) {
         c->status = ST_BAD_OPERATOR;
     check_chosen(c, op, &u, g);
     st_velocity_t velocity = {.inputs = g->in_c};
-    st_place_velocity(c, &op->velocity, column_bytes(g) * op->chosen, &u, &velocity);
+    st_place_velocity(c, &op->velocity, st_product(column_bytes(g), op->chosen), &u, &velocity);
     if (c->status == ST_OK)
         st_make_update(&job, &u);
 }

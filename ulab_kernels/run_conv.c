@@ -12,11 +12,11 @@ static int is_depthwise(const st_op_head_t *h) {
            h->opcode == OP_DEPTHWISE_CONV2D_UPDATE;
 }
 
-static int64_t weight_count(const st_conv_geometry_t *g, const st_op_head_t *h) {
+static st_count_t weight_count(const st_conv_geometry_t *g, const st_op_head_t *h) {
     if (h->flags & FLAG_PACKED)
-        return fully_connected_packed_bytes(g);
-    const int64_t taps = (int64_t)g->kernel_h * g->kernel_w * g->out_c;
-    return is_depthwise(h) ? taps : taps * st_group_inputs(g);
+        return st_product(fully_connected_packed_rows(g), fully_connected_packed_row(g));
+    const st_count_t taps = st_volume(g->kernel_h, g->kernel_w, g->out_c);
+    return is_depthwise(h) ? taps : st_product(taps, st_group_inputs(g));
 }
 
 static int is_row_of_samples(const st_conv_geometry_t *g) {
@@ -35,7 +35,7 @@ static int shape_ok(st_context_t *c, const st_conv_geometry_t *g, const st_op_he
 }
 
 const st_requant_t *st_requant_table(st_context_t *c, st_ref_t ref, int32_t n) {
-    const st_requant_t *table = (const st_requant_t *)PLACE_FIXED(int32_t, ref, 2 * (int64_t)n);
+    const st_requant_t *table = (const st_requant_t *)PLACE_FIXED(int32_t, ref, st_product(2, n));
     for (int32_t i = 0; table && i < n; i++)
         if (!st_in_range(table[i].shift, -31, 30))
             c->status = ST_BAD_OPERATOR;
@@ -44,6 +44,8 @@ const st_requant_t *st_requant_table(st_context_t *c, st_ref_t ref, int32_t n) {
 
 // Words of scratch that the faster way of an operator takes; none if there is none for it.
 static int64_t least_scratch(const st_op_conv_t *op, const st_conv_geometry_t *g) {
+    if (ST_SMALL && op->head.opcode != OP_FULLY_CONNECTED)
+        return 0; // nobody looks at it
     if (op->head.opcode == OP_CONV2D && g->groups == 1 && !g->w_zero)
         return conv2d_lanes_scratch(g);
     if (op->head.opcode == OP_DEPTHWISE_CONV2D && depthwise3x3_suits(g))
@@ -66,27 +68,27 @@ static st_scratch_t place_scratch(st_context_t *c, const st_op_conv_t *op,
     return (st_scratch_t){data, op->scratch_words, 0};
 }
 
-st_window_op_t st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows) {
-    st_window_op_t w = {.opcode = op->head.opcode, .cores = c->cores};
+void st_bind_conv(st_context_t *c, const st_op_conv_t *op, st_rows_t rows, st_window_op_t *w) {
+    *w = (st_window_op_t){.opcode = op->head.opcode, .cores = c->cores};
     const st_conv_geometry_t *g = st_geometry(c, op->geometry);
     if (!shape_ok(c, g, &op->head))
-        return w;
-    w.g = g;
-    w.p.weights = PLACE(int8_t, op->weights, weight_count(g, &op->head));
-    w.p.bias = PLACE(int32_t, op->bias, g->out_c);
-    w.p.requant = st_requant_table(c, op->requant, g->out_c);
-    w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
-    w.p.cores = c->cores;
-    w.scratch = place_scratch(c, op, g);
-    w.is_packed = op->head.flags & FLAG_PACKED;
-    if (w.is_packed && (op->head.opcode != OP_FULLY_CONNECTED || (uintptr_t)w.p.weights & 3))
+        return;
+    w->g = g;
+    w->p.weights = PLACE(int8_t, op->weights, weight_count(g, &op->head));
+    w->p.bias = PLACE(int32_t, op->bias, g->out_c);
+    w->p.requant = st_requant_table(c, op->requant, g->out_c);
+    w->x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
+    w->p.cores = c->cores;
+    w->scratch = place_scratch(c, op, g);
+    w->is_packed = op->head.flags & FLAG_PACKED;
+    if (w->is_packed && (op->head.opcode != OP_FULLY_CONNECTED || (uintptr_t)w->p.weights & 3))
         c->status = ST_BAD_OPERATOR;
-    w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
-    return w;
+    w->y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
 }
 
 void st_run_conv(st_context_t *c, const st_op_conv_t *op) {
-    const st_window_op_t w = st_bind_conv(c, op, (st_rows_t){0, 0});
+    st_window_op_t w;
+    st_bind_conv(c, op, (st_rows_t){0, 0}, &w);
     if (c->status == ST_OK)
         st_run_window(&w);
 }
@@ -110,41 +112,43 @@ void st_run_conv_grad_input(st_context_t *c, const st_op_conv_grad_t *op) {
     st_emit_end(&e);
 }
 
-int st_are_apart(const void *a, int64_t a_size, const void *b, int64_t b_size) {
+int st_are_apart(const void *a, size_t a_size, const void *b, size_t b_size) {
     const uintptr_t a_at = (uintptr_t)a, b_at = (uintptr_t)b;
-    return a_at + (size_t)a_size <= b_at || b_at + (size_t)b_size <= a_at;
+    return a_at + a_size <= b_at || b_at + b_size <= a_at;
 }
 
 static void place_weights(st_context_t *c, const st_op_update_t *op, const st_conv_geometry_t *g,
                           st_update_t *u) {
-    const int64_t n = weight_count(g, &op->head);
+    const st_count_t n = weight_count(g, &op->head);
     u->n_channels = op->chosen;
     u->channels = st_channel_list(c, op->channels, op->chosen, st_group_inputs(g));
     u->kept_step = op->kept_step;
     u->row_words = op->row_words;
-    u->kept = PLACE(int8_t, op->kept, (int64_t)g->in_h * g->in_w * g->groups * op->kept_step);
+    u->kept =
+        PLACE(int8_t, op->kept, st_volume(g->in_h, g->in_w, st_product(g->groups, op->kept_step)));
     u->weights = PLACE_OUT(int8_t, op->weights, n);
     u->residual = st_is_nowhere(op->residual) ? NULL : PLACE_OUT(int8_t, op->residual, n);
-    u->weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, 2 * (int64_t)g->out_c);
-    const int64_t list = (int64_t)op->chosen * 2;
-    if (c->status == ST_OK && !(st_are_apart(u->channels, list, u->weights, n) &&
-                                st_are_apart(u->channels, list, u->residual, u->residual ? n : 0)))
+    u->weight_rate = (const st_rate_t *)PLACE(uint16_t, op->weight_rate, st_product(2, g->out_c));
+    const size_t list = (size_t)op->chosen * 2, size = (size_t)n;
+    if (c->status == ST_OK &&
+        !(st_are_apart(u->channels, list, u->weights, size) &&
+          st_are_apart(u->channels, list, u->residual, u->residual ? size : 0)))
         c->status = ST_BAD_REF;
 }
 
 void st_place_bias(st_context_t *c, st_ref_t bias, st_ref_t rate, st_update_t *u) {
-    const int64_t n = u->made.end;
+    const st_count_t n = u->made.end;
     u->bias = PLACE_OUT(int32_t, bias, n);
-    u->bias_rate = (const st_rate_t *)PLACE(uint16_t, rate, 2 * n);
+    u->bias_rate = (const st_rate_t *)PLACE(uint16_t, rate, st_product(2, n));
     if (c->status == ST_OK &&
-        !st_are_apart(u->channels, (int64_t)u->n_channels * 2, u->bias, n * 4))
+        !st_are_apart(u->channels, (size_t)u->n_channels * 2, u->bias, (size_t)n * 4))
         c->status = ST_BAD_REF;
 }
 
 // Of which there is a velocity.
-static int64_t moving_weights(const st_op_update_t *op, const st_conv_geometry_t *g) {
-    const int64_t filters = (int64_t)g->kernel_h * g->kernel_w * g->out_c;
-    return is_depthwise(&op->head) ? filters : filters * op->chosen;
+static st_count_t moving_weights(const st_op_update_t *op, const st_conv_geometry_t *g) {
+    const st_count_t filters = st_volume(g->kernel_h, g->kernel_w, g->out_c);
+    return is_depthwise(&op->head) ? filters : st_product(filters, op->chosen);
 }
 
 void st_run_update(st_context_t *c, const st_op_update_t *op) {

@@ -3,26 +3,29 @@
 #include "copy.h"
 
 // Indices stay far below 2^31, so that the sums of extremes cannot overflow.
-#define MAX_ELEMENTS (INT32_MAX / 8)
+#define MAX_ELEMENTS ST_MOST_ELEMENTS
 
 // Whether offset + sum (count - 1) * stride stays within [0, n); counts are at least 1.
 static int reaches(const int32_t count[ST_COPY_AXES], const int32_t stride[ST_COPY_AXES],
-                   int32_t offset, int64_t *n) {
-    int64_t last = offset;
+                   int32_t offset, st_count_t *n) {
+    int32_t last = offset;
+    if (!st_in_range(offset, 0, MAX_ELEMENTS))
+        return 0;
     for (int i = 0; i < ST_COPY_AXES; i++) {
         if (!st_in_range(count[i], 1, MAX_ELEMENTS) || !st_in_range(stride[i], 0, MAX_ELEMENTS))
             return 0;
-        last += (int64_t)(count[i] - 1) * stride[i];
-        if (last > MAX_ELEMENTS)
+        const int32_t far = st_product(count[i] - 1, stride[i]);
+        if (!st_in_range(far, 0, MAX_ELEMENTS - last))
             return 0;
+        last += far;
     }
     *n = last + 1;
-    return st_in_range(offset, 0, MAX_ELEMENTS);
+    return 1;
 }
 
 void st_run_copy(st_context_t *c, const st_op_copy_t *op) {
     const st_copy_t *p = PLACE_STRUCT(st_copy_t, op->params);
-    int64_t x_count, y_count;
+    st_count_t x_count, y_count;
     if (!p)
         return;
     if (!reaches(p->count, p->x_stride, p->x_offset, &x_count) ||
@@ -32,7 +35,7 @@ void st_run_copy(st_context_t *c, const st_op_copy_t *op) {
     }
     const int8_t *x = PLACE(int8_t, op->x, x_count);
     int8_t *y = PLACE_OUT(int8_t, op->y, y_count);
-    if (c->status == ST_OK && !st_are_apart(x, x_count, y, y_count))
+    if (c->status == ST_OK && !st_are_apart(x, (size_t)x_count, y, (size_t)y_count))
         c->status = ST_BAD_REF;
     if (c->status == ST_OK)
         copy_s8(p, x, y);
@@ -45,24 +48,22 @@ void st_run_fill(st_context_t *c, const st_op_fill_t *op) {
 }
 
 // The elements of dx; 0 for a gather that would leave its tensors.
-static int64_t gather_size(const st_gather_t *p, int64_t *dy_count) {
-    int64_t n = 1;
+static st_count_t gather_size(const st_gather_t *p, st_count_t *dy_count) {
+    st_count_t n = 1;
     for (int i = 0; i < ST_COPY_AXES; i++) {
         if (!st_in_range(p->size[i], 1, MAX_ELEMENTS) || !st_in_range(p->begin[i], 0, p->size[i]) ||
             !st_in_range(p->step[i], 1, MAX_ELEMENTS) || !st_in_range(p->count[i], 1, p->size[i]) ||
-            p->begin[i] + (int64_t)(p->count[i] - 1) * p->step[i] >= p->size[i])
+            !st_in_range(st_product(p->count[i] - 1, p->step[i]), 0, p->size[i] - p->begin[i] - 1))
             return 0;
-        n *= p->size[i];
-        if (n > MAX_ELEMENTS)
-            return 0;
+        n = st_product(n, p->size[i]);
     }
-    return reaches(p->count, p->dy_stride, p->dy_offset, dy_count) ? n : 0;
+    return n > 0 && reaches(p->count, p->dy_stride, p->dy_offset, dy_count) ? n : 0;
 }
 
 void st_run_copy_grad_input(st_context_t *c, const st_op_copy_grad_t *op) {
     const st_gather_t *p = PLACE_STRUCT(st_gather_t, op->params);
-    int64_t dy_count;
-    const int64_t n = p ? gather_size(p, &dy_count) : 0;
+    st_count_t dy_count;
+    const st_count_t n = p ? gather_size(p, &dy_count) : 0;
     if (!n) {
         c->status = ST_BAD_OPERATOR;
         return;

@@ -4,30 +4,28 @@
 #include "elementwise.h"
 #include "fast.h"
 
-#define MAX_ELEMENTS (INT32_MAX / 8)
+#define MAX_ELEMENTS ST_MOST_ELEMENTS
 
 // One more than the largest index that a walk over the axes reaches; 0 where it cannot be made.
-static int64_t extent(const int32_t count[ST_AXES], const int32_t stride[ST_AXES]) {
-    int64_t last = 0;
+static st_count_t extent(const int32_t count[ST_AXES], const int32_t stride[ST_AXES]) {
+    int32_t last = 0;
     for (int i = 0; i < ST_AXES; i++) {
         if (!st_in_range(count[i], 1, MAX_ELEMENTS) || !st_in_range(stride[i], 0, MAX_ELEMENTS))
             return 0;
-        last += (int64_t)(count[i] - 1) * stride[i];
-        if (last >= MAX_ELEMENTS)
+        const int32_t far = st_product(count[i] - 1, stride[i]);
+        if (!st_in_range(far, 0, MAX_ELEMENTS - 1 - last))
             return 0;
+        last += far;
     }
     return last + 1;
 }
 
 // Elements of a tensor with these axes; 0 where there are too many.
-static int64_t size_of(const int32_t count[ST_AXES]) {
-    int64_t n = 1;
-    for (int i = 0; i < ST_AXES; i++) {
-        n *= count[i];
-        if (n < 1 || n > MAX_ELEMENTS)
-            return 0;
-    }
-    return n;
+static st_count_t size_of(const int32_t count[ST_AXES]) {
+    st_count_t n = 1;
+    for (int i = 0; i < ST_AXES; i++)
+        n = st_product(n, count[i]);
+    return st_max(n, 0);
 }
 
 static int shift_ok(st_requant_t scale, int32_t largest) {
@@ -85,8 +83,8 @@ void st_run_elementwise(st_context_t *c, const st_op_elementwise_t *op) {
     const st_elementwise_t *p = PLACE_STRUCT(st_elementwise_t, op->params);
     if (!p)
         return;
-    const int64_t a_size = extent(p->count, p->a_stride), b_size = extent(p->count, p->b_stride);
-    const int64_t y_size = a_size && b_size ? size_of(p->count) : 0;
+    const st_count_t a_size = extent(p->count, p->a_stride), b_size = extent(p->count, p->b_stride);
+    const st_count_t y_size = a_size && b_size ? size_of(p->count) : 0;
     if (!y_size || !params_ok(p, op->head.opcode)) {
         c->status = ST_BAD_OPERATOR;
         return;
@@ -106,7 +104,7 @@ static int mean_ok(const st_mean_t *p) {
     return st_in_range(p->outer, 1, ST_MAX_LENGTH) && st_in_range(p->inner, 1, ST_MAX_LENGTH) &&
            st_in_range(p->n, 1, 1 << 22) && st_in_range(p->x_zero, -128, 127) &&
            st_in_range(p->y_zero, -128, 127) && shift_ok(p->scale, 30) &&
-           (int64_t)p->outer * p->inner <= MAX_ELEMENTS / p->n;
+           st_volume(p->outer, p->inner, p->n) > 0;
 }
 
 void st_run_mean(st_context_t *c, const st_op_mean_t *op) {
@@ -115,14 +113,14 @@ void st_run_mean(st_context_t *c, const st_op_mean_t *op) {
         c->status = ST_BAD_OPERATOR;
         return;
     }
-    const int8_t *x = PLACE(int8_t, op->x, (int64_t)p->outer * p->n * p->inner);
-    int8_t *y = PLACE_OUT(int8_t, op->y, (int64_t)p->outer * p->inner);
+    const int8_t *x = PLACE(int8_t, op->x, st_volume(p->outer, p->n, p->inner));
+    int8_t *y = PLACE_OUT(int8_t, op->y, st_product(p->outer, p->inner));
     if (c->status == ST_OK)
         mean_s8(p, x, y);
 }
 
 // Index extent of the sums over the sum's axes that start at any element of dx; 0: impossible.
-static int64_t both(int64_t first, int64_t second) {
+static st_count_t both(st_count_t first, st_count_t second) {
     return first && second && first + second - 1 <= MAX_ELEMENTS ? first + second - 1 : 0;
 }
 
@@ -130,11 +128,11 @@ void st_run_reduce_grad_input(st_context_t *c, const st_op_reduce_grad_t *op) {
     const st_reduce_t *p = PLACE_STRUCT(st_reduce_t, op->params);
     if (!p)
         return;
-    const int64_t dy_size =
+    const st_count_t dy_size =
         both(extent(p->count, p->dy_stride), extent(p->sum_count, p->sum_dy_stride));
-    const int64_t other_size =
+    const st_count_t other_size =
         both(extent(p->count, p->other_stride), extent(p->sum_count, p->sum_other_stride));
-    const int64_t n = dy_size && other_size ? size_of(p->count) : 0;
+    const st_count_t n = dy_size && other_size ? size_of(p->count) : 0;
     if (!n || !st_in_range(p->other_zero, -128, 127) ||
         !st_in_range(p->factor_q15, -(1 << 15), 1 << 15)) {
         c->status = ST_BAD_OPERATOR;

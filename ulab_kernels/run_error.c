@@ -10,11 +10,11 @@ int st_error_exponent(st_context_t *c, st_ref_t at) {
 }
 
 st_emit_t st_open_error(st_context_t *c, const st_error_out_t *out, const st_op_head_t *h,
-                        int64_t count) {
+                        st_count_t count) {
     st_emit_t e = {
         .state = {PLACE_OUT(int16_t, out->exponent_at, 1), PLACE_OUT(int16_t, out->shift_at, 1)},
         .data = PLACE_OUT(int16_t, out->data, count),
-        .count = (int32_t)count,
+        .count = count,
         .limit = out->limit,
     };
     const int base = st_error_exponent(c, out->dy_exponent_at) + st_clamp(out->exponent, -256, 256);

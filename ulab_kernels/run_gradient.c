@@ -12,7 +12,7 @@
 
 void st_place_rows(st_context_t *c, const st_op_head_t *head, st_ref_t row, st_gradient_t *job) {
     job->two_rows = head->flags & FLAG_TWO_ROWS;
-    job->row = PLACE_OUT(int32_t, row, (job->two_rows ? 2 : 1) * (int64_t)job->row_size);
+    job->row = PLACE_OUT(int32_t, row, st_product(job->two_rows ? 2 : 1, job->row_size));
     job->cores = job->two_rows || job->row_size <= SMALL_ROW ? c->cores : ST_ONE_CORE;
 }
 
@@ -155,11 +155,11 @@ static void update_channels(const void *job, st_part_t part) {
         u.norms += part.number * u.n_channels;
     int32_t own[SMALL_ROW], *row = row_of(all, part, own);
     u.row_words = row == own ? SMALL_ROW : all->row_size;
-    if (all->is_depthwise)
+    if (!ST_HEAD && all->is_depthwise)
         ST_FAST(depthwise_conv2d_update)(all->g, all->dy, &u, row);
     else
         ST_FAST(conv2d_update)(all->g, all->dy, &u, row);
-    if (u.velocity && !u.velocity->waits)
+    if (!ST_HEAD && u.velocity && !u.velocity->waits)
         st_velocity_move(all->g, &u, all->is_depthwise);
 }
 

@@ -5,6 +5,10 @@
 
 #define BITS 8 // parts begin with a byte of bits
 
+static st_count_t bytes_of(int32_t bits) {
+    return (int32_t)(((uint32_t)bits + 7) / 8);
+}
+
 typedef struct {
     const st_op_clamp_mask_t *op;
     const int8_t *y;
@@ -19,7 +23,7 @@ static void clamp_mask_part(const void *job, st_part_t part) {
 
 void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op) {
     const st_clamp_mask_t job = {op, PLACE(int8_t, op->y, op->count),
-                                 PLACE_OUT(uint8_t, op->bits, ((int64_t)op->count + 7) / 8)};
+                                 PLACE_OUT(uint8_t, op->bits, bytes_of(op->count))};
     if (c->status == ST_OK)
         st_split(c->cores, clamp_mask_part, &job, (st_units_t){op->count, BITS});
 }
@@ -27,8 +31,8 @@ void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op) {
 void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op) {
     const st_channels_t channels = {st_channel_list(c, op->channels, op->chosen, op->of),
                                     op->chosen, op->of, op->step};
-    const int8_t *x = PLACE(int8_t, op->x, (int64_t)op->positions * op->of);
-    int8_t *kept = PLACE_ARENA(int8_t, op->kept, (int64_t)op->positions * op->step);
+    const int8_t *x = PLACE(int8_t, op->x, st_product(op->positions, op->of));
+    int8_t *kept = PLACE_ARENA(int8_t, op->kept, st_product(op->positions, op->step));
     if (op->step < op->chosen)
         c->status = ST_BAD_OPERATOR;
     if (c->status == ST_OK)
@@ -47,7 +51,7 @@ static void apply_mask_part(const void *job, st_part_t part) {
 
 void st_run_apply_mask(st_context_t *c, const st_op_apply_mask_t *op) {
     const st_apply_mask_t job = {PLACE_OUT(int16_t, op->dy, op->count),
-                                 PLACE(uint8_t, op->bits, ((int64_t)op->count + 7) / 8)};
+                                 PLACE(uint8_t, op->bits, bytes_of(op->count))};
     if (c->status == ST_OK)
         st_split(c->cores, apply_mask_part, &job, (st_units_t){op->count, BITS});
 }

@@ -15,12 +15,12 @@ static int are_lengths(const st_patches_t *p) {
            st_in_range(p->columns, 1, ST_MAX_LENGTH);
 }
 
-static int64_t map_count(const st_patches_t *p) {
-    return (int64_t)p->h * p->w * p->c;
+static st_count_t map_count(const st_patches_t *p) {
+    return st_volume(p->h, p->w, p->c);
 }
 
-static int64_t patch_count(const st_patches_t *p) {
-    return (int64_t)p->rows * p->columns * p->c;
+static st_count_t patch_count(const st_patches_t *p) {
+    return st_volume(p->rows, p->columns, p->c);
 }
 
 static const st_patches_t *patches(st_context_t *c, st_ref_t ref) {
@@ -30,8 +30,7 @@ static const st_patches_t *patches(st_context_t *c, st_ref_t ref) {
     if (!are_lengths(p) || !st_in_range(p->patch_h, 1, ST_MAX_PATCH) ||
         !st_in_range(p->patch_w, 1, ST_MAX_PATCH) || p->patch_h * p->patch_w > ST_MAX_PATCH ||
         !axis_ok(p->top, p->patch_h, p->rows, p->h) ||
-        !axis_ok(p->left, p->patch_w, p->columns, p->w) || map_count(p) > INT32_MAX / 8 ||
-        patch_count(p) > INT32_MAX / 8) {
+        !axis_ok(p->left, p->patch_w, p->columns, p->w) || map_count(p) < 0 || patch_count(p) < 0) {
         c->status = ST_BAD_OPERATOR;
         return NULL;
     }
@@ -50,8 +49,8 @@ void st_run_patch_values(st_context_t *c, const st_op_patch_values_t *op) {
     const st_channels_t channels = {st_channel_list(c, op->channels, op->chosen, op->of),
                                     op->chosen, op->of, op->step};
     const int8_t *x = PLACE(int8_t, op->x, map_count(p));
-    const int64_t positions = (int64_t)p->rows * p->columns * (p->c / op->of);
-    int8_t *kept = PLACE_ARENA(int8_t, op->kept, positions * op->step);
+    const st_count_t positions = st_volume(p->rows, p->columns, (p->c / op->of));
+    int8_t *kept = PLACE_ARENA(int8_t, op->kept, st_product(positions, op->step));
     if (c->status == ST_OK)
         patch_values_s8(p, &channels, x, kept);
 }

@@ -3,21 +3,21 @@
 #include "avg_pool.h"
 #include "max_pool.h"
 
-st_window_op_t st_bind_pool(st_context_t *c, const st_op_pool_t *op, st_rows_t rows) {
-    st_window_op_t w = {.opcode = op->head.opcode, .cores = c->cores};
+void st_bind_pool(st_context_t *c, const st_op_pool_t *op, st_rows_t rows, st_window_op_t *w) {
+    *w = (st_window_op_t){.opcode = op->head.opcode, .cores = c->cores};
     const st_conv_geometry_t *g = st_pool_geometry(c, op->geometry);
     if (!g)
-        return w;
+        return;
     if (g->w_zero && g->kernel_h * g->kernel_w > ST_AVG_POOL_MAX_SHIFTED)
         c->status = ST_BAD_OPERATOR;
-    w.g = g;
-    w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
-    w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
-    return w;
+    w->g = g;
+    w->x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
+    w->y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
 }
 
 void st_run_avg_pool(st_context_t *c, const st_op_pool_t *op) {
-    const st_window_op_t w = st_bind_pool(c, op, (st_rows_t){0, 0});
+    st_window_op_t w;
+    st_bind_pool(c, op, (st_rows_t){0, 0}, &w);
     if (c->status == ST_OK)
         st_run_window(&w);
 }
@@ -46,24 +46,25 @@ static const st_conv_geometry_t *max_pool_geometry(st_context_t *c, st_ref_t ref
     return g;
 }
 
-st_window_op_t st_bind_max_pool(st_context_t *c, const st_op_max_pool_t *op, st_rows_t rows) {
-    st_window_op_t w = {.opcode = op->head.opcode, .cores = c->cores};
+void st_bind_max_pool(st_context_t *c, const st_op_max_pool_t *op, st_rows_t rows,
+                      st_window_op_t *w) {
+    *w = (st_window_op_t){.opcode = op->head.opcode, .cores = c->cores};
     const st_conv_geometry_t *g = max_pool_geometry(c, op->geometry);
     if (!g)
-        return w;
-    w.g = g;
-    w.x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
-    w.y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
+        return;
+    w->g = g;
+    w->x = PLACE(int8_t, op->x, st_in_bytes(g, rows.in));
+    w->y = PLACE_OUT(int8_t, op->y, st_out_bytes(g, rows.out));
     if (!st_is_nowhere(op->winner))
-        w.winner = PLACE_OUT(uint8_t, op->winner, st_out_bytes(g, rows.out));
-    if (c->status == ST_OK &&
-        !st_are_apart(w.x, st_in_bytes(g, rows.in), w.y, st_out_bytes(g, rows.out)))
+        w->winner = PLACE_OUT(uint8_t, op->winner, st_out_bytes(g, rows.out));
+    if (c->status == ST_OK && !st_are_apart(w->x, (size_t)st_in_bytes(g, rows.in), w->y,
+                                            (size_t)st_out_bytes(g, rows.out)))
         c->status = ST_BAD_REF;
-    return w;
 }
 
 void st_run_max_pool(st_context_t *c, const st_op_max_pool_t *op) {
-    const st_window_op_t w = st_bind_max_pool(c, op, (st_rows_t){0, 0});
+    st_window_op_t w;
+    st_bind_max_pool(c, op, (st_rows_t){0, 0}, &w);
     if (c->status == ST_OK)
         st_run_window(&w);
 }

@@ -11,7 +11,7 @@ static int shares_ok(const st_op_select_t *op) {
 // The cost of an error is that of a layer's weights at the most.
 static int costs_ok(const st_op_select_t *op, const st_conv_geometry_t *g) {
     return st_in_range(op->inputs, -1, g->in_c) && st_in_range(op->chosen, 0, g->in_c) &&
-           ((int64_t)op->inputs + op->chosen) * g->out_c <= INT32_MAX;
+           st_product(st_max(op->inputs + op->chosen, 0), g->out_c) >= 0;
 }
 
 // A list says where the row is written: what the operator writes must not change it.
@@ -23,13 +23,14 @@ static void place_channels(st_context_t *c, const st_op_select_t *op, st_selecti
     if (s->g->out_c % s->g->in_c)
         c->status = ST_BAD_OPERATOR;
     if (c->status == ST_OK &&
-        !st_are_apart(s->channels, (int64_t)op->chosen * 2, maximum, sizeof *maximum))
+        !st_are_apart(s->channels, (size_t)op->chosen * 2, maximum, sizeof *maximum))
         c->status = ST_BAD_REF;
 }
 
 void st_run_select_errors(st_context_t *c, const st_op_select_t *op) {
     const st_conv_geometry_t *g = st_geometry(c, op->geometry);
-    if (g && (!shares_ok(op) || !costs_ok(op, g) || (int64_t)g->out_h * g->out_w >= MOST_POSITIONS))
+    if (g && (!shares_ok(op) || !costs_ok(op, g) ||
+              !st_in_range(st_product(g->out_h, g->out_w), 0, MOST_POSITIONS - 1)))
         c->status = ST_BAD_OPERATOR;
     if (c->status)
         return;
@@ -50,7 +51,7 @@ void st_run_select_errors(st_context_t *c, const st_op_select_t *op) {
         c->status = ST_BAD_REF;
     place_channels(c, op, &s, maximum);
     if (c->status == ST_OK &&
-        !st_are_apart(s.dy, 2 * st_out_count(g), s.row, 4 * (int64_t)g->out_c))
+        !st_are_apart(s.dy, 2 * (size_t)st_out_count(g), s.row, 4 * (size_t)g->out_c))
         c->status = ST_BAD_REF;
     if (c->status)
         return;

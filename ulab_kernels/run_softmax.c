@@ -6,8 +6,8 @@ void st_run_softmax(st_context_t *c, const st_op_softmax_t *op) {
     const st_softmax_params_t *p = st_softmax_params(c, op->params);
     if (!p)
         return;
-    const int8_t *x = PLACE(int8_t, op->x, (int64_t)p->rows * p->depth);
-    int8_t *y = PLACE_OUT(int8_t, op->y, (int64_t)p->rows * p->depth);
+    const int8_t *x = PLACE(int8_t, op->x, st_product(p->rows, p->depth));
+    int8_t *y = PLACE_OUT(int8_t, op->y, st_product(p->rows, p->depth));
     if (c->status == ST_OK)
         softmax_s8(p, x, y);
 }
@@ -16,7 +16,7 @@ void st_run_softmax_grad_input(st_context_t *c, const st_op_softmax_grad_t *op) 
     const st_softmax_params_t *p = st_softmax_params(c, op->params);
     if (!p)
         return;
-    const int64_t count = (int64_t)p->rows * p->depth;
+    const st_count_t count = st_product(p->rows, p->depth);
     const int8_t *y = PLACE(int8_t, op->y, count);
     const int16_t *dy = PLACE(int16_t, op->dy, count);
     int32_t *row = PLACE_OUT(int32_t, op->out.row, p->depth);
@@ -35,7 +35,7 @@ void st_run_loss(st_context_t *c, const st_op_loss_t *op) {
     const int8_t *logits = PLACE(int8_t, op->logits, p->depth);
     int32_t *row = PLACE_OUT(int32_t, op->out.row, p->depth);
     st_emit_t e = st_open_error(c, &op->out, &op->head, p->depth);
-    if (op->smoothing < 0 || (int64_t)op->smoothing * p->depth > 1 << 30)
+    if (op->smoothing < 0 || op->smoothing > (1 << 30) / p->depth)
         c->status = ST_BAD_OPERATOR;
     if (!st_in_range(control->label, 0, p->depth - 1))
         c->status = ST_BAD_LABEL;

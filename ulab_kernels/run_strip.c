@@ -122,22 +122,21 @@ static void make_last_row(st_stage_t *stages, int32_t count) {
 
 /// Checks ///
 
-static st_window_op_t bind(st_context_t *c, const st_op_head_t *op, st_rows_t rows) {
-    const st_window_op_t none = {0};
+static void bind_stage(st_context_t *c, const st_op_head_t *op, st_rows_t rows, st_window_op_t *w) {
     if (op->opcode == OP_AVG_POOL && op->words * 4u == sizeof(st_op_pool_t))
-        return st_bind_pool(c, (const st_op_pool_t *)op, rows);
-    if (op->opcode == OP_MAX_POOL && op->words * 4u == sizeof(st_op_max_pool_t) &&
-        st_is_nowhere(((const st_op_max_pool_t *)op)->winner))
-        return st_bind_max_pool(c, (const st_op_max_pool_t *)op, rows);
-    if ((op->opcode == OP_CONV2D || op->opcode == OP_DEPTHWISE_CONV2D) &&
-        op->words * 4u == sizeof(st_op_conv_t))
-        return st_bind_conv(c, (const st_op_conv_t *)op, rows);
-    c->status = ST_BAD_OPERATOR;
-    return none;
+        st_bind_pool(c, (const st_op_pool_t *)op, rows, w);
+    else if (op->opcode == OP_MAX_POOL && op->words * 4u == sizeof(st_op_max_pool_t) &&
+             st_is_nowhere(((const st_op_max_pool_t *)op)->winner))
+        st_bind_max_pool(c, (const st_op_max_pool_t *)op, rows, w);
+    else if ((op->opcode == OP_CONV2D || op->opcode == OP_DEPTHWISE_CONV2D) &&
+             op->words * 4u == sizeof(st_op_conv_t))
+        st_bind_conv(c, (const st_op_conv_t *)op, rows, w);
+    else
+        c->status = ST_BAD_OPERATOR;
 }
 
 // Each stage must take what the one before it makes, from a window with room for all it reads.
-static int fits(const st_stage_t *s, const st_stage_t *next) {
+static int fits_next(const st_stage_t *s, const st_stage_t *next) {
     const st_conv_geometry_t *a = s->op.g, *b = next->op.g;
     const int32_t span = (b->kernel_h - 1) * b->dilation_h + 1;
     return a->out_h == b->in_h && a->out_w == b->in_w && a->out_c == b->in_c &&
@@ -172,8 +171,9 @@ static int32_t bind_stages(st_context_t *c, const st_op_strip_t *op, int32_t ind
             !st_in_range(rows.out, !last, ST_MAX_LENGTH))
             break;
         stage = sub;
-        stages[n] = (st_stage_t){.op = bind(c, sub, rows), .room = rows.out};
-        if (c->status == ST_OK && n && !fits(&stages[n - 1], &stages[n]))
+        stages[n] = (st_stage_t){.room = rows.out};
+        bind_stage(c, sub, rows, &stages[n].op);
+        if (c->status == ST_OK && n && !fits_next(&stages[n - 1], &stages[n]))
             break;
         n++;
     }

@@ -51,7 +51,7 @@ static int32_t how_many(const st_selection_t *s, uint32_t share) {
 
 /// Which ones ///
 
-static uint64_t sum_channels(const st_selection_t *s) {
+static uint64_t sum_all_channels(const st_selection_t *s) {
     const int32_t channels = s->g->out_c, positions = s->g->out_h * s->g->out_w;
     const int16_t *dy = s->dy;
     for (int32_t c = 0; c < channels; c++)
@@ -152,7 +152,7 @@ static uint64_t cost_of_all(const st_conv_geometry_t *g) {
 }
 
 static uint64_t drop_channels(const st_selection_t *s, int32_t exponent, st_magnitude_t *maximum) {
-    const st_magnitude_t sum = magnitude(sum_channels(s), exponent);
+    const st_magnitude_t sum = magnitude(sum_all_channels(s), exponent);
     *maximum = maximum_with(*maximum, sum);
     put_costs(s, how_many(s, part_of(sum, *maximum)));
     if (s->channels)

@@ -155,7 +155,7 @@ move_all(const st_update_t *u, st_step_t step, st_spread_t at, const int32_t *su
 }
 
 void st_update_spread(const st_update_t *u, st_step_t step, st_spread_t at, const int32_t *sums) {
-    if (u->velocity)
+    if (!ST_HEAD && u->velocity)
         move_all(u, step, at, sums, update_velocity_at);
     else if (u->residual)
         move_all(u, step, at, sums, update_fine);
@@ -188,7 +188,7 @@ static void step_slots(const st_weight_rows_t *r, int32_t count) {
     for (int32_t oc = r->next; oc < r->next + count; oc++, sums += r->step) {
         const st_step_t step = st_weight_step(r->u, oc);
         const int32_t base = r->base + oc * r->filter;
-        if (r->u->velocity)
+        if (!ST_HEAD && r->u->velocity)
             st_update_velocities(r->u, step, base, sums);
         else
             for (int32_t i = 0; i < r->u->n_channels; i++)
@@ -234,7 +234,7 @@ ST_HOT static void shift_row(int32_t *row, int32_t n, int32_t left) {
 // can_shift of all: the limit is all ones, so that no bits above it say it of each.
 static int can_shift_row(const int32_t *row, int32_t n, int32_t left) {
     uint32_t bits = 0;
-#pragma GCC unroll 4
+    ST_UNROLL(4)
     for (int32_t i = 0; i < n; i++)
         bits |= row[i] < 0 ? 0u - (uint32_t)row[i] : (uint32_t)row[i];
     return bits <= (uint32_t)INT32_MAX >> left;
@@ -300,7 +300,7 @@ void st_update_rows(st_weight_rows_t *r, int32_t count) {
 void st_update_bias(const st_update_t *u, int32_t out_channel, int32_t sum) {
     st_step_t step = step_of(u, u->bias_rate[out_channel]);
     const int32_t delta = wide_step(sum, step, st_random(~u->seed, (uint32_t)out_channel));
-    int32_t *bias = (u->velocity ? u->velocity->biases : u->bias) + out_channel;
+    int32_t *bias = (!ST_HEAD && u->velocity ? u->velocity->biases : u->bias) + out_channel;
     if (delta)
         *bias = subtract_sat(*bias, delta, ST_BIAS_LIMIT);
 }
@@ -330,7 +330,7 @@ static int32_t sum_some(const int16_t *dy, int32_t positions, int32_t out_c, int
 
 static int32_t sum_one(const int16_t *dy, int32_t positions, int32_t out_c) {
     int32_t sum = 0;
-#pragma GCC unroll 4
+    ST_UNROLL(4)
     for (int32_t i = 0; i < positions; i++, dy += out_c)
         sum += *dy;
     return sum;

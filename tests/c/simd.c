@@ -245,7 +245,7 @@ static void fully_connected(void) {
 }
 
 static const int8_t *packed_weights(const st_conv_geometry_t *g) {
-    const int32_t size = (int32_t)fully_connected_packed_bytes(g);
+    const int32_t size = fully_connected_packed_rows(g) * fully_connected_packed_row(g);
     int32_t *words = buffer((size_t)size, 4);
     for (int32_t i = 0; i < size / 4; i++) {
         const int in_start = i % (ST_SIXES + g->in_c / 2 * 3) < ST_SIXES;

@@ -20,6 +20,8 @@ from .xtensa import toolchain
 MODULE = "sparsetune_kernels"
 # A command of the machine, or None: one of ours (xtensa.py).
 COMPILERS = {"armv6m": "arm-none-eabi-gcc", "x64": "gcc", "xtensawin": None}
+# How much of the kernels, and how fast (natmod.mk), the fastest first.
+FLAVOURS = ("full", "small", "head")
 # Python modules that mpy_ld.py imports -> their names for pip.
 LINKER_NEEDS = {"elftools": "pyelftools", "ar": "ar"}
 
@@ -55,9 +57,21 @@ def compiler(arch: str, variant: str) -> Compiler:
         f"override LIBM_PATH =\nCFLAGS_EXTRA = {' '.join(chain.flags)}\n", chain.environment)
 
 
-def makefile(arch: str, micropython: Path, first: str = "") -> str:
+def flavours_of(arch: str) -> tuple[str, ...]:
+    """Those that are worth building: a Pico's RAM is what the small ones are for."""
+    return FLAVOURS if arch == "armv6m" else FLAVOURS[:1]
+
+
+def folder_of(arch: str, variant: str, flavour: str) -> Path:
+    parts = [arch, *([variant] if variant != "esp32s3" else []),
+             *([flavour] if flavour != "full" else [])]
+    return BUILD / "natmod" / "-".join(parts)
+
+
+def makefile(arch: str, flavour: str, micropython: Path, first: str = "") -> str:
     """dynruntime.mk puts its files beside the makefile it finds: so one lies in build/."""
-    return (f"ARCH = {arch}\nMOD = {MODULE}\nMPY_DIR = {micropython}\nKERNELS = {KERNELS}\n"
+    return (f"ARCH = {arch}\nFLAVOUR = {flavour}\nMOD = {MODULE}\n"
+            f"MPY_DIR = {micropython}\nKERNELS = {KERNELS}\n"
             f"{first}include $(KERNELS)/natmod.mk\n")
 
 
@@ -68,22 +82,22 @@ def is_stale(module: Path) -> bool:
         path.stat().st_mtime > module.stat().st_mtime for path in sources if path.is_file())
 
 
-def build(arch: str, variant: str = "esp32s3") -> Path:
+def build(arch: str, variant: str = "esp32s3", flavour: str = "full") -> Path:
     """Build the module for one architecture, if anything changed; returns the .mpy. variant: of
-    xtensawin; `qemu` has no instruction that QEMU lacks."""
+    xtensawin; `qemu` has no instruction that QEMU lacks. flavour: of FLAVOURS."""
     made_by = compiler(arch, variant)
     trees = ensure()
     refuse_spaces(ROOT, trees.micropython)
-    folder = BUILD / "natmod" / (arch if variant == "esp32s3" else f"{arch}-{variant}")
+    folder = folder_of(arch, variant, flavour)
     module = folder / f"{MODULE}.mpy"
     with locked(folder):
         write_if_changed(folder / "Makefile", makefile(
-            arch, trees.micropython, made_by.makefile).encode())
+            arch, flavour, trees.micropython, made_by.makefile).encode())
         # dynruntime.mk looks at no headers: after any change all is built, in a second or two.
         again = ["--always-make"] if is_stale(module) else []
-        run(f"building the native module for {arch}",
+        run(f"building the native module for {arch} ({flavour})",
             ["make", jobs(), *again, f"PYTHON={sys.executable}"],
-            BUILD / "logs" / f"natmod-{arch}.log", cwd=folder,
+            BUILD / "logs" / f"natmod-{folder.name}.log", cwd=folder,
             env={**build_environment(trees), **made_by.environment})
     return module
 
@@ -107,8 +121,10 @@ def main() -> None:
         if arch not in COMPILERS:
             raise ToolError(f"no architecture {arch}: choose from {', '.join(COMPILERS)}")
         if named or is_possible(arch):
-            module = build(arch)
-            say(f"native module for {arch}: {show(module)}, {module.stat().st_size:,} bytes")
+            for flavour in flavours_of(arch):
+                module = build(arch, flavour=flavour)
+                say(f"native module for {arch} ({flavour}): {show(module)}, "
+                    f"{module.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+// Every operator: ST_OPERATOR(opcode, its words in the image, what runs it); program.c expands it.
+// STRIP is not here: what runs it is told where it stands.
+// clang-format off
+
+// Inference, and the training of a last layer.
+ST_OPERATOR(OP_CONV2D, st_op_conv_t, st_run_conv)
+ST_OPERATOR(OP_DEPTHWISE_CONV2D, st_op_conv_t, st_run_conv)
+ST_OPERATOR(OP_FULLY_CONNECTED, st_op_conv_t, st_run_conv)
+ST_OPERATOR(OP_AVG_POOL, st_op_pool_t, st_run_avg_pool)
+ST_OPERATOR(OP_ADD, st_op_elementwise_t, st_run_elementwise)
+ST_OPERATOR(OP_SUB, st_op_elementwise_t, st_run_elementwise)
+ST_OPERATOR(OP_MUL, st_op_elementwise_t, st_run_elementwise)
+ST_OPERATOR(OP_MEAN, st_op_mean_t, st_run_mean)
+ST_OPERATOR(OP_SOFTMAX, st_op_softmax_t, st_run_softmax)
+ST_OPERATOR(OP_LOOKUP, st_op_lookup_t, st_run_lookup)
+ST_OPERATOR(OP_MAX_POOL, st_op_max_pool_t, st_run_max_pool)
+ST_OPERATOR(OP_RESIZE, st_op_resize_t, st_run_resize)
+ST_OPERATOR(OP_COPY, st_op_copy_t, st_run_copy)
+ST_OPERATOR(OP_FILL, st_op_fill_t, st_run_fill)
+ST_OPERATOR(OP_KEEP_CHANNELS, st_op_keep_t, st_run_keep_channels)
+ST_OPERATOR(OP_LOSS, st_op_loss_t, st_run_loss)
+ST_OPERATOR(OP_MSE, st_op_target_loss_t, st_run_mse)
+ST_OPERATOR(OP_BCE, st_op_target_loss_t, st_run_bce)
+ST_OPERATOR(OP_CONV2D_UPDATE, st_op_update_t, st_run_update)
+
+// What carries gradients further, and ways of training (flavour head of native modules is without).
+#if !ST_HEAD
+ST_OPERATOR(OP_SOFTMAX_GRAD_INPUT, st_op_softmax_grad_t, st_run_softmax_grad_input)
+ST_OPERATOR(OP_LOOKUP_GRAD_INPUT, st_op_lookup_grad_t, st_run_lookup_grad_input)
+ST_OPERATOR(OP_COPY_GRAD_INPUT, st_op_copy_grad_t, st_run_copy_grad_input)
+ST_OPERATOR(OP_CLAMP_MASK, st_op_clamp_mask_t, st_run_clamp_mask)
+ST_OPERATOR(OP_APPLY_MASK, st_op_apply_mask_t, st_run_apply_mask)
+ST_OPERATOR(OP_REDUCE_GRAD_INPUT, st_op_reduce_grad_t, st_run_reduce_grad_input)
+ST_OPERATOR(OP_RESIZE_GRAD_INPUT, st_op_resize_grad_t, st_run_resize_grad_input)
+ST_OPERATOR(OP_MAX_POOL_GRAD_INPUT, st_op_max_pool_grad_t, st_run_max_pool_grad_input)
+ST_OPERATOR(OP_PATCH_VALUES, st_op_patch_values_t, st_run_patch_values)
+ST_OPERATOR(OP_CONV2D_COLUMNS, st_op_conv_columns_t, st_run_conv_columns)
+ST_OPERATOR(OP_FULLY_CONNECTED_COLUMNS, st_op_conv_columns_t, st_run_conv_columns)
+ST_OPERATOR(OP_CONV2D_COLUMNS_GRAD_INPUT, st_op_conv_columns_grad_t, st_run_conv_columns_grad_input)
+ST_OPERATOR(OP_CONV2D_COLUMNS_UPDATE, st_op_columns_update_t, st_run_columns_update)
+ST_OPERATOR(OP_SELECT_ERRORS, st_op_select_t, st_run_select_errors)
+ST_OPERATOR(OP_ERROR_ADD, st_op_error_add_t, st_run_error_add)
+ST_OPERATOR(OP_PATCH_ERRORS, st_op_patch_errors_t, st_run_patch_errors)
+ST_OPERATOR(OP_SPREAD_ERRORS, st_op_spread_errors_t, st_run_spread_errors)
+ST_OPERATOR(OP_CONV2D_GRAD_INPUT, st_op_conv_grad_t, st_run_conv_grad_input)
+ST_OPERATOR(OP_DEPTHWISE_CONV2D_GRAD_INPUT, st_op_conv_grad_t, st_run_conv_grad_input)
+ST_OPERATOR(OP_AVG_POOL_GRAD_INPUT, st_op_pool_grad_t, st_run_avg_pool_grad_input)
+ST_OPERATOR(OP_DEPTHWISE_CONV2D_UPDATE, st_op_update_t, st_run_update)
+ST_OPERATOR(OP_SCORES, st_op_scores_t, st_run_scores)
+#endif
