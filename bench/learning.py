@@ -152,6 +152,14 @@ EXPERIMENTS = {
         "clothing", f"clothing: 100 KB behind longer fronts, and {SCHEME}",
         (OURS[1], *LATER),
     ),
+    "whole": Experiment(
+        "cifar", f"CIFAR-10: all layers whole, which no board holds, and {SCHEME}",
+        (OURS[1], "whole=full:residual=1"), (), ("--rates", "0.0017"),
+    ),
+    "whole-clothing": Experiment(
+        "clothing", f"clothing: all layers whole, which no board holds, and {SCHEME}",
+        (OURS[1], "whole=full:residual=1"),
+    ),
     "kws": Experiment(
         "kws", "keyword spotting, 360 samples", ("head", "int8", "residual", "static", "random"),
         ("last:batch=16", "same:of=int8,batch=16"), KWS,
