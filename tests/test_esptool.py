@@ -12,6 +12,7 @@ from pathlib import Path
 import esp_files
 import pytest
 import serial
+from sparsetune import board as board_module
 from sparsetune import cli, esptool_run
 from sparsetune import flash as flash_module
 from sparsetune.board import BoardInfo
@@ -52,6 +53,12 @@ def rom(tmp_path: Path) -> Iterator[Callable[..., str]]:
         process.wait()
 
 
+@pytest.fixture(autouse=True)
+def _short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The boot loader does not answer as MicroPython would: that is waited for."""
+    monkeypatch.setattr(board_module, "STOP_S", 0.3)
+
+
 @pytest.fixture
 def back(monkeypatch: pytest.MonkeyPatch) -> BoardInfo:
     """What the board says after its restart, which the stand-in cannot make."""
@@ -83,6 +90,51 @@ def test_whole_way(
     assert places == sorted(places)
     assert any("Chip type: ESP32-S3" in line for line in said)
     assert "esptool: Hash of data verified." in said
+
+
+@pytest.fixture
+def order(monkeypatch: pytest.MonkeyPatch, back: BoardInfo) -> list[str]:
+    """What is done to a board, in its order; nothing of it is."""
+    done: list[str] = []
+    monkeypatch.setattr(flash_module, "rescue", lambda board: done.append(f"fetch {board.port}"))
+    monkeypatch.setattr(flash_module, "write_firmware", lambda job, say: done.append("write"))
+    return done
+
+
+def test_what_was_learnt_is_fetched_before_flash_is_erased(
+    stand_in: Callable[..., str], order: list[str], firmware: Path, spec: BoardSpec
+) -> None:
+    port = stand_in("--stock")
+    flash(Job(firmware, spec, port=port), lambda text: None)
+    assert order == [f"fetch {port}", "write"]
+    flash(Job(firmware, spec, port=port, keep_files=True), lambda text: None)
+    assert order[2:] == ["write"]
+
+
+def test_nothing_is_erased_where_fetching_fails(
+    monkeypatch: pytest.MonkeyPatch,
+    stand_in: Callable[..., str],
+    order: list[str],
+    firmware: Path,
+    spec: BoardSpec,
+) -> None:
+    def fail(board: board_module.Board) -> None:
+        raise board_module.PortLost("the port went away")
+
+    monkeypatch.setattr(flash_module, "rescue", fail)
+    with pytest.raises(SparsetuneError, match="the port went away"):
+        flash(Job(firmware, spec, port=stand_in("--stock")), lambda text: None)
+    assert order == []
+
+
+def test_a_board_without_micropython_has_nothing_to_fetch(
+    rom: Callable[..., str], order: list[str], firmware: Path, spec: BoardSpec
+) -> None:
+    said: list[str] = []
+    port = rom()
+    flash(Job(firmware, spec, port=port), said.append)
+    assert order == ["write"]
+    assert f"no MicroPython answers on {port}: whether the board has learnt is not known" in said
 
 
 def test_files_are_kept_where_asked_for(
@@ -209,6 +261,7 @@ def test_dry_run_says_what_would_run_and_does_nothing(
     assert flash(Job(firmware, spec, port=port, dry_run=True), said.append) is None
     assert commands(tmp_path) == []
     assert said[1:] == [
+        "would fetch what the board learnt and nobody has pulled, to out/",
         "would erase all flash, the board's files too (--keep-files leaves them)",
         f"would run {sys.executable} -m esptool --chip esp32s3 --port {port} --baud 460800"
         f" write-flash --no-progress --erase-all 0x0 {firmware}",

@@ -173,6 +173,12 @@ class Board:
 
     # Running code -------------------------------------------------------------------
 
+    def answers(self) -> bool:
+        """Stop what runs, and tell whether MicroPython's prompt comes: a boot loader has none."""
+        heard = self._interrupt()
+        warn(stopped_run(heard))
+        return heard.endswith(_text(_RAW_PROMPT))
+
     def exec(self, code: str, timeout: float = ANSWER_S) -> str:
         """Run `code` and return what it printed.
 

@@ -23,6 +23,7 @@ from sparsetune.errors import SparsetuneError, warn
 from sparsetune.esptool_run import METHOD as ESPTOOL
 from sparsetune.esptool_run import EspJob, check_esptool, shown_command, write_firmware
 from sparsetune.firmware_file import Firmware, check_firmware, read_firmware, version_number
+from sparsetune.transfer import rescue
 
 Say = Callable[[str], None]
 
@@ -99,10 +100,21 @@ def _flash_esp(job: Job, firmware: Firmware, say: Say) -> BoardInfo | None:
     if port is None:
         raise SparsetuneError(_no_port(job.spec))
     if task.erase:
+        _save_learnt(port, say)
         say(f"this erases all flash, {_FILES_TOO}")
     known = _known_ports()
     write_firmware(task, say)
     return _wait_board(port, known, say)
+
+
+def _save_learnt(port: str, say: Say) -> None:
+    """Fetch what the board learnt and nobody has pulled, which erasing costs. A board in its boot
+    loader, or without MicroPython, cannot be asked."""
+    with Board.connect(port) as board:
+        if board.answers():
+            rescue(board)
+        else:
+            say(f"no MicroPython answers on {port}: whether the board has learnt is not known")
 
 
 _FILES_TOO = "the board's files too (--keep-files leaves them)"
@@ -113,6 +125,7 @@ def _describe_esp(task: EspJob, spec: BoardSpec, port: str | None, say: Say) -> 
     if port is None:
         say(f"would stop: {_no_port(spec)}; with a port it")
     if task.erase:
+        say("would fetch what the board learnt and nobody has pulled, to out/")
         say(f"would erase all flash, {_FILES_TOO}")
     say(f"would run {shown_command(task)}")
     say("would wait for the board to restart, and ask it for its version")
