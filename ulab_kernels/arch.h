@@ -24,8 +24,10 @@
 // For what holds an innermost loop: inlined, it would run short of registers.
 #if ST_SMALL
 #define ST_HOT __attribute__((noinline, optimize("O2")))
+#define ST_HOT_IF_SMALL ST_HOT // there are faster ways elsewhere, and it is rarely run
 #else
 #define ST_HOT __attribute__((noinline)) ST_IN_RAM
+#define ST_HOT_IF_SMALL
 #endif
 
 // For what runs once for many elements: small, and on its own, so that its arrays do not lie on the

@@ -2,8 +2,8 @@
 #include "arch.h"
 #include "depthwise_sums.h"
 
-ST_HOT static int32_t channel_sum(const st_conv_geometry_t *g, const int8_t *x, const int8_t *w,
-                                  const st_taps_t taps[2]) {
+ST_HOT_IF_SMALL static int32_t channel_sum(const st_conv_geometry_t *g, const int8_t *x,
+                                           const int8_t *w, const st_taps_t taps[2]) {
     const st_taps_t ty = taps[0], tx = taps[1];
     const int32_t x_step = g->dilation_w * g->in_c;
     int32_t sum = 0, iy = ty.first;
