@@ -113,7 +113,7 @@ EXPERIMENTS = {
     "sparse-longer": Experiment(
         "cifar", "CIFAR-10, 2 % of the convolution weights a step, smoothed labels, decay",
         (f"sparse=random:plan={DEEP},smoothing=0.1,decay=0.001",),
-        (), ("--rates", "0.0017"), epochs=20,
+        ("all:batch=16,rate=0.004,smoothing=0.1",), ("--rates", "0.0017"), epochs=20,
     ),
     "patches": Experiment(
         "cifar", f"CIFAR-10, {SCHEME} with a residual: gradients over patches",
