@@ -1,3 +1,4 @@
+#ifndef SPARSETUNE_STOCK
 // The Raspberry Pi Pico as a training board. Flash, 2 MB from the bottom:
 //   firmware   0 ..  640 KB
 //   ROMFS    640 .. 1408 KB  models: a file there is read in place, at no cost of RAM
@@ -9,3 +10,6 @@
 
 // Without threads the heap needs no lock, and the second core is free for the kernels.
 #define MICROPY_PY_THREAD                       (0)
+#else
+#include "boards/RPI_PICO/mpconfigboard.h"
+#endif

@@ -63,6 +63,7 @@ class BoardInfo:
     heap_free: int
     romfs_bytes: int | None
     fs_free: int | None
+    is_frozen: bool = True  # the kernels are the firmware's, not a file
 
 
 _IDENTIFY = """
@@ -78,7 +79,7 @@ def _st_identify():
         return binascii.hexlify(machine.unique_id()).decode()
     def kernels():
         import sparsetune_kernels
-        return True
+        return sparsetune_kernels
     def version():
         import sparsetune_device
         return getattr(sparsetune_device, "__version__", "")
@@ -96,7 +97,8 @@ def _st_identify():
     print((getattr(sys.implementation, "_machine", sys.platform),
         ".".join(str(n) for n in sys.implementation.version[:3]), sys.platform,
         attempt(unique_id) or "", getattr(sys.implementation, "_mpy", 0), bool(kernels),
-        version, gc.mem_free(), romfs, attempt(free)))
+        version, gc.mem_free(), romfs, attempt(free),
+        kernels is not None and not hasattr(kernels, "__file__")))
 _st_identify()
 del _st_identify
 """

@@ -42,13 +42,17 @@ from sparsetune.errors import SparsetuneError, warn
 from sparsetune.files import check_outputs, read_file, write_output, write_whole
 from sparsetune.flash import Job, flash
 from sparsetune.image import Image, parse_image
+from sparsetune.install import make_ready
 from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
+from sparsetune.native import FLAVOURS
 from sparsetune.options import blaming_policy, run_options
 from sparsetune.squared import SQUARED, squared_error
 from sparsetune.task import LOSSES
 from sparsetune.transfer import (
     BOARD_IMAGE,
+    FILE_IMAGE,
     image_head,
+    image_path,
     is_checked,
     mark_pulled,
     pull_checkpoint,
@@ -165,6 +169,7 @@ def run_push(args: argparse.Namespace) -> None:
     if args.data and not is_last:
         contents.append((sample_bytes(args.data, image or b""), BOARD_DATA))
     with Board.connect(args.port) as board:
+        make_ready(board, None if image is None else parse_image(image), args.kernels)
         if is_last:
             contents.append((sample_bytes(args.data, image_head(board)), BOARD_DATA))
         sizes = {remote: len(data) for data, remote in contents}
@@ -188,6 +193,8 @@ def run_train(args: argparse.Namespace) -> None:
     }
     log = args.log or default_log()
     with Board.connect(args.port) as board:
+        make_ready(board)
+        keywords["image"] = args.image or image_path(board)
         push_policy(board, args.policy)
         rescue(board, CHECKPOINTS[1:] if args.resume else CHECKPOINTS)
         try:
@@ -272,6 +279,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     checkpoint = None if args.untrained else BOARD_TRAINED
     correct, loss = 0, 0.0
     with Board.connect(args.port) as board:
+        make_ready(board, image)
         if checkpoint:
             check_trained(board, image)
         push_image(board, image.data)
@@ -315,7 +323,7 @@ def evaluate_on_board(board: Board, checkpoint: str | None, image: Image, data: 
 
     board.stream(
         "from sparsetune_device.main import evaluate\n"
-        f"evaluate({BOARD_IMAGE!r}, {BOARD_TEST!r}, {checkpoint!r}, {squared})",
+        f"evaluate({image_path(board)!r}, {BOARD_TEST!r}, {checkpoint!r}, {squared})",
         on_line,
     )
     loss = found[0]["loss"] / 65536
@@ -757,11 +765,14 @@ def _push_arguments(parser: argparse.ArgumentParser) -> None:
         help="any other file",
     )
     parser.add_argument("--replace", action="store_true", help="overwrite other files in /rom")
+    parser.add_argument(
+        "--kernels", choices=FLAVOURS, help="stock firmware: which module (the fastest that fits)"
+    )
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     _add_port(parser)
-    parser.add_argument("--image", default=BOARD_IMAGE, help=f"on the board ({BOARD_IMAGE})")
+    parser.add_argument("--image", help=f"on the board ({BOARD_IMAGE}, or {FILE_IMAGE})")
     parser.add_argument("--data", default=BOARD_DATA, help=f"on the board ({BOARD_DATA})")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     _add_run(parser)

@@ -25,6 +25,7 @@ from sparsetune.task import Task
 
 ROM_IMAGE = "model.img"
 BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
+FILE_IMAGE = f"/sparsetune/{ROM_IMAGE}"  # where there is no ROMFS: a run reads it into RAM
 MODULE = "from sparsetune_device.checkpoint import"
 IS_PULLED = f"""
 try:
@@ -35,7 +36,7 @@ except ImportError:
 """
 READ_HEAD = f"""
 try:
-    with open({BOARD_IMAGE!r}, "rb") as file:
+    with open({{path!r}}, "rb") as file:
         print("".join("%02x" % byte for byte in file.read({4 * HEADER_WORDS})))
 except OSError:
     pass
@@ -55,11 +56,21 @@ def push_image(
     """Make `image` the board's model, and say how it went. What was learnt before is fetched first:
     some of it can only be while its own image is there. files: sizes, by path, of the files that
     are to be pushed then: without room for them the old image stays."""
+    remote = image_path(board)
     rescue(board)
+    if remote == FILE_IMAGE:
+        make_room(board, {**(files or {}), remote: len(image)}, parse_image(image))
+        push_data(board, remote, image)
+        return
     if files:
         make_room(board, files, parse_image(image))
     with Bar(BOARD_IMAGE, len(image)) as bar:
         bar.end(push_rom(board, {ROM_IMAGE: image}, bar.update, replace))
+
+
+def image_path(board: Board) -> str:
+    """Where the board's model is: in ROMFS where it has that."""
+    return BOARD_IMAGE if board.identify().romfs_bytes else FILE_IMAGE
 
 
 def push_data(board: Board, remote: str, data: bytes) -> None:
@@ -111,7 +122,7 @@ def pull_checkpoint(board: Board, path: str = BOARD_TRAINED) -> bytes:
     def tell(out: Line) -> None:
         board.stream(
             "from sparsetune_device.main import tell_columns\n"
-            f"tell_columns({BOARD_IMAGE!r}, {path!r})",
+            f"tell_columns({image_path(board)!r}, {path!r})",
             out,
         )
 
@@ -174,7 +185,7 @@ def is_checked(path: Path) -> bool:
 
 def image_head(board: Board) -> bytes:
     """The beginning of the board's image. Raises SparsetuneError where it has none."""
-    head = bytes.fromhex(board.exec(READ_HEAD).strip())
+    head = bytes.fromhex(board.exec(READ_HEAD.format(path=image_path(board))).strip())
     if not head:
         raise SparsetuneError(
             "the board has no image to check the samples against: push model.img with them"

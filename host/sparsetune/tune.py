@@ -23,6 +23,7 @@ from .graph import Graph
 from .head import FINE_ROOM, ROOM, HeadRequest, with_new_head
 from .image import Image, parse_image, write_image
 from .inputs import as_file_takes, as_graph_gives, input_of
+from .install import make_ready
 from .judge import Score, judge
 from .litert import predict
 from .monitor import Monitor, Options, duration, plot_loss
@@ -30,8 +31,8 @@ from .options import blaming_policy, run_options
 from .search.asked import asks_for_search
 from .task import task_of
 from .transfer import (
-    BOARD_IMAGE,
     check_file_room,
+    image_path,
     mark_pulled,
     pull_checkpoint,
     push_data,
@@ -74,6 +75,7 @@ class OnBoard:
         self.policy = policy
 
     def push(self, image: bytes, samples: bytes, earlier: bytes) -> None:
+        make_ready(self.board, parse_image(image))
         files = {BOARD_DATA: samples, **({BOARD_REPLAY: earlier} if earlier else {})}
         push_image(self.board, image, files={path: len(data) for path, data in files.items()})
         for path, data in files.items():
@@ -82,10 +84,11 @@ class OnBoard:
     def train(self, options: dict[str, Any], out: Line) -> bytes:
         push_policy(self.board, self.policy)
         options = {"discard": True, **options}  # of what push_image has fetched
+        path = image_path(self.board)
         keywords = "".join(f", {name}={value!r}" for name, value in options.items())
         self.board.stream(
             "from sparsetune_device.main import train\n"
-            f"train({BOARD_IMAGE!r}, {BOARD_DATA!r}, save_to={BOARD_TRAINED!r}{keywords})",
+            f"train({path!r}, {BOARD_DATA!r}, save_to={BOARD_TRAINED!r}{keywords})",
             out,
         )
         return pull_checkpoint(self.board)
@@ -97,10 +100,11 @@ class OnBoard:
         return None  # it is on the board
 
     def outputs(self, count: int, out: Line) -> None:
+        path = image_path(self.board)
         # On samples that are there already: beside them there may be no room for others.
         self.board.stream(
             "from sparsetune_device.main import measure_samples, open_trained\n"
-            f"measure_samples(*open_trained({BOARD_IMAGE!r}, {BOARD_DATA!r}, {BOARD_TRAINED!r}), "
+            f"measure_samples(*open_trained({path!r}, {BOARD_DATA!r}, {BOARD_TRAINED!r}), "
             f"range({count}), True, print)",
             out,
         )

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .device_package import MODULES, compile_package
 from .firmware import KERNELS, build_environment, jobs, refuse_spaces
 from .needs import require
 from .shell import BUILD, ROOT, ToolError, locked, run, run_main, say, show, write_if_changed
@@ -99,6 +100,9 @@ def build(arch: str, variant: str = "esp32s3", flavour: str = "full") -> Path:
             ["make", jobs(), *again, f"PYTHON={sys.executable}"],
             BUILD / "logs" / f"natmod-{folder.name}.log", cwd=folder,
             env={**build_environment(trees), **made_by.environment})
+        if variant == "esp32s3":  # others are for tests
+            MODULES.mkdir(parents=True, exist_ok=True)
+            write_if_changed(MODULES / f"{folder.name}.mpy", module.read_bytes())
     return module
 
 
@@ -125,6 +129,7 @@ def main() -> None:
                 module = build(arch, flavour=flavour)
                 say(f"native module for {arch} ({flavour}): {show(module)}, "
                     f"{module.stat().st_size:,} bytes")
+    say(f"device package: {show(compile_package())}")
 
 
 if __name__ == "__main__":

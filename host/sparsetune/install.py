@@ -1,0 +1,175 @@
+"""The kernels and the device package for a board with stock MicroPython, sent to its file system.
+
+Nothing is expected of the board but MicroPython: pieces of files travel as code of the raw REPL. A
+file gets its name when it is whole; while files are replaced the package has no __init__, so that
+what a broken-off installation leaves is no package of any version, and the next one mends it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from . import __version__
+from .board import Board, BoardInfo
+from .errors import SparsetuneError
+from .image import Image
+from .native import FLAVOURS, PACKAGE, device_files, native_module
+
+LIB = "/lib"
+KERNELS_FILE = f"{LIB}/sparsetune_kernels.mpy"
+PACKAGE_FOLDER = f"{LIB}/{PACKAGE}"
+# Of the heap: code and objects of the package, what a run has beside its buffers, and its samples'
+# labels; measured on the emulated Pico, tests/test_stock.py holds it.
+PACKAGE_RAM = 56 * 1024
+PIECE = 768  # bytes of a line
+LINES = 8  # that are sent, and compiled on the board, at a time
+HASHED_S = 60.0  # for hashing all files
+
+_DIGESTS = """
+def _st_digests(paths):
+    import binascii, hashlib
+    view = memoryview(bytearray(1024))
+    for path in paths:
+        sha = hashlib.sha256()
+        try:
+            with open(path, "rb") as file:
+                while n := file.readinto(view):
+                    sha.update(view[:n])
+            print(binascii.hexlify(sha.digest()).decode())
+        except OSError:
+            print("-")
+_st_digests({paths!r})
+"""
+_REMOVE = """
+import os
+for _st_path in {paths!r}:
+    try:
+        os.remove(_st_path)
+    except OSError:
+        pass
+"""
+_BEGIN = """
+import os
+for _st_path in {folders!r}:
+    try:
+        os.mkdir(_st_path)
+    except OSError:
+        pass
+from binascii import a2b_base64 as _st_bytes
+_st_file = open({part!r}, "wb")
+"""
+_END = "import os\nos.rename({part!r}, {path!r})"
+_FREE = """
+import os
+_st_info = os.statvfs("/")
+print(_st_info[0] * max(0, _st_info[3] - 2))
+"""
+
+
+def make_ready(board: Board, image: Image | None = None, flavour: str | None = None) -> None:
+    """Sees that the board has kernels and device package of this version, and sends what is missing
+    or different where these are files. flavour: of the kernels; without it, the fastest beside
+    which `image` has room in RAM, and without that whichever the board has. Raises
+    SparsetuneError."""
+    info = board.identify()
+    if info.is_frozen:
+        return
+    board.soft_reset()  # modules of old files would stay loaded
+    modules = _modules(board, info, (flavour,) if flavour else FLAVOURS)
+    package = _package(info)
+    found = _digests(board, [KERNELS_FILE, *package])
+    module = _choose(board, modules, found[KERNELS_FILE], image)
+    missing = _differing({KERNELS_FILE: module, **package}, found)
+    if missing:
+        _install(board, {**missing, **_mark(package)})
+        _check(board.identify())
+
+
+def _modules(board: Board, info: BoardInfo, flavours: Iterable[str]) -> list[bytes]:
+    name = f"the board on {board.port} ({info.machine}, MicroPython {info.micropython})"
+    return [native_module(info.mpy, flavour, name) for flavour in flavours]
+
+
+def _package(info: BoardInfo) -> dict[str, bytes]:
+    """By path on the board; what says that all is whole comes last."""
+    files = device_files(info.mpy).items()
+    paths = {f"{PACKAGE_FOLDER}/{name}": data for name, data in files}
+    mark = _mark(paths)
+    return {**{path: data for path, data in paths.items() if path not in mark}, **mark}
+
+
+def _choose(board: Board, modules: list[bytes], found: str, image: Image | None) -> bytes:
+    """found: digest of the module that is on the board."""
+    if image is None:
+        there = (module for module in modules if _sha256(module) == found)
+        return next(there, modules[0])
+    free = int(board.exec("import gc\ngc.collect()\nprint(gc.mem_free())"))
+    free -= PACKAGE_RAM + image.arena_bytes + image.state_bytes + len(image.data)
+    whole = [module for module in modules[:2] if len(module) <= free]
+    return whole[0] if whole else modules[min(1, len(modules) - 1)]
+
+
+def _check(info: BoardInfo) -> None:
+    if not info.has_kernels or info.device_version != __version__:
+        raise SparsetuneError(
+            f"{info.machine} does not load what was sent to {LIB}: remove files of these names "
+            "elsewhere on it, or flash the sparsetune firmware"
+        )
+
+
+def _mark(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What goes before anything is replaced, and comes back last."""
+    return {path: data for path, data in files.items() if "__init__" in path}
+
+
+def _digests(board: Board, paths: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of files on the board, in hex; "-" where there is none."""
+    paths = list(paths)
+    told = board.exec(_DIGESTS.format(paths=paths), HASHED_S).split()
+    return dict(zip(paths, told, strict=True))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _differing(files: Mapping[str, bytes], found: Mapping[str, str]) -> dict[str, bytes]:
+    return {path: data for path, data in files.items() if found[path] != _sha256(data)}
+
+
+def _install(board: Board, files: Mapping[str, bytes]) -> None:
+    marks = [f"{PACKAGE_FOLDER}/__init__{end}" for end in (".py", ".mpy")]
+    print(f"sending to the board: {len(files)} files, {sum(map(len, files.values())):,} bytes")
+    _check_room(board, files)
+    board.exec(_REMOVE.format(paths=marks))
+    for path in sorted(files, key=lambda path: path in marks):
+        _write(board, path, files[path])
+    board.soft_reset()
+
+
+def _check_room(board: Board, files: Mapping[str, bytes]) -> None:
+    free = int(board.exec(_FREE))
+    needed = max(map(len, files.values()))
+    if needed > free:
+        raise SparsetuneError(
+            f"the board's file system has room for {free:,} bytes, {needed:,} are needed: remove "
+            "files from it"
+        )
+
+
+def _write(board: Board, path: str, data: bytes) -> None:
+    part, folders = path + ".part", [LIB, PACKAGE_FOLDER]
+    board.exec(_BEGIN.format(folders=folders, part=part))
+    pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
+    for at in range(0, len(pieces), LINES):
+        texts = map(base64.b64encode, pieces[at : at + LINES])
+        board.exec("\n".join(f"_st_file.write(_st_bytes({text!r}))" for text in texts))
+    board.exec("_st_file.close()")
+    if _differing({part: data}, _digests(board, [part])):
+        board.exec(_REMOVE.format(paths=[part]))
+        raise SparsetuneError(f"{path} arrived damaged on the board: check the cable, try again")
+    other = path[:-3] + ".mpy" if path.endswith(".py") else path[:-4] + ".py"
+    board.exec(_REMOVE.format(paths=[other]))
+    board.exec(_END.format(part=part, path=path))

@@ -1,0 +1,180 @@
+"""A board with stock MicroPython: what it lacks is sent to it, then it trains as the twin does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import runs
+import shared_tasks
+from sparsetune import native
+from sparsetune.board import Board
+from sparsetune.errors import SparsetuneError
+from sparsetune.install import KERNELS_FILE, PACKAGE_FOLDER, PACKAGE_RAM, make_ready
+from sparsetune.native import Abi, device_files, native_module
+from sparsetune_tools import device_package, firmware, natmod
+from sparsetune_tools.emulated_pico import EmulatedPico
+from test_native_module import kws_of
+
+SHARED = shared_tasks.shared_folder()
+needs_shared = pytest.mark.skipif(SHARED is None, reason="the folder with shared data is missing")
+PICO_MPY = 6 | 3 << 8 | 4 << 10  # py/persistentcode.c: version 6.3, armv6m
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    for flavour in natmod.FLAVOURS:
+        natmod.build("armv6m", flavour=flavour)
+    device_package.compile_package()
+
+
+@pytest.fixture
+def pico() -> Iterator[EmulatedPico]:
+    with EmulatedPico(firmware.build("stock").folder / "firmware.uf2") as board:
+        yield board
+
+
+# What suits which board -------------------------------------------------------------------
+
+
+def test_abi_of_board_and_file() -> None:
+    assert Abi.of_board(PICO_MPY) == Abi(6, 3, "armv6m")
+    assert Abi.of_file(native_module(PICO_MPY, "small", "it")) == Abi(6, 3, "armv6m")
+
+
+def test_a_larger_arm_core_takes_what_there_is() -> None:
+    """MicroPython's rule: a core loads the code of smaller ones of its kind."""
+    pico2 = 6 | 3 << 8 | 7 << 10
+    assert Abi.of_board(pico2).runs() == ("armv7emsp", "armv7em", "armv7m", "armv6m")
+    assert Abi.of_file(native_module(pico2, "full", "it")).arch in Abi.of_board(pico2).runs()
+    assert Abi.of_board(6 | 3 << 8 | 10 << 10).runs() == ("xtensawin",)
+
+
+@pytest.mark.parametrize(
+    "mpy, message",
+    [
+        (6 | 3 << 8, "loads no native modules: flash"),
+        (6 | 2 << 8 | 4 << 10, r"version 6\.2, ours have 6\.3: flash MicroPython 1\.24 or newer"),
+        (7 | 4 << 10, "flash the sparsetune firmware, or an older MicroPython"),
+        (6 | 3 << 8 | 1 << 10, "no module of the kernels for it .native code x86.: build it"),
+        (6 | 3 << 8 | 15 << 10, "native code number 15"),
+        (0, "loads no native modules"),
+    ],
+)
+def test_a_board_that_ours_do_not_suit(mpy: int, message: str) -> None:
+    with pytest.raises(SparsetuneError, match=message) as error:
+        native_module(mpy, "full", "it")
+    assert "\n" not in str(error.value)
+
+
+def test_a_package_of_other_sources_is_not_sent(tmp_path: Path, monkeypatch) -> None:
+    assert {Path(name).suffix for name in device_files(PICO_MPY)} == {".mpy"}
+    assert {Path(name).suffix for name in device_files(7)} == {".py"}
+    for path in (native.MODULES / native.PACKAGE).iterdir():
+        (tmp_path / native.PACKAGE).mkdir(exist_ok=True)
+        (tmp_path / native.PACKAGE / path.name).write_bytes(path.read_bytes())
+    known = tmp_path / native.PACKAGE / native.SOURCES
+    known.write_text(known.read_text().replace(" main.py", " other.py"))
+    monkeypatch.setattr(native, "MODULES", tmp_path)
+    assert [name for name in device_files(PICO_MPY) if name.endswith(".py")] == ["main.py"]
+
+
+# On the emulated Pico ---------------------------------------------------------------------
+
+
+def test_only_what_differs_is_sent(pico: EmulatedPico, capsys) -> None:
+    def sent() -> str:
+        return capsys.readouterr().out.partition(", ")[0]
+
+    with Board.connect(pico.port) as board:
+        make_ready(board, flavour="small")
+        assert sent().endswith(f": {len(device_files(PICO_MPY)) + 1} files")
+        make_ready(board)
+        assert sent() == ""
+        board.remove_file(f"{PACKAGE_FOLDER}/main.mpy")
+        board.exec(f"open({PACKAGE_FOLDER + '/main.py'!r}, 'w').write('broken')")
+        make_ready(board)
+        assert sent().endswith(": 2 files")  # and the mark that all is whole
+        make_ready(board, flavour="head")
+        assert sent().endswith(": 2 files")
+        listing = board.exec(f"import os\nprint(*os.listdir({PACKAGE_FOLDER!r}))").split()
+        assert set(listing) == set(device_files(PICO_MPY))
+        assert board.identify().has_kernels and not board.identify().is_frozen
+
+
+def test_a_broken_off_installation_is_mended(pico: EmulatedPico, monkeypatch) -> None:
+    from sparsetune import install
+
+    write = install._write
+
+    def lose(board: Board, path: str, data: bytes) -> None:
+        if path.endswith("/main.mpy"):
+            raise SparsetuneError("lost")
+        write(board, path, data)
+
+    with Board.connect(pico.port) as board:
+        monkeypatch.setattr(install, "_write", lose)
+        with pytest.raises(SparsetuneError, match="lost"):
+            make_ready(board, flavour="head")
+        assert board.identify().device_version is None or not board.identify().device_version
+        monkeypatch.setattr(install, "_write", write)
+        make_ready(board)
+        assert board.has_file(KERNELS_FILE) and board.identify().device_version
+
+
+def command(*args: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsetune.cli", *map(str, args)],
+        capture_output=True, text=True, check=False, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def trains_as_the_twin(pico: EmulatedPico, task: runs.Task, folder: Path) -> dict[str, int]:
+    """By the commands that a user types; returns the figures of memory."""
+    (folder / "model.img").write_bytes(task.image.data)
+    (folder / "train.dat").write_bytes(task.samples)
+    port = ("--port", pico.port)
+    told = command("push", folder / "model.img", "--data", folder / "train.dat", *port)
+    assert "sending to the board" in told and "/sparsetune/model.img" in told
+    words = [w for name, value in task.options.items() for w in (f"--{name}", value)]
+    command("train", *words, "--plain", "--log", folder / "run.jsonl", *port)
+    with Board.connect(pico.port) as board:
+        lines = []
+        options = "".join(f", {name}={value!r}" for name, value in task.options.items())
+        board.stream(
+            "from sparsetune_device.main import train\n"
+            "train('/sparsetune/model.img', '/sparsetune/train.dat', "
+            f"save_to={runs.CKPT!r}, discard=True{options})",
+            lines.append,
+        )
+        checkpoint = board.read_file(runs.CKPT)
+    twin_lines, twin_checkpoint = runs.twin_train(task)
+    assert len(runs.losses(lines)) == task.options["steps"]
+    assert runs.telemetry(lines) == runs.telemetry(twin_lines)
+    assert checkpoint == twin_checkpoint
+    return runs.events(lines, "mem")[-1]
+
+
+def test_digits_train_from_stock(pico: EmulatedPico, tmp_path: Path) -> None:
+    trains_as_the_twin(pico, runs.digits_task(steps=5), tmp_path)
+
+
+@needs_shared
+@pytest.mark.parametrize("last", [2, 4])
+def test_kws_trains_from_stock(pico: EmulatedPico, tmp_path: Path, last: int) -> None:
+    assert SHARED is not None
+    task = kws_of(SHARED, last, steps=10)
+    memory = trains_as_the_twin(pico, task, tmp_path)
+    image = task.image
+    with Board.connect(pico.port) as board:
+        size = int(board.exec(f"import os\nprint(os.stat({KERNELS_FILE!r})[6])"))
+    known = size + len(image.data) + image.arena_bytes + image.state_bytes
+    took = memory["heap"] - memory["free"] - known
+    print(f"emulated: KWS, last {last}: arena {image.arena_bytes}, state {image.state_bytes}, "
+          f"image {len(image.data)}, module {size}, all else {took}, {memory['free']} left")
+    assert took <= PACKAGE_RAM
