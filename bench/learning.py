@@ -113,7 +113,7 @@ EXPERIMENTS = {
     "sparse-longer": Experiment(
         "cifar", "CIFAR-10, 2 % of the convolution weights a step, smoothed labels, decay",
         (f"sparse=random:plan={DEEP},smoothing=0.1,decay=0.001",),
-        ("all:batch=16,rate=0.004,smoothing=0.1",), ("--rates", "0.0017"), epochs=20,
+        (), ("--rates", "0.0017"), epochs=20,
     ),
     "patches": Experiment(
         "cifar", f"CIFAR-10, {SCHEME} with a residual: gradients over patches",
@@ -204,7 +204,8 @@ def as_text(known: dict[str, Fields]) -> str:
 def make_anew(name: str, shared: Path, options: argparse.Namespace) -> None:
     """The table, of kept runs alone; says so where some are missing."""
     before = kept().get(name, {})
-    sizes = argparse.Namespace(**{**vars(options), "epochs": before.get("epochs", options.epochs)})
+    known = {key: before[key] for key in ("epochs", "seeds") if key in before}
+    sizes = argparse.Namespace(**{**vars(options), **known})
     try:
         keep(name, found_by(name, replace(study(name, shared, sizes), workers=0)))
     except SparsetuneError as error:

@@ -27,7 +27,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -110,15 +110,20 @@ def samples_of(folder: Path, kind: Kind) -> Samples:
     return Samples(data.part(slice(kind.train)), data.part(slice(kind.train, None)))
 
 
+PLAIN = ("head alone", "last 6, half", "biases of 25")  # nobody needs a search to rank these
+
+
 def plans_of(graph: Graph, by: dict[str, Worth], best: UpdatePlan) -> dict[str, UpdatePlan]:
     """By name. best: that of the search by runs at FOUND_AT."""
     plans = {f"runs' best, {FOUND_AT} KB": best}
     for how, worth in by.items():
         plans |= {f"{how}, {kb} KB": searched(graph, worth, kb) for kb in BUDGETS[how]}
     plans |= {name: published(graph, load_scheme(name)) for name in SCHEMES}
-    plans["head alone"] = default_plan(graph, 1)
-    plans["last 6, half"] = default_plan(graph, 6)
-    plans["biases of 25"] = with_biases(graph, default_plan(graph, 1), 25)
+    plans |= {
+        "head alone": default_plan(graph, 1),
+        "last 6, half": default_plan(graph, 6),
+        "biases of 25": with_biases(graph, default_plan(graph, 1), 25),
+    }
     plans |= {f"random {i}, 99 KB": drawn(graph, i, 99 * 1024) for i in (1, 2)}
     return plans
 
@@ -279,12 +284,18 @@ def bench(title: str, kind: Kind, folder: Path, kept: Kept) -> None:
     print(f"{title}: {len(samples.train)} samples, {len(samples.held)} held out, {kind.epochs} "
           f"epochs at {kind.rate}")  # fmt: skip
     print(f"{'plan':<20} {'KB':>6} {'gradients':>9} {'runs':>6} {'right, %':>14} {'loss':>7}")
-    rows = [_row(kept, case, by, named) for named in plans_of(case.graph, by, best).items()]
+    plans = plans_of(case.graph, by, best)
+    rows = {named[0]: _row(kept, case, by, named) for named in plans.items()}
     kept.drop_others(title)
+    tell_ranks("all plans", by, list(rows.values()))
+    tell_ranks("without the plain ones", by, [r for name, r in rows.items() if name not in PLAIN])
+
+
+def tell_ranks(which: str, by: dict[str, Worth], rows: Sequence[tuple[float, ...]]) -> None:
     *said, rights, losses = zip(*rows, strict=True)
     for how, gains in zip(by, said, strict=True):
-        print(f"Spearman of what {how} say: {spearmanr(gains, rights)[0]:.2f} with accuracy, "
-              f"{spearmanr(gains, losses)[0]:.2f} with loss, over {len(rows)} plans")  # fmt: skip
+        print(f"Spearman of what {how} say, {which}: {spearmanr(gains, rights)[0]:.2f} with "
+              f"accuracy, {spearmanr(gains, losses)[0]:.2f} with loss, {len(rows)} plans")
 
 
 def _row(

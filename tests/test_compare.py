@@ -725,9 +725,32 @@ def test_table_and_plots(samples: Path, tmp_path: Path, capsys, monkeypatch) -> 
     text = (tmp_path / "c" / "table.md").read_text()
     assert f"| int8 | {100 * int8['mean']:.2f} ± {100 * int8['spread']:.2f} |" in text
     assert text in capsys.readouterr().out
+    check_held_out(found, records(tmp_path / "c"), text)
     monkeypatch.setattr(comparing, "draw_table", lambda *_: [])
     compare(samples, tmp_path / "c", *more)
     assert "plots: not drawn" in capsys.readouterr().out
+
+
+def check_held_out(found: dict[str, Any], runs: list[dict[str, Any]], text: str) -> None:
+    """Beside test samples, what the same runs made of others; a table of one part has no such."""
+    last = {
+        method: np.array([run["curve"][-1][1] for run in runs if run["method"] == method])
+        for method in ("head", "int8")
+    }
+    differences = last["int8"] - last["head"]
+    head, int8 = (row["held_out"] for row in found["rows"])
+    assert head["against"] is None
+    assert head["accuracy"]["mean"] == pytest.approx(last["head"].mean())
+    assert int8["against"]["mean"] == pytest.approx(differences.mean())
+    assert int8["against"]["spread"] == pytest.approx(differences.std(ddof=1))
+    at = text.splitlines()[0].split(" | ").index("held out")
+    cell = text.splitlines()[3].split(" | ")[at]
+    mean = 100 * differences.mean()
+    assert cell.startswith(f"{100 * last['int8'].mean():.2f} ± ") and f"({mean:+.2f} ± " in cell
+    assert markdown(Table.read(found)) == text
+    one = {**found, "rows": [{k: v for k, v in row.items() if k != "held_out"}
+                             for row in found["rows"]]}  # fmt: skip
+    assert "held out" not in markdown(Table.read(one))
 
 
 def test_numbers_without_a_right_answer(tmp_path: Path) -> None:

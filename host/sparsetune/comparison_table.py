@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .analytic import analytic_memory
@@ -37,8 +37,22 @@ class Figure:
         return Figure(statistics.fmean(values), spread)
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """against: as of a Row."""
+
+    accuracy: Figure
+    against: Figure | None
+
+    @staticmethod
+    def read(told: Fields) -> HeldOut:
+        """Of asdict()."""
+        against = told["against"]
+        return HeldOut(Figure(**told["accuracy"]), Figure(**against) if against else None)
+
+
 ROW = ("name", "is_float", "rate", "accuracies", "curve", "steps", "seconds")
-MEANS = ("mean", "spread", "difference", "difference_spread")
+MEANS = ("mean", "spread", "difference", "difference_spread", "held_out")
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,8 @@ class Row:
     """accuracies: by seed, shares, or mean losses less than zero. curve: (steps, mean accuracy on
     held-out samples). seconds: of the processor, None where a run did not count them. costs: in
     bytes, multiply-accumulates and shares; None where there is none. against: (mean, spread) of the
-    differences to the baseline, seed by seed."""
+    differences to the baseline, seed by seed. held_out: beside accuracies on test samples, what the
+    same runs made of those that they were chosen on."""
 
     name: str
     is_float: bool
@@ -57,6 +72,7 @@ class Row:
     seconds: float | None
     costs: Fields
     against: Figure | None = None
+    held_out: HeldOut | None = None
 
     @property
     def accuracy(self) -> Figure:
@@ -65,9 +81,11 @@ class Row:
     def told(self) -> Fields:
         """Of JSON's types."""
         told = {name: getattr(self, name) for name in ROW}
-        mean = {"mean": self.accuracy.mean, "spread": self.accuracy.spread}
+        mean: Fields = {"mean": self.accuracy.mean, "spread": self.accuracy.spread}
         if self.against:
             mean |= {"difference": self.against.mean, "difference_spread": self.against.spread}
+        if self.held_out:
+            mean |= {"held_out": asdict(self.held_out)}
         return told | mean | self.costs
 
     @staticmethod
@@ -78,7 +96,8 @@ class Row:
         if "difference" in told:
             against = Figure(told["difference"], told["difference_spread"])
         costs = {name: value for name, value in told.items() if name not in (*ROW, *MEANS)}
-        return Row(**given, costs=costs, against=against)
+        held_out = HeldOut.read(told["held_out"]) if "held_out" in told else None
+        return Row(**given, costs=costs, against=against, held_out=held_out)
 
 
 @dataclass(frozen=True)
@@ -90,6 +109,11 @@ class Table:
     part: str
     baseline: str
     percent: bool
+
+    @property
+    def has_held_out(self) -> bool:
+        """Whether all rows tell of two parts."""
+        return all(row.held_out for row in self.rows)
 
     def told(self) -> Fields:
         rows = [row.told() for row in self.rows]
@@ -114,17 +138,32 @@ def make_table(
     baseline = baseline or names[0]
     if baseline not in names:
         raise SparsetuneError(f"--baseline {baseline}: choose among {', '.join(names)}")
-    of_base = _accuracies(outcomes[names.index(baseline)].records, part)
+    base = outcomes[names.index(baseline)]
     rows = []
     for outcome in outcomes:
         records, found = outcome.records, _accuracies(outcome.records, part)
-        differences = [a - b for a, b in zip(found, of_base, strict=True)]
-        against = None if outcome.entry.name == baseline else Figure.of(differences)
         steps, seconds = records[0]["steps"], _seconds(records)
-        costs = costs_of(outcome, graph, spec)
+        costs, against = costs_of(outcome, graph, spec), _against(outcome, base, part)
+        held_out = _held_out(outcome, base) if part == "test" else None
         rows.append(Row(outcome.entry.name, outcome.entry.is_float, outcome.rate, found,
-                        _curve(records), steps, seconds, costs, against))  # fmt: skip
+                        _curve(records), steps, seconds, costs, against, held_out))  # fmt: skip
     return _table(tuple(rows), part, baseline)
+
+
+def _against(outcome: Outcome, base: Outcome, part: str) -> Figure | None:
+    """Differences, seed by seed; None of the baseline itself."""
+    if outcome is base:
+        return None
+    pairs = zip(_accuracies(outcome.records, part), _accuracies(base.records, part), strict=True)
+    return Figure.of([a - b for a, b in pairs])
+
+
+def _held_out(outcome: Outcome, base: Outcome) -> HeldOut | None:
+    """None where no samples were."""
+    if not all(record["curve"] for record in (*outcome.records, *base.records)):
+        return None
+    found = Figure.of(_accuracies(outcome.records, "select"))
+    return HeldOut(found, _against(outcome, base, "select"))
 
 
 def _seconds(records: Sequence[Record]) -> float | None:
@@ -207,16 +246,17 @@ def step_share(row: Row) -> float:
 
 # As text --------------------------------------------------------------------------------------
 
-HEAD = ("method", "accuracy", "against", "memory, analytic", "board RAM", "kept", "flash",
-        "forward", "backward", "step", "trains", "rate", "steps", "seconds")  # fmt: skip
+HEAD = ("method", "accuracy", "against", "held out", "memory, analytic", "board RAM", "kept",
+        "flash", "forward", "backward", "step", "trains", "rate", "steps", "seconds")  # fmt: skip
 
 
 def markdown(table: Table) -> str:
     """A table; figures are mean ± standard deviation over the seeds, where there are several."""
     what = "test samples" if table.part == "test" else "held-out training samples"
-    head = [*HEAD[:2], f"against {table.baseline}", *HEAD[3:]]
+    more = HEAD[3:] if table.has_held_out else HEAD[4:]
+    head = [*HEAD[:2], f"against {table.baseline}", *more]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    lines += ["| " + " | ".join(_cells(row, table.percent)) + " |" for row in table.rows]
+    lines += ["| " + " | ".join(_cells(row, table)) + " |" for row in table.rows]
     seeds = len(table.rows[0].accuracies)
     unit = "accuracy in %" if table.percent else "mean loss, less than zero"
     of = (
@@ -226,7 +266,8 @@ def markdown(table: Table) -> str:
     )
     lines += [
         "",
-        f"{unit} on {what}, {of}. Memory in KB of 1,024 bytes: analytic as MCUNetV3 counts it; the "
+        f"{unit} on {what}, {of}{_of_held_out(table)}. "
+        "Memory in KB of 1,024 bytes: analytic as MCUNetV3 counts it; the "
         f"board's, all that training takes with {SAMPLES_ASSUMED:,} samples on the board (* does "
         "not fit); kept: activations for the weights' gradients (where patches make them fewer, "
         "their share of the others). Multiply-accumulates of a "
@@ -238,18 +279,23 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cells(row: Row, percent: bool) -> list[str]:
-    scale = 100 if percent else 1
+def _of_held_out(table: Table) -> str:
+    if not table.has_held_out:
+        return ""
+    return "; held out: of the same runs, on training samples that rates were chosen on"
+
+
+def _cells(row: Row, table: Table) -> list[str]:
+    scale = 100 if table.percent else 1
     costs = row.costs
     has_spread = len(row.accuracies) > 1
     ram = "" if costs.get("fits") is None else "" if costs["fits"] else "*"
     forward, backward = costs["forward_macs"], costs["backward_macs"]
     return [
         row.name,
-        f"{scale * row.accuracy.mean:.2f}" + _spread(scale * row.accuracy.spread, has_spread),
-        f"{scale * row.against.mean:+.2f}" + _spread(scale * row.against.spread, has_spread)
-        if row.against
-        else "",
+        _figure(row.accuracy, scale, "", has_spread),
+        _figure(row.against, scale, "+", has_spread),
+        *([_held_out_cell(row, scale)] if table.has_held_out else []),
         _kilobytes(costs["analytic_bytes"]),
         _kilobytes(costs["ram_bytes"]) + ram,
         _kept(costs),
@@ -264,9 +310,22 @@ def _cells(row: Row, percent: bool) -> list[str]:
     ]
 
 
-def _spread(spread: float, is_known: bool) -> str:
-    """Of one seed nobody knows it."""
-    return f" ± {spread:.2f}" if is_known else ""
+def _held_out_cell(row: Row, scale: int) -> str:
+    """With the difference in brackets."""
+    if row.held_out is None:
+        return ""
+    has_spread = len(row.accuracies) > 1
+    difference = _figure(row.held_out.against, scale, "+", has_spread)
+    of_all = _figure(row.held_out.accuracy, scale, "", has_spread)
+    return of_all + (f" ({difference})" if difference else "")
+
+
+def _figure(figure: Figure | None, scale: int, sign: str, has_spread: bool) -> str:
+    """sign: + to write that of both kinds. Of one seed nobody knows the spread."""
+    if figure is None:
+        return ""
+    spread = f" ± {scale * figure.spread:.2f}" if has_spread else ""
+    return f"{scale * figure.mean:{sign}.2f}" + spread
 
 
 def _done(macs: int, share: float, row: Row) -> str:
