@@ -124,13 +124,23 @@ def interrupted(board: Board, code: str, when: str) -> list[str]:
     return lines
 
 
+def interrupted_in_time(board: Board) -> list[list[str]]:
+    """What both steps of STEP tell. On a computer with much else to do Ctrl-C may come when the
+    first one is over, which breaks off what follows it: then it is pressed once more."""
+    for _ in range(5):
+        lines = interrupted(board, STEP, "go")
+        told = [line.split() for line in lines if line.startswith("#")]
+        if len(told) == 2:
+            return told
+    raise AssertionError(f"no Ctrl-C was heard within a step: {lines}")
+
+
 def test_a_step_ends_where_it_is(board: Board) -> None:
     """Long before it would be done; the next one is as if there had been none."""
     net = wide()
     machine = Machine(net.to_bytes(), default_plan(parse_tflite(net.to_bytes()), 1))
     push_rom(board, {"model.img": machine.image.data})
-    lines = interrupted(board, STEP, "go")
-    first, second = (line.split() for line in lines if line.startswith("#"))
+    first, second = interrupted_in_time(board)
     print(f"Ctrl-C after {first[2]} ms of {second[3]} (emulated)")
     assert first[1:2] + first[3:] == ["interrupted", "True", "False"]
     assert int(first[2]) < 0.5 * int(second[3])

@@ -14,6 +14,7 @@ from gradient_cases import compare, distances, train_all
 from machine import Machine
 from shared_tasks import shared_folder
 from small_models import RELU, Array, Net
+from sparsetune.board import BoardInfo
 from sparsetune.cli import evaluate_on_board
 from sparsetune.compile import compile_image
 from sparsetune.data import Dataset, doubts, fit_dataset, leaks, sample_file
@@ -175,6 +176,9 @@ class TwinAsBoard:
 
     def __init__(self, image: bytes, samples: bytes) -> None:
         self.image, self.samples = image, samples
+
+    def identify(self) -> BoardInfo:
+        return BoardInfo("twin", "1.25.0", "rp2", "", 0, True, None, 1, 1, 1)
 
     def stream(self, code: str, out: Callable[[str], None]) -> None:
         with Twin(self.image, self.samples) as twin:
