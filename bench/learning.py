@@ -72,6 +72,23 @@ EFFORTS = (
     *(f"effort {n}=published:residual=1,effort={n}" for n in (37, 25, 15)),
 )
 KWS = ("--common", "last=6,ratio=0.5", "--rates", "auto", "--search-epochs", "4")
+# Other rules of the update, each at rates of its own. Deutel's (2407.10734) steps are of filters'
+# gradients over groups of samples, standardised: by so many quantisation steps.
+RULES = (
+    OURS[1],
+    *(f"{name}=published:residual=1,{keys}" for name, keys in (
+        ("momentum", "momentum=0.9"),
+        ("groups of 8", "accumulate=8"),
+        ("standardised", "accumulate=8,standardise=0.1"),
+        ("standardised, momentum", "accumulate=8,standardise=0.1,momentum=0.9"),
+        ("warm-up", "warmup=1000"),
+        ("constant rate", "schedule=constant"),
+        ("decay", "decay=0.001"),
+        ("smoothing", "smoothing=0.1"),
+        ("channels of magnitude", "policy=magnitude"),
+        ("random channels", "policy=random"),
+    )),
+)
 EXPERIMENTS = {
     "precision": Experiment(
         "cifar", f"CIFAR-10, {SCHEME}: what integers cost", OURS,
@@ -159,6 +176,12 @@ EXPERIMENTS = {
     "whole-clothing": Experiment(
         "clothing", f"clothing: all layers whole, which no board holds, and {SCHEME}",
         (OURS[1], "whole=full:residual=1"),
+    ),
+    "rules-clothing": Experiment(
+        "clothing", f"clothing, {SCHEME} with a residual: rules of the update", RULES,
+    ),
+    "rules": Experiment(
+        "cifar", f"CIFAR-10, {SCHEME} with a residual: rules of the update", RULES,
     ),
     "kws": Experiment(
         "kws", "keyword spotting, 360 samples", ("head", "int8", "residual", "static", "random"),
