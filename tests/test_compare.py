@@ -733,6 +733,7 @@ def test_table_and_plots(samples: Path, tmp_path: Path, capsys, monkeypatch) -> 
 
 def check_held_out(found: dict[str, Any], runs: list[dict[str, Any]], text: str) -> None:
     """Beside test samples, what the same runs made of others; a table of one part has no such."""
+    runs = sorted(runs, key=lambda run: run["seed"])  # they end in any order
     last = {
         method: np.array([run["curve"][-1][1] for run in runs if run["method"] == method])
         for method in ("head", "int8")
