@@ -31,7 +31,7 @@ from sparsetune.graph import Graph, input_channels
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.image import parse_image
 from sparsetune.memory import IN_FLASH, TAKING_TURNS, fixed_bytes, predict
-from sparsetune.plan import UpdatePlan, check_plan, check_store, load_plan
+from sparsetune.plan import LayerPlan, UpdatePlan, check_plan, check_store, load_plan
 from sparsetune.room import Room
 from sparsetune.search.choice import Choice, Problem, Row, best, least
 from sparsetune.search.chosen import Gains, Limits, Search, problem_of, search_plan, worth
@@ -419,6 +419,18 @@ def test_worth_of_shares() -> None:
         2: round(2 * (2 / 16) ** 0.5, 3), 4: 1.0, 8: round(2**0.5, 3), 12: round(3**0.5, 3), 16: 2.0
     }
     assert gains.depths.tolist() == [0, 0, 0, 0, 0.25, 0.25, 0.25]
+
+
+def test_channels_that_take_turns_are_worth_more_than_the_same_ones_always() -> None:
+    """Both of as many channels a step in flash; in RAM all of a layer may take turns, too."""
+    graph = graph_of("small")
+    op = graph.trainable[2]
+    known = Worth({op.index: 2.0}, {})
+    ram, turns, same = (
+        known.of_layer(graph, LayerPlan(op.index, 4, slots=slots, reach=reach))
+        for slots, reach in ((0, 0), (4, 12), (4, 0))
+    )
+    assert same < turns == ram
 
 
 # The command ----------------------------------------------------------------------------------

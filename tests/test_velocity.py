@@ -501,6 +501,20 @@ def test_a_choice_may_stay_for_an_epoch(
     assert lines[0] == lines[1]
 
 
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [({"accumulate": 4}, 4), ({"accumulate": 4, "momentum": "0.9"}, 64), ({"momentum": "0.9"}, 16)],
+)
+def test_with_momentum_a_choice_stays_for_16_groups(options: dict[str, Any], steps: int) -> None:
+    """Else for one (docs/DESIGN.md): as a hold of that number, and as none of half of it."""
+    task = task_with(steps=128, policy="cyclic", **options)
+    unsaid, said, half = (
+        runs.losses(runs.twin_train(replace(task, options={**task.options, "hold": hold}))[0])
+        for hold in (0, steps, steps // 2 if steps > 4 else 2 * steps)
+    )
+    assert unsaid == said != half
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 48, 100, 600, 1000, 2500, 3000, 4095, 4096])
 def test_the_rate_is_divided_by_the_size_of_a_group(size: int) -> None:
     task = task_with()
