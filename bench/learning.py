@@ -70,6 +70,9 @@ POLICIES = ("static", "magnitude", "cyclic", "random", "random-epoch", "importan
 EFFORTS = (
     "whole=published:residual=1,tinyprop=1:1:1",  # counts, as the others do, and no more
     *(f"effort {n}=published:residual=1,effort={n}" for n in (37, 25, 15)),
+    # TinyProp v2's own rule: a step below so much of the largest error of late goes no further.
+    *(f"skip {x}=published:residual=1,tinyprop=1:1:1,skip={x}" for x in (0.5, 0.6)),
+    "0.75, skip 0.5=published:residual=1,tinyprop=0.75:1:1,skip=0.5",
 )
 KWS = ("--common", "last=6,ratio=0.5", "--rates", "auto", "--search-epochs", "4")
 # Other rules of the update, each at rates of its own. Deutel's (2407.10734) steps are of filters'
