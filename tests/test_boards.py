@@ -23,7 +23,7 @@ ARCHES = {"armv6m", "armv7emsp", "xtensawin", "rv32imc"}  # of native modules
 
 def test_all_boards_are_there() -> None:
     assert set(board_names()) == {
-        *("pico", "pico_w", "pico2", "esp32s3", "esp32s3_psram", "esp32c3"),
+        *("pico", "pico_stock", "pico_w", "pico2", "esp32s3", "esp32s3_psram", "esp32c3"),
     }
 
 

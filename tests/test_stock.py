@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import runs
 import shared_tasks
@@ -178,3 +180,25 @@ def test_kws_trains_from_stock(pico: EmulatedPico, tmp_path: Path, last: int) ->
     print(f"emulated: KWS, last {last}: arena {image.arena_bytes}, state {image.state_bytes}, "
           f"image {len(image.data)}, module {size}, all else {took}, {memory['free']} left")
     assert took <= PACKAGE_RAM
+
+
+@needs_shared
+def test_two_commands_from_stock_firmware_to_a_trained_model(tmp_path: Path) -> None:
+    assert SHARED is not None
+    stock = firmware.build("stock").folder / "firmware.uf2"
+    link, drive = tmp_path / "port", tmp_path / "RPI-RP2"
+    np.savez(tmp_path / "kws.npz", **shared_tasks.kws_task(SHARED))
+    model, trained = SHARED / shared_tasks.KWS_MODEL, tmp_path / "trained.tflite"
+    ours = firmware.build().folder / "firmware.uf2"
+    with EmulatedPico(ours, port_link=link, bootsel=drive):
+        told = command("flash", stock, "--port", link, "--drive", drive)
+        assert "without sparsetune kernels" in told
+        told = command(
+            "tune", model, tmp_path / "kws.npz", "--steps", 20, "--port", link, "-o", trained,
+            "--log", tmp_path / "run.jsonl", "--plain",
+        )  # fmt: skip
+        print(told)
+    assert "stock firmware: planned for board pico_stock" in told
+    assert "against LiteRT on 10 samples: 0 differing bytes" in told
+    left = int(re.findall(r"mem: .*?free ([\d,]+)", told)[-1].replace(",", ""))
+    assert left > 0 and trained.is_file()

@@ -153,6 +153,8 @@ def run_flash(args: argparse.Namespace) -> None:
     if info is not None:
         kernels = "with" if info.has_kernels else "without"
         print(f"{info.machine}, MicroPython {info.micropython}, {kernels} sparsetune kernels")
+        if not info.is_frozen:
+            print("`tune`, `push` and `train` send them where they are missing")
 
 
 def run_push(args: argparse.Namespace) -> None:

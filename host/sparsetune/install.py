@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 
 from . import __version__
 from .board import Board, BoardInfo
+from .boardspec import board_names
 from .errors import SparsetuneError
+from .firmware_file import OLDEST, version_number
 from .image import Image
 from .native import FLAVOURS, PACKAGE, device_files, native_module
 
@@ -22,7 +24,7 @@ KERNELS_FILE = f"{LIB}/sparsetune_kernels.mpy"
 PACKAGE_FOLDER = f"{LIB}/{PACKAGE}"
 # Of the heap: code and objects of the package, what a run has beside its buffers, and its samples'
 # labels; measured on the emulated Pico, tests/test_stock.py holds it.
-PACKAGE_RAM = 56 * 1024
+PACKAGE_RAM = 50 * 1024
 PIECE = 768  # bytes of a line
 LINES = 8  # that are sent, and compiled on the board, at a time
 HASHED_S = 60.0  # for hashing all files
@@ -87,8 +89,24 @@ def make_ready(board: Board, image: Image | None = None, flavour: str | None = N
         _check(board.identify())
 
 
+def board_of(board: Board, name: str) -> str:
+    """The board description that suits: `name`, or where the board's firmware is stock, what is
+    described beside it as NAME_stock."""
+    stock = f"{name}_stock"
+    if stock not in board_names() or board.identify().is_frozen:
+        return name
+    print(f"stock firmware: planned for board {stock}")
+    return stock
+
+
 def _modules(board: Board, info: BoardInfo, flavours: Iterable[str]) -> list[bytes]:
     name = f"the board on {board.port} ({info.machine}, MicroPython {info.micropython})"
+    version = version_number(info.micropython)
+    if version is not None and version[:2] < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise SparsetuneError(
+            f"{name} is too old: flash MicroPython {oldest} or newer, or the sparsetune firmware"
+        )
     return [native_module(info.mpy, flavour, name) for flavour in flavours]
 
 

@@ -23,7 +23,7 @@ from .graph import Graph
 from .head import FINE_ROOM, ROOM, HeadRequest, with_new_head
 from .image import Image, parse_image, write_image
 from .inputs import as_file_takes, as_graph_gives, input_of
-from .install import make_ready
+from .install import board_of, make_ready
 from .judge import Score, judge
 from .litert import predict
 from .monitor import Monitor, Options, duration, plot_loss
@@ -207,15 +207,19 @@ class Result:
 
 def tune(args: argparse.Namespace) -> None:
     """`sparsetune tune`."""
-    spec, asked = load_spec(args.board), run_options(args)
+    load_spec(args.board)
+    asked = run_options(args)
     if args.twin and args.port:
         raise SparsetuneError("the twin is on no port: leave out --port, or --twin")
     if args.twin:
-        result = run(args, asked, OnTwin(spec.store_bytes), "twin")
+        result = run(args, asked, OnTwin(load_spec(args.board).store_bytes), "twin")
     else:
+        for path in (args.model, args.samples):
+            read_file(path)  # before a board that may be busy is asked what it is
         with Board.connect(args.port) as board:
+            args.board = board_of(board, args.board)
             result = run(args, asked, OnBoard(board, args.policy), board.port)
-    for line in result.lines(spec):
+    for line in result.lines(load_spec(args.board)):
         print(line)
     if isinstance(result.differing, SparsetuneError):
         raise SparsetuneError(
