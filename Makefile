@@ -78,4 +78,4 @@ bench-quality: firmware
 		echo "== bench/$$name.py"; $(PY) bench/$$name.py || exit 1; done
 
 clean:
-	rm -rf build/firmware build/natmod build/unix build/emulator build/logs out
+	rm -rf build/firmware build/natmod build/modules build/unix build/emulator build/logs out

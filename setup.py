@@ -7,12 +7,16 @@ from setuptools import Extension, setup
 
 kernels = sorted(glob.glob("ulab_kernels/*.c"))
 CFLAGS = os.environ.get("SPARSETUNE_CFLAGS", "-O3 -fwrapv -std=c99 -Wall -fvisibility=hidden")
+# What boards with stock MicroPython are sent, where `make natmods` has built it.
+MODULES = "build/modules"
+modules = ["sparsetune.modules"] if glob.glob(f"{MODULES}/*.mpy") else []
 sources = [path for path in kernels if not path.endswith(("bind_micropython.c", "bind_core1.c"))]
 
 setup(
     packages=[
         "sparsetune",
         "sparsetune.boards",
+        *modules,
         "sparsetune.operators",
         "sparsetune.search",
         "sparsetune_device",
@@ -21,6 +25,7 @@ setup(
     package_dir={
         "sparsetune": "host/sparsetune",
         "sparsetune.boards": "boards",
+        "sparsetune.modules": MODULES,
         "sparsetune_device": "device/sparsetune_device",
         "sparsetune_tools": "tools/sparsetune_tools",
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from conftest import ROOT
 from runs import DIGITS
 
 PARTS = ("boards", "device", "host", "tools/sparsetune_tools", "ulab_kernels")
+MODULE = b"M\x06\x13\x1fmodule"  # version 6, native code 3 of armv6m
+PICO = 6 | 3 << 8 | 4 << 10
 QUICK = "-O0 -fwrapv -std=c99"  # the compiler's minute is not what is tested
 
 
@@ -34,6 +37,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / part, folder / part, ignore=unwanted)
     for file in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / file, folder)
+    compiled = folder / "build" / "modules" / "sparsetune_device"
+    compiled.mkdir(parents=True)
+    (compiled.parent / "armv6m-small.mpy").write_bytes(MODULE)
+    source = ROOT / "device" / "sparsetune_device" / "clock.py"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    (compiled / "SOURCES").write_text(f"{digest} clock.py\n")
+    (compiled / "clock.mpy").write_bytes(MODULE)
     pip("wheel", "--no-deps", "--no-build-isolation", "-w", folder / "dist", folder)
     (path,) = (folder / "dist").glob("*.whl")
     return path
@@ -62,6 +72,12 @@ def test_an_install_plans_outside_of_the_checkout(wheel: Path, tmp_path: Path) -
             command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
         )
 
+    code = "from sparsetune.native import native_module, device_files\n"
+    code += f"print(native_module({PICO}, 'small', 'it'), *device_files({PICO}))"
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True,
+                           capture_output=True, text=True).stdout  # fmt: skip
+    assert repr(MODULE) in found and " clock.mpy" in found and " main.py" in found
     planned = run("plan", "model.tflite", "-o", "plan.json")
     assert planned.returncode == 0, planned.stderr
     assert planned.stdout.startswith(str(site)) and (tmp_path / "plan.json").is_file()

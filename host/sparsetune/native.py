@@ -1,5 +1,5 @@
 """What sparsetune brings for boards with stock MicroPython: kernels as native modules, and the
-device package, compiled. `make natmods` builds them."""
+device package, compiled. `make natmods` builds them; what is installed after that has them."""
 
 from __future__ import annotations
 
