@@ -14,12 +14,17 @@ import runs
 import shared_tasks
 from sparsetune import native
 from sparsetune.board import Board
+from sparsetune.boardspec import load_spec
 from sparsetune.errors import SparsetuneError
 from sparsetune.install import KERNELS_FILE, PACKAGE_FOLDER, PACKAGE_RAM, make_ready
+from sparsetune.memory import predict
+from sparsetune.monitor import read_steps
 from sparsetune.native import Abi, device_files, native_module
+from sparsetune.plan import default_plan
 from sparsetune_tools import device_package, firmware, natmod
 from sparsetune_tools.emulated_pico import EmulatedPico
 from test_native_module import kws_of
+from test_training import RAM_TOLERANCE
 
 SHARED = shared_tasks.shared_folder()
 needs_shared = pytest.mark.skipif(SHARED is None, reason="the folder with shared data is missing")
@@ -137,14 +142,12 @@ def command(*args: object) -> str:
 
 
 def trains_as_the_twin(pico: EmulatedPico, task: runs.Task, folder: Path) -> dict[str, int]:
-    """By the commands that a user types; returns the figures of memory."""
+    """Pushed by the command that a user types; returns the figures of memory."""
     (folder / "model.img").write_bytes(task.image.data)
     (folder / "train.dat").write_bytes(task.samples)
     port = ("--port", pico.port)
     told = command("push", folder / "model.img", "--data", folder / "train.dat", *port)
     assert "sending to the board" in told and "/sparsetune/model.img" in told
-    words = [w for name, value in task.options.items() for w in (f"--{name}", value)]
-    command("train", *words, "--plain", "--log", folder / "run.jsonl", *port)
     with Board.connect(pico.port) as board:
         lines = []
         options = "".join(f", {name}={value!r}" for name, value in task.options.items())
@@ -163,7 +166,27 @@ def trains_as_the_twin(pico: EmulatedPico, task: runs.Task, folder: Path) -> dic
 
 
 def test_digits_train_from_stock(pico: EmulatedPico, tmp_path: Path) -> None:
-    trains_as_the_twin(pico, runs.digits_task(steps=5), tmp_path)
+    task = runs.digits_task(steps=5)
+    trains_as_the_twin(pico, task, tmp_path)
+    words = [w for name, value in task.options.items() for w in (f"--{name}", value)]
+    log = tmp_path / "run.jsonl"
+    command("train", *words, "--plain", "--log", log, "--port", pico.port)
+    assert len(read_steps(log)) == 5
+
+
+def check_ram(pico: EmulatedPico, task: runs.Task, told: dict[str, int]) -> None:
+    """What `plan` promises for pico_stock, and what the choice of a flavour counts on."""
+    use = predict(task.image, len(task.train), load_spec("pico_stock"))
+    with Board.connect(pico.port) as board:
+        size = int(board.exec(f"import os\nprint(os.stat({KERNELS_FILE!r})[6])"))
+    free = use.free - size + len(native_module(PICO_MPY, "small", "it"))
+    beside = told["heap"] - told["free"] - size - use.image - use.arena - use.state
+    print(
+        f"emulated: {task.name}: arena {use.arena}, state {use.state}, image {use.image}, module "
+        f"{size}, all else {beside}; {told['free']} left, predicted {free}"
+    )
+    assert free <= told["free"] <= free + RAM_TOLERANCE
+    assert beside <= PACKAGE_RAM
 
 
 @needs_shared
@@ -171,15 +194,18 @@ def test_digits_train_from_stock(pico: EmulatedPico, tmp_path: Path) -> None:
 def test_kws_trains_from_stock(pico: EmulatedPico, tmp_path: Path, last: int) -> None:
     assert SHARED is not None
     task = kws_of(SHARED, last, steps=10)
-    memory = trains_as_the_twin(pico, task, tmp_path)
-    image = task.image
-    with Board.connect(pico.port) as board:
-        size = int(board.exec(f"import os\nprint(os.stat({KERNELS_FILE!r})[6])"))
-    known = size + len(image.data) + image.arena_bytes + image.state_bytes
-    took = memory["heap"] - memory["free"] - known
-    print(f"emulated: KWS, last {last}: arena {image.arena_bytes}, state {image.state_bytes}, "
-          f"image {len(image.data)}, module {size}, all else {took}, {memory['free']} left")
-    assert took <= PACKAGE_RAM
+    check_ram(pico, task, trains_as_the_twin(pico, task, tmp_path))
+
+
+@needs_shared
+def test_resnet_trains_from_stock(pico: EmulatedPico, tmp_path: Path) -> None:
+    assert SHARED is not None
+    task = runs.cifar_task(SHARED, steps=10)
+    sets = {"x_train": task.train.x, "y_train": task.train.y}
+    sets |= {"x_test": task.test.x, "y_test": task.test.y}
+    plan = default_plan(task.graph, 2, residual=False)
+    small = runs.make_task(task.model, sets, lambda g: plan, **task.options)
+    check_ram(pico, small, trains_as_the_twin(pico, small, tmp_path))
 
 
 @needs_shared
