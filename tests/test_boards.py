@@ -96,3 +96,17 @@ def test_too_little_ram_names_the_image(capsys: pytest.CaptureFixture[str]) -> N
     assert found and ", image " in found[2]
     parts = [int(n.replace(",", "")) for n in re.findall(r" (\d[\d,]*\d)", found[2])]
     assert sum(parts) == int(found[1].replace(",", ""))
+
+
+def test_an_image_that_has_no_room_in_ram(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Where only the image is too large, another firmware is a way out; else it is none."""
+    text = (BOARDS / "esp32c3.toml").read_text()
+    for heap, is_way_out in ((30_000, True), (20_000, False)):
+        path = tmp_path / f"{heap}.toml"
+        path.write_text(re.sub(r"(?m)^heap = \d+", f"heap = {heap}", text))
+        assert cli.main(["plan", str(DIGITS), "--board", str(path)]) == 1
+        told = capsys.readouterr().err
+        assert "the forward pass alone needs" in told
+        assert ("flash the sparsetune firmware, which reads it from flash" in told) == is_way_out

@@ -84,6 +84,11 @@ def _hopeless(wanted: Wanted) -> str:
     graph = wanted.graph
     layout = lay_out(build_program(graph, UpdatePlan(())), source_of(graph))
     use = wanted.room.use(layout)
+    if use.used > wanted.room.ram >= use.used - use.image:
+        return (
+            f"the forward pass alone needs {use.used:,} bytes, {use.image:,} of them for the image:"
+            " flash the sparsetune firmware, which reads it from flash, or take a smaller model"
+        )
     if use.used > wanted.room.ram:
         return f"the forward pass alone needs {use.used:,} bytes: take a smaller model or input"
     return "no plan fits, though the forward pass alone does: take a smaller model"
