@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,30 @@ def test_a_broken_off_installation_is_mended(pico: EmulatedPico, monkeypatch) ->
         monkeypatch.setattr(install, "_write", write)
         make_ready(board)
         assert board.has_file(KERNELS_FILE) and board.identify().device_version
+
+
+def test_a_copy_elsewhere_is_named(pico: EmulatedPico) -> None:
+    """As the kernels were tried by hand before."""
+    with Board.connect(pico.port) as board:
+        make_ready(board, flavour="head")
+        board.exec(f"import os\nos.rename({KERNELS_FILE!r}, '/sparsetune_kernels.mpy')")
+        board.soft_reset()
+        with pytest.raises(SparsetuneError, match="rm :/sparsetune_kernels.mpy"):
+            make_ready(board)
+        board.exec(f"import os\nos.rename('/sparsetune_kernels.mpy', {KERNELS_FILE!r})")
+        board.exec(f"import os\nos.rename({PACKAGE_FOLDER!r}, '/sparsetune_device')")
+        board.soft_reset()
+        with pytest.raises(SparsetuneError, match="rm -r :/sparsetune_device"):
+            make_ready(board)
+
+
+def test_too_old_a_micropython(pico: EmulatedPico, monkeypatch) -> None:
+    with Board.connect(pico.port) as board:
+        old = replace(board.identify(), micropython="1.23.0")
+        monkeypatch.setattr(Board, "identify", lambda self: old)
+        with pytest.raises(SparsetuneError, match="is too old: flash MicroPython 1.24 or newer"):
+            make_ready(board)
+        assert not board.has_file(KERNELS_FILE)
 
 
 def command(*args: object) -> str:

@@ -63,7 +63,13 @@ class BoardInfo:
     heap_free: int
     romfs_bytes: int | None
     fs_free: int | None
-    is_frozen: bool = True  # the kernels are the firmware's, not a file
+    kernels_file: str = ""  # where kernels and package are files, and not the firmware's
+    device_file: str = ""
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the kernels are the firmware's."""
+        return self.has_kernels and not self.kernels_file
 
 
 _IDENTIFY = """
@@ -82,7 +88,9 @@ def _st_identify():
         return sparsetune_kernels
     def version():
         import sparsetune_device
-        return getattr(sparsetune_device, "__version__", "")
+        return getattr(sparsetune_device, "__version__", ""), file_of(sparsetune_device)
+    def file_of(module):
+        return getattr(module, "__file__", "")
     def romfs():
         import vfs
         rom = vfs.rom_ioctl(2, 0)
@@ -93,12 +101,13 @@ def _st_identify():
         info = os.statvfs("/")
         return info[0] * info[3]
     kernels, version, romfs = attempt(kernels), attempt(version), attempt(romfs)
+    version, device_file = version or (None, "")
     gc.collect()
     print((getattr(sys.implementation, "_machine", sys.platform),
         ".".join(str(n) for n in sys.implementation.version[:3]), sys.platform,
         attempt(unique_id) or "", getattr(sys.implementation, "_mpy", 0), bool(kernels),
         version, gc.mem_free(), romfs, attempt(free),
-        kernels is not None and not hasattr(kernels, "__file__")))
+        file_of(kernels), device_file))
 _st_identify()
 del _st_identify
 """
@@ -359,9 +368,9 @@ class Board:
         """Remove a file from the board; it is no error when there is none."""
         self.exec(f"import os\ntry:\n os.remove({path!r})\nexcept OSError:\n pass")
 
-    def removal(self, path: str) -> str:
+    def removal(self, path: str, is_folder: bool = False) -> str:
         """The command that removes a file from the board, for the user to type."""
-        return f"mpremote connect {self.port} rm :{path}"
+        return f"mpremote connect {self.port} rm {'-r ' * is_folder}:{path}"
 
     def enter_bootloader(self) -> None:
         """Restart the chip into its boot loader, a moment after this returns."""

@@ -78,6 +78,7 @@ def make_ready(board: Board, image: Image | None = None, flavour: str | None = N
     info = board.identify()
     if info.is_frozen:
         return
+    _check_ways(board, info)
     board.soft_reset()  # modules of old files would stay loaded
     modules = _modules(board, info, (flavour,) if flavour else FLAVOURS)
     package = _package(info)
@@ -86,7 +87,25 @@ def make_ready(board: Board, image: Image | None = None, flavour: str | None = N
     missing = _differing({KERNELS_FILE: module, **package}, found)
     if missing:
         _install(board, {**missing, **_mark(package)})
-        _check(board.identify())
+        info = board.identify()
+        _check_ways(board, info)
+        if not info.has_kernels or info.device_version != __version__:
+            raise SparsetuneError(
+                f"{info.machine} does not load what was sent to {LIB}: reset it and try again, or "
+                "flash the sparsetune firmware"
+            )
+
+
+def _check_ways(board: Board, info: BoardInfo) -> None:
+    """Raises SparsetuneError where files elsewhere would be taken for ours: `import` looks at the
+    root first."""
+    for path in (info.kernels_file, info.device_file):
+        if path and not path.startswith(f"{LIB}/"):
+            name, _, inside = path.lstrip("/").partition("/")
+            raise SparsetuneError(
+                f"/{name} on the board hides what belongs to {LIB}: remove it "
+                f"({board.removal(f'/{name}', is_folder=bool(inside))})"
+            )
 
 
 def board_of(board: Board, name: str) -> str:
@@ -127,14 +146,6 @@ def _choose(board: Board, modules: list[bytes], found: str, image: Image | None)
     free -= PACKAGE_RAM + image.arena_bytes + image.state_bytes + len(image.data)
     whole = [module for module in modules[:2] if len(module) <= free]
     return whole[0] if whole else modules[min(1, len(modules) - 1)]
-
-
-def _check(info: BoardInfo) -> None:
-    if not info.has_kernels or info.device_version != __version__:
-        raise SparsetuneError(
-            f"{info.machine} does not load what was sent to {LIB}: remove files of these names "
-            "elsewhere on it, or flash the sparsetune firmware"
-        )
 
 
 def _mark(files: Mapping[str, bytes]) -> dict[str, bytes]:
