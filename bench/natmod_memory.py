@@ -47,7 +47,7 @@ def measure(module: Path) -> Taken:
     """Of a Pico that has nothing but the module."""
     with EmulatedPico(firmware.build("stock").folder / "firmware.uf2") as board:
         mpremote(board.port, "cp", str(module), ":")
-        mpremote(board.port, "reset")
+        board.reset()
         ram, ticks = map(int, mpremote(board.port, "exec", PROGRAM).split())
     return Taken(module.stat().st_size, ram, ticks / 1000)
 
