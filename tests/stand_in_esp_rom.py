@@ -6,7 +6,7 @@ bytearray for the flash. What it proves about a real chip is that esptool, as we
 that it has to do; lines, resets and flash times of a real chip it has not.
 
     python stand_in_esp_rom.py --chip-id 9 [--flash FILE] [--log FILE]
-        [--silent | --bad-flash | --locked | --leaves COMMAND]
+        [--silent | --bad-flash | --locked | --leaves COMMAND [--after SECONDS]]
 
 It prints the name of its port. --flash: what flash holds, written after the commands that begin and
 end a change. --log: the names of all commands, a line each.
@@ -19,6 +19,7 @@ import hashlib
 import os
 import struct
 import sys
+import time
 import tty
 import zlib
 from collections.abc import Iterator
@@ -89,6 +90,7 @@ class Rom:
             with open(self.options.log, "a") as log:
                 log.write(name + "\n")
         if name == self.options.leaves:
+            time.sleep(self.options.after)
             sys.exit()
         method = getattr(self, name, None)
         if method is None or (name in STUB_ONLY and not self.is_stub):
@@ -235,6 +237,7 @@ def main() -> None:
     parser.add_argument("--log")
     parser.add_argument("--silent", action="store_true", help="no answer: not in its boot loader")
     parser.add_argument("--leaves", help="the port goes when this command comes")
+    parser.add_argument("--after", type=float, default=0, help="s, until it is gone")
     parser.add_argument("--bad-flash", action="store_true", help="a bit of each block is lost")
     parser.add_argument("--locked", action="store_true", help="secure download mode")
     options = parser.parse_args()

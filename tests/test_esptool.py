@@ -191,18 +191,31 @@ def test_silent_port(rom: Callable[..., str], firmware: Path, spec: BoardSpec) -
         flash(Job(firmware, spec, port=port), lambda text: None)
 
 
+RESTARTED = "went away: the chip has restarted into its boot loader, .*; repeat the command"
+UNPLUGGED = "went away during writing: plug the board in again"
+
+
 @pytest.mark.parametrize(
-    ("command", "message"),
+    ("command", "after", "message"),
     [
-        ("sync", "went away: the chip has restarted into its boot loader, .*; repeat the command"),
-        ("flash_defl_data", "went away during writing: plug the board in again"),
+        ("sync", 0.0, RESTARTED),
+        ("sync", 0.11, RESTARTED),
+        ("sync", 0.13, RESTARTED),
+        ("sync", 0.4, RESTARTED),
+        ("flash_defl_data", 0.0, UNPLUGGED),
     ],
 )
 def test_port_that_goes(
-    rom: Callable[..., str], firmware: Path, spec: BoardSpec, command: str, message: str
+    rom: Callable[..., str],
+    firmware: Path,
+    spec: BoardSpec,
+    command: str,
+    after: float,
+    message: str,
 ) -> None:
-    """The first as MicroPython's USB port does when the chip restarts into its boot loader."""
-    port = rom("--leaves", command)
+    """The first as MicroPython's USB port does when the chip restarts into its boot loader.
+    after: s, in which esptool gives up a first time and does other things to the port."""
+    port = rom("--leaves", command, "--after", after)
     with pytest.raises(SparsetuneError, match=f"^{port} {message}"):
         flash(Job(firmware, spec, port=port), lambda text: None)
 

@@ -129,8 +129,12 @@ def _went_away(heard: str, port: str) -> str:
 
 
 _STOPPED = "stopped: the board may hold half a firmware; repeat the command before you use it"
-# In the middle of writing esptool waits for the port, and may meet another board there.
-_LOST = ("A serial exception error occurred", "Lost connection")
+# In the middle of writing esptool waits for the port, and may meet another board there. Between two
+# tries to connect it hears of a lost port in other ways (EIO, ENXIO, ENODEV), as tracebacks.
+_LOST = (
+    *("A serial exception error occurred", "Lost connection", "termios.error: "),
+    *("OSError: [Errno 5]", "OSError: [Errno 6]", "OSError: [Errno 19]"),
+)
 _BOOT_MODE = (
     "no boot loader answers on {port}: hold BOOT (IO0), press and release RESET (EN), release BOOT,"
     " and repeat the command; a cable for power alone, or another kind of board, is silent too"
