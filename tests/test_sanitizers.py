@@ -33,8 +33,9 @@ WRAP = ("-fwrapv", "-fno-sanitize=signed-integer-overflow")
 
 
 # The versions of the kernels: portable, the twin's fast ones where the processor has them, and what
-# stands in C beside the assembly for Cortex-M0+.
-VERSIONS = {"portable": (), "simd": ("-DST_SIMD",), "lanes": ("-DST_LANES=1",)}
+# stands in C beside the assembly for Cortex-M0+, and for Xtensa.
+VERSIONS = {"portable": (), "simd": ("-DST_SIMD",), "lanes": ("-DST_LANES=1",),
+            "mac16": ("-DST_MAC16=1",)}
 
 
 @pytest.fixture(scope="module", params=VERSIONS)

@@ -23,6 +23,7 @@ from on_core import (
     with_gradient,
 )
 from small_models import Net
+from sparsetune.plan import UpdatePlan
 from sparsetune_tools.bare import BareMachine
 from sparsetune_tools.xtensa import VARIANTS
 from sparsetune_tools.xtensa_bare import FOLDER, CountingCore, XtensaCore, build
@@ -104,7 +105,7 @@ def test_instructions_are_counted(variant: str) -> None:
         for channels in (16, 16, 32):
             net = Net((1, 4, 4, 40), -128)
             net.conv(channels, 1)
-            machine = Machine(net.to_bytes())
+            machine = Machine(net.to_bytes(), UpdatePlan((), scratch=False))
             machine.load(net.sample())
             board = BareMachine(counting, machine.image.data, [bytes(m) for m in memories(machine)])
             counts.append(board.run(0, 1, False).instructions)

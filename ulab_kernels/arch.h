@@ -57,4 +57,19 @@
 #define ST_LANES ST_ARMV6M
 #endif
 
+// Whether the loops of xtensa_mac16.S are there: for an ESP32 or S3. An S2 has neither loops nor
+// MAC16.
+#if defined(__XTENSA__) && !ST_SMALL && __XCHAL_HAVE_MAC16 && __XCHAL_HAVE_LOOPS &&                \
+    __XCHAL_HAVE_MINMAX
+#define ST_XTENSA_MAC16 1
+#else
+#define ST_XTENSA_MAC16 0
+#endif
+
+// Whether convolutions go by mac16.h where the image gives them scratch. Tests set it elsewhere
+// too.
+#ifndef ST_MAC16
+#define ST_MAC16 ST_XTENSA_MAC16
+#endif
+
 #endif

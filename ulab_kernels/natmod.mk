@@ -6,12 +6,15 @@ FLAVOUR ?= full
 BUILD ?= build
 KERNELS := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 VPATH = $(KERNELS)
-SOURCES = $(filter-out bind_cpython.c bind_core1.c simd_%,$(notdir $(wildcard $(KERNELS)*.c)))
+# Of other processors or of CPython.
+NOT_OURS = bind_cpython.c bind_core1.c simd_% $(if $(filter xtensawin,$(ARCH)),,%mac16.c)
+SOURCES = $(filter-out $(NOT_OURS),$(notdir $(wildcard $(KERNELS)*.c)))
 LINK_RUNTIME = 1
 CFLAGS_EXTRA += -fwrapv -I$(KERNELS) -fno-tree-switch-conversion
 ifeq ($(FLAVOUR),full)
 # mpy_ld.py takes no object without symbols, which another processor's assembly would be.
-ASSEMBLY = $(if $(filter armv6m,$(ARCH)),$(notdir $(wildcard $(KERNELS)*.S)))
+ASSEMBLY_xtensawin = xtensa
+ASSEMBLY = $(notdir $(wildcard $(KERNELS)$(or $(ASSEMBLY_$(ARCH)),$(ARCH))_*.S))
 SRC = $(SOURCES) $(ASSEMBLY) methods.def.h
 # A native module has no place for tables of addresses, which switches may turn into.
 CFLAGS_EXTRA += -O2 -fno-jump-tables
@@ -27,7 +30,7 @@ CFLAGS_EXTRA += $(if $(filter armv6m,$(ARCH)),,-fno-jump-tables)
 endif
 ifeq ($(ARCH),xtensawin)
 # For Xtensa mpy_ld.py takes what lies at the same place of two object files for one: it gets one.
-JOINED := $(patsubst %.c,$(BUILD)/%.o,$(filter %.c,$(SRC)))
+JOINED := $(patsubst %.c,$(BUILD)/%.o,$(filter %.c,$(SRC))) $(ASSEMBLY:%.S=$(BUILD)/%.o)
 SRC = methods.def.h
 SRC_O = $(BUILD)/joined.o
 endif

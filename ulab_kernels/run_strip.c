@@ -7,8 +7,10 @@
 #include "arch.h"
 #include "avg_pool.h"
 #include "conv2d_lanes.h"
+#include "conv2d_mac16.h"
 #include "depthwise3x3.h"
 #include "depthwise_conv2d.h"
+#include "depthwise_mac16.h"
 #include "fast.h"
 #include "fixedpoint.h"
 #include "fully_connected.h"
@@ -29,6 +31,8 @@ void st_run_whole_window(const st_window_op_t *op) {
     case OP_DEPTHWISE_CONV2D:
         if (ST_LANES && op->scratch.data)
             depthwise3x3_s8(op->g, &op->p, op->x, op->scratch, op->y);
+        else if (ST_MAC16 && op->scratch.words >= depthwise_mac16_scratch(op->g))
+            depthwise_mac16_s8(op->g, &op->p, op->x, op->scratch, op->y);
         else
             ST_FAST(depthwise_conv2d_s8)(op->g, &op->p, op->x, op->y);
         break;
@@ -43,6 +47,8 @@ void st_run_whole_window(const st_window_op_t *op) {
     default:
         if (ST_LANES && op->scratch.data)
             conv2d_lanes_s8(op->g, &op->p, op->x, op->scratch, op->y);
+        else if (ST_MAC16 && op->scratch.data)
+            conv2d_mac16_s8(op->g, &op->p, op->x, op->scratch, op->y);
         else
             ST_FAST(conv2d_s8)(op->g, &op->p, op->x, op->y);
     }

@@ -34,7 +34,7 @@ def build(variant: str = "qemu") -> Path:
     the compiler makes for that, but for MULUH and MULSH, which become other instructions."""
     chain, trees = toolchain_and_emulator(), ensure()
     kernels = [path for path in sorted(KERNELS.glob("*.c")) if not path.name.startswith(LEFT_OUT)]
-    more = [OURS / "bare.c", OURS / "linux" / "start.S",
+    more = [OURS / "bare.c", OURS / "linux" / "start.S", *sorted(KERNELS.glob("xtensa_*.S")),
             trees.micropython / "shared" / "libc" / "string0.c"]
     folder = FOLDER / variant
     elf = folder / "kernels.elf"

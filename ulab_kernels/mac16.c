@@ -1,0 +1,67 @@
+#include "mac16.h"
+#include "requantize.h"
+
+void st_mac16_prepare(st_mac16_job_t *job, const st_conv_geometry_t *g, int32_t bias,
+                      st_requant_t f) {
+    const st_reduced_t r = st_reduce_if_possible(f, g->y_zero);
+    job->bias = bias;
+    job->multiplier = r.multiplier;
+    job->drop = r.drop;
+    job->limit = r.limit >> 31 ? UINT32_MAX : r.limit;
+    job->round = r.round;
+    job->doubt = r.doubt;
+    job->lo = g->act_min;
+    job->hi = g->act_max;
+    job->f = f;
+    job->zero = g->y_zero;
+    job->exactly = st_requantize_exactly;
+    job->y_step = g->out_c;
+}
+
+ST_HOT void st_mac16_widen(const int8_t *x, int32_t n, int32_t zero, int16_t *to) {
+    for (; n >= 4; n -= 4, x += 4, to += 4) {
+        to[0] = (int16_t)(x[0] - zero);
+        to[1] = (int16_t)(x[1] - zero);
+        to[2] = (int16_t)(x[2] - zero);
+        to[3] = (int16_t)(x[3] - zero);
+    }
+    for (; n > 0; n--)
+        *to++ = (int16_t)(*x++ - zero);
+}
+
+#if !ST_XTENSA_MAC16
+
+// The same in C: what the assembly is, and what other processors may use.
+static int8_t output(const st_mac16_job_t *job, int32_t sum) {
+    const uint32_t size = sum < 0 ? 0u - (uint32_t)sum : (uint32_t)sum;
+    if (size >= job->limit)
+        return (int8_t)(sum < 0 ? job->lo : job->hi);
+    const int32_t q = (sum >> job->drop) * job->multiplier + job->round;
+    const int32_t v =
+        (uint32_t)q << 11 < job->doubt ? q >> 21 : job->exactly(sum, job->f) + job->zero;
+    return (int8_t)st_clamp(v, job->lo, job->hi);
+}
+
+void st_mac16_windows(const st_mac16_job_t *job) {
+    const int32_t n = 4 * (job->fours + 1);
+    const int16_t *x = job->x;
+    for (int8_t *y = job->y; y != job->end; y += job->y_step, x += n) {
+        int32_t sum = job->bias;
+        for (int32_t i = 0; i < n; i++)
+            sum += x[i] * job->w[i];
+        *y = output(job, sum);
+    }
+}
+
+void st_mac16_taps(const st_mac16_job_t *job) {
+    const int16_t *x = job->x;
+    for (int8_t *y = job->y; y != job->end; y += job->y_step) {
+        int32_t sum = job->bias;
+        for (int32_t i = 0; i < 12; i++, x += i == 4 || i == 8 ? job->column / 2 : 0)
+            sum += *x++ * job->w[i];
+        x += job->next_window / 2;
+        *y = output(job, sum);
+    }
+}
+
+#endif

@@ -1,0 +1,44 @@
+// Sums of products for cores with MAC16 (ESP32, ESP32-S3): it multiplies two int16, adds to an
+// accumulator and loads the next word, all as one instruction. Inputs and weights are widened to
+// int16 first, once for many products. Each sum becomes an output at once.
+#ifndef ST_MAC16_H
+#define ST_MAC16_H
+
+#include "conv_geometry.h"
+#include "fixedpoint.h"
+
+// Outputs of one channel, y_step bytes apart. xtensa_mac16.S reads this.
+typedef struct {
+    const int16_t *x; // 4-byte aligned, and w
+    const int16_t *w;
+    int8_t *y;
+    const int8_t *end; // of y
+    int32_t y_step;
+    int32_t bias;
+    int32_t multiplier, drop; // as st_reduced_t; limit: UINT32_MAX, if all sums are below it
+    uint32_t limit;
+    int32_t round;
+    uint32_t doubt;
+    int32_t lo, hi;
+    int32_t fours;       // of inputs of a window, less one
+    int32_t column;      // of taps: bytes from the end of four to the next four
+    int32_t next_window; // of taps: bytes from the end of a window to the next one
+    st_requant_t f;
+    int32_t zero;
+    int32_t (*exactly)(int32_t sum, st_requant_t f);
+} st_mac16_job_t;
+
+// Fills in how sums of a channel become outputs, and their bias.
+void st_mac16_prepare(st_mac16_job_t *job, const st_conv_geometry_t *g, int32_t bias,
+                      st_requant_t f);
+
+// Outputs of windows that lie one behind the other, 4 * (fours + 1) inputs each.
+void st_mac16_windows(const st_mac16_job_t *job);
+
+// Outputs of three fours each; the weights of one lie one behind the other.
+void st_mac16_taps(const st_mac16_job_t *job);
+
+// to[i] = x[i] - zero.
+void st_mac16_widen(const int8_t *x, int32_t n, int32_t zero, int16_t *to);
+
+#endif
