@@ -79,7 +79,8 @@ static void run_channel(const st_mac16_strip_t *s, const st_conv_params_t *p, in
     const st_conv_geometry_t *g = s->g;
     int16_t ordered[2][12] __attribute__((aligned(4)));
     st_mac16_job_t job = {.column = 2 * s->rows - 8};
-    st_mac16_prepare(&job, g, p->bias[c], p->requant[c]);
+    st_mac16_begin(&job, g);
+    st_mac16_prepare(&job, p->bias[c], p->requant[c]);
     job.next_window = 2 * (g->stride_w - 2) * s->rows - 8;
     order_weights(p->weights + c, g->out_c, ordered);
     y += s->oy * g->out_w * g->out_c + c;

@@ -1,32 +1,37 @@
 #include "mac16.h"
-#include "requantize.h"
 
-void st_mac16_prepare(st_mac16_job_t *job, const st_conv_geometry_t *g, int32_t bias,
-                      st_requant_t f) {
-    const st_reduced_t r = st_reduce_if_possible(f, g->y_zero);
+void st_mac16_begin(st_mac16_job_t *job, const st_conv_geometry_t *g) {
+    job->lo = g->act_min;
+    job->hi = g->act_max;
+    job->zero = g->y_zero;
+    job->exactly = st_requantize_exactly;
+    job->y_step = g->out_c;
+}
+
+void st_mac16_prepare(st_mac16_job_t *job, int32_t bias, st_requant_t f) {
+    const st_reduced_t r = st_reduce_if_possible(f, job->zero);
     job->bias = bias;
     job->multiplier = r.multiplier;
     job->drop = r.drop;
     job->limit = r.limit >> 31 ? UINT32_MAX : r.limit;
     job->round = r.round;
     job->doubt = r.doubt;
-    job->lo = g->act_min;
-    job->hi = g->act_max;
     job->f = f;
-    job->zero = g->y_zero;
-    job->exactly = st_requantize_exactly;
-    job->y_step = g->out_c;
 }
 
-ST_HOT void st_mac16_widen(const int8_t *x, int32_t n, int32_t zero, int16_t *to) {
-    for (; n >= 4; n -= 4, x += 4, to += 4) {
-        to[0] = (int16_t)(x[0] - zero);
-        to[1] = (int16_t)(x[1] - zero);
-        to[2] = (int16_t)(x[2] - zero);
-        to[3] = (int16_t)(x[3] - zero);
-    }
+ST_HOT void st_mac16_widen(const int8_t *x, int32_t n, int16_t *to) {
     for (; n > 0; n--)
-        *to++ = (int16_t)(*x++ - zero);
+        *to++ = (int16_t)(*x++ + 128);
+}
+
+ST_HOT void st_mac16_widen_fours(const int8_t *x, int32_t n, int16_t *to) {
+    const uint32_t *from = (const uint32_t *)(const void *)x;
+    uint32_t *pairs = (uint32_t *)(void *)to;
+    for (n /= 4; n > 0; n--, pairs += 2) {
+        const uint32_t four = *from++ ^ 0x80808080u;
+        pairs[0] = four & 0xff00ffu;
+        pairs[1] = four >> 8 & 0xff00ffu;
+    }
 }
 
 #if !ST_XTENSA_MAC16

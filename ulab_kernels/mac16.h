@@ -1,11 +1,12 @@
 // Sums of products for cores with MAC16 (ESP32, ESP32-S3): it multiplies two int16, adds to an
 // accumulator and loads the next word, all as one instruction. Inputs and weights are widened to
-// int16 first, once for many products. Each sum becomes an output at once.
+// int16 first, once for many products: inputs as x + 128, which is never negative, so that a word
+// of four becomes two words by masks. Each sum becomes an output at once.
 #ifndef ST_MAC16_H
 #define ST_MAC16_H
 
 #include "conv_geometry.h"
-#include "fixedpoint.h"
+#include "requantize.h"
 
 // Outputs of one channel, y_step bytes apart. xtensa_mac16.S reads this.
 typedef struct {
@@ -28,9 +29,9 @@ typedef struct {
     int32_t (*exactly)(int32_t sum, st_requant_t f);
 } st_mac16_job_t;
 
-// Fills in how sums of a channel become outputs, and their bias.
-void st_mac16_prepare(st_mac16_job_t *job, const st_conv_geometry_t *g, int32_t bias,
-                      st_requant_t f);
+// What all channels have in common of it; then what one has.
+void st_mac16_begin(st_mac16_job_t *job, const st_conv_geometry_t *g);
+void st_mac16_prepare(st_mac16_job_t *job, int32_t bias, st_requant_t f);
 
 // Outputs of windows that lie one behind the other, 4 * (fours + 1) inputs each.
 void st_mac16_windows(const st_mac16_job_t *job);
@@ -38,7 +39,9 @@ void st_mac16_windows(const st_mac16_job_t *job);
 // Outputs of three fours each; the weights of one lie one behind the other.
 void st_mac16_taps(const st_mac16_job_t *job);
 
-// to[i] = x[i] - zero.
-void st_mac16_widen(const int8_t *x, int32_t n, int32_t zero, int16_t *to);
+// to = x + 128, n of them. In fours: n is a multiple of 4, x aligned, and each four lies as 0, 2,
+// 1, 3.
+void st_mac16_widen(const int8_t *x, int32_t n, int16_t *to);
+void st_mac16_widen_fours(const int8_t *x, int32_t n, int16_t *to);
 
 #endif
