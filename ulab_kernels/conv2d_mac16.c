@@ -14,6 +14,7 @@ typedef struct {
     const int8_t *x;
     int32_t k_used, k;         // inputs of a window; padded to 4
     int32_t in_fours;          // how inputs are widened
+    int32_t in_place;          // windows lie in x one behind the other
     int32_t channels, windows; // widened at a time
     int32_t *filters;          // [channels]: the bias, [k] int16
     int16_t *columns;          // [windows, k]
@@ -52,12 +53,19 @@ static int16_t *fill(int16_t *to, int32_t n, int32_t value) {
 
 // In the order of the inputs; returns the sum.
 static int32_t widen_filter(const st_mac16_work_t *w, const int8_t *from, int16_t *to) {
-    int32_t sum = 0;
-    for (int32_t i = 0; i < w->k; i++) {
-        const int32_t value = i < w->k_used ? from[i] : 0;
-        const int32_t crossed = w->in_fours ? (i ^ i >> 1) & 1 : 0; // 1 and 2 change places
-        to[i ^ (crossed | crossed << 1)] = (int16_t)value;
-        sum += value;
+    const int32_t second = w->in_fours ? 2 : 1; // where the second one of four lies
+    int32_t sum = 0, left = w->k_used;
+    for (; left >= 4; left -= 4, from += 4, to += 4) {
+        const int32_t a = from[0], b = from[1], c = from[2], d = from[3];
+        to[0] = (int16_t)a;
+        to[second] = (int16_t)b;
+        to[3 - second] = (int16_t)c;
+        to[3] = (int16_t)d;
+        sum += a + b + c + d;
+    }
+    for (int32_t i = 0; left && i < 4; i++) { // not in fours: then none are left
+        *to = (int16_t)(i < left ? from[i] : 0);
+        sum += *to++;
     }
     return sum;
 }
@@ -107,8 +115,12 @@ static void widen_window(const st_mac16_work_t *w, int32_t oy, int32_t ox, int16
 
 // Of outputs [at, at + n).
 static void widen_windows(const st_mac16_work_t *w, int32_t at, int32_t n) {
-    int32_t oy = at ? at / w->g->out_w : 0, ox = at - oy * w->g->out_w;
     int16_t *to = w->columns;
+    if (w->in_place) {
+        widen(w, w->x + (at - w->g->pad_h * w->g->in_w) * w->k, n * w->k, to);
+        return;
+    }
+    int32_t oy = at ? at / w->g->out_w : 0, ox = at - oy * w->g->out_w;
     for (; n > 0; n--, to += w->k) {
         widen_window(w, oy, ox, to);
         if (++ox == w->g->out_w) {
@@ -116,6 +128,12 @@ static void widen_windows(const st_mac16_work_t *w, int32_t at, int32_t n) {
             oy++;
         }
     }
+}
+
+// Whether each position is a window.
+static int is_pointwise(const st_conv_geometry_t *g) {
+    return g->kernel_h * g->kernel_w * g->stride_h * g->stride_w == 1 && g->pad_w == 0 &&
+           g->out_w == g->in_w && g->pad_h <= 0 && g->out_h - g->pad_h <= g->in_h;
 }
 
 // n outputs of channels.
@@ -140,6 +158,7 @@ void conv2d_mac16_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, con
     st_mac16_work_t w = {.g = g, .p = p, .x = x, .k_used = g->kernel_h * g->kernel_w * g->in_c};
     w.k = (w.k_used + 3) / 4 * 4;
     w.in_fours = g->in_c % 4 == 0 && !((uintptr_t)x & 3);
+    w.in_place = w.in_fours && is_pointwise(g);
     cut(&w, scratch.words);
     w.filters = scratch.data;
     w.columns = (int16_t *)(scratch.data + w.channels * filter_words(&w));

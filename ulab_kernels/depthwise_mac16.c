@@ -1,16 +1,21 @@
-// One channel after the other: its inputs are widened to int16, columns one behind the other, zeros
-// around them. So a column's three taps are two words, and weights are made ready for both ways
-// how three taps lie in these.
+// Four channels at a time, or one: their inputs are widened to int16, a channel's columns each one
+// behind the other, zero points around them. So a column's three taps are two words, and weights
+// are made ready for both ways how three taps lie in these.
 #include "depthwise_mac16.h"
 
 #include "depthwise3x3.h"
 #include "mac16.h"
 
+#define TOGETHER 4
+
 // Rows of outputs [oy, oy + n), and what they read.
 typedef struct {
     const st_conv_geometry_t *g;
+    const st_conv_params_t *p;
     const int8_t *x;
-    int16_t *plane; // [columns, rows]; row 0: input row `top`
+    int16_t *plane; // [columns, channels, rows]; row 0: input row `top`
+    int8_t *y;
+    int32_t channels; // at a time
     int32_t oy, n;
     int32_t columns, rows, top;
 } st_mac16_strip_t;
@@ -28,14 +33,10 @@ int64_t depthwise_mac16_scratch(const st_conv_geometry_t *g) {
     return depthwise3x3_suits(g) ? (int64_t)columns_of(g) * (rows_of(g, 1) / 2) : INT64_MAX;
 }
 
-static int32_t rows_that_fit(const st_conv_geometry_t *g, int32_t words) {
-    const int32_t most = words / columns_of(g) * 2; // of inputs
+static int32_t rows_that_fit(const st_mac16_strip_t *s, int32_t words) {
+    const st_conv_geometry_t *g = s->g;
+    const int32_t most = words / (s->columns * s->channels) * 2; // of inputs
     return st_min(g->out_h, g->stride_h == 1 ? most - 2 : (most - 3) / g->stride_h + 1);
-}
-
-// Inputs [begin, end) of the strip that there are.
-static st_range_t rows_inside(const st_mac16_strip_t *s) {
-    return (st_range_t){st_max(0, s->top), st_min(s->g->in_h, s->top + s->rows)};
 }
 
 static void begin_strip(st_mac16_strip_t *s, int32_t oy, int32_t n) {
@@ -43,66 +44,132 @@ static void begin_strip(st_mac16_strip_t *s, int32_t oy, int32_t n) {
     s->n = n;
     s->rows = rows_of(s->g, n);
     s->top = oy * s->g->stride_h - s->g->pad_h;
-    for (int32_t i = 0; i < s->columns * s->rows; i++)
-        s->plane[i] = 0;
+    for (int32_t i = 0; i < s->columns * s->channels * s->rows; i++)
+        s->plane[i] = (int16_t)(s->g->x_zero + 128);
 }
 
-// n inputs, in_c apart, to places `step` apart.
-ST_HOT static void widen_line(const int8_t *x, int32_t in_c, int32_t n, int32_t zero, int16_t *to,
-                              int32_t step) {
-    for (; n > 0; n--, x += in_c, to += step)
-        *to = (int16_t)(*x - zero);
+// A row of the input to the plane: columns that lie in_c apart.
+typedef struct {
+    const int8_t *x;
+    int16_t *to;
+    int32_t n, in_c;
+    int32_t rows; // of the plane
+} st_mac16_line_t;
+
+ST_HOT static void widen_line(const st_mac16_line_t *line) {
+    const int8_t *x = line->x;
+    const int32_t in_c = line->in_c, rows = line->rows;
+    int16_t *to = line->to;
+    for (int32_t n = line->n; n > 0; n--, x += in_c, to += rows)
+        *to = (int16_t)(*x + 128);
 }
 
-static void widen_channel(const st_mac16_strip_t *s, int32_t channel) {
-    const st_conv_geometry_t *g = s->g;
-    const st_range_t rows = rows_inside(s);
-    const int32_t n = st_min(g->in_w, s->columns - g->pad_w);
-    const int8_t *x = s->x + rows.begin * g->in_w * g->in_c + channel;
-    int16_t *to = s->plane + g->pad_w * s->rows + rows.begin - s->top;
-    for (int32_t iy = rows.begin; iy < rows.end; iy++, x += g->in_w * g->in_c)
-        widen_line(x, g->in_c, n, g->x_zero, to++, s->rows);
-}
-
-// Of a channel: 3 columns of four, for taps that begin with a word's lower half, and its upper.
-static void order_weights(const int8_t *weights, int32_t step, int16_t ordered[2][12]) {
-    for (int32_t kx = 0; kx < 3; kx++, weights += step) {
-        int16_t *even = ordered[0] + 4 * kx, *odd = ordered[1] + 4 * kx;
-        even[3] = odd[0] = 0;
-        for (int32_t ky = 0; ky < 3; ky++)
-            even[ky] = odd[ky + 1] = weights[3 * ky * step];
+// Of four channels, which are a word.
+ST_HOT static void widen_four_lines(const st_mac16_line_t *line) {
+    const int8_t *x = line->x;
+    const int32_t in_c = line->in_c, rows = line->rows;
+    int16_t *to = line->to, *second = to + rows, *third = second + rows, *fourth = third + rows;
+    const int32_t column = 4 * rows;
+    for (int32_t n = line->n; n > 0; n--, x += in_c) {
+        const uint32_t four = *(const uint32_t *)(const void *)x ^ 0x80808080u;
+        *to = (int16_t)(four & 255);
+        *second = (int16_t)(four >> 8 & 255);
+        *third = (int16_t)(four >> 16 & 255);
+        *fourth = (int16_t)(four >> 24);
+        to += column;
+        second += column;
+        third += column;
+        fourth += column;
     }
 }
 
-static void run_channel(const st_mac16_strip_t *s, const st_conv_params_t *p, int32_t c,
-                        int8_t *y) {
+static void widen(const st_mac16_strip_t *s, int32_t channel) {
+    const st_conv_geometry_t *g = s->g;
+    const int32_t begin = st_max(0, s->top), end = st_min(g->in_h, s->top + s->rows);
+    const int32_t row = g->in_w * g->in_c;
+    st_mac16_line_t line = {.in_c = g->in_c, .rows = s->rows};
+    line.n = st_min(g->in_w, s->columns - g->pad_w);
+    line.x = s->x + begin * row + channel;
+    line.to = s->plane + g->pad_w * s->channels * s->rows + begin - s->top;
+    for (int32_t iy = begin; iy < end; iy++, line.x += row, line.to++) {
+        if (s->channels == TOGETHER)
+            widen_four_lines(&line);
+        else
+            widen_line(&line);
+    }
+}
+
+// Of a channel: 3 columns of four, for taps that begin with a word's lower half, and its upper.
+// Returns their sum.
+static int32_t order_weights(const int8_t *weights, int32_t step, int16_t ordered[2][12]) {
+    int32_t sum = 0;
+    for (int32_t kx = 0; kx < 3; kx++, weights += step) {
+        int16_t *even = ordered[0] + 4 * kx, *odd = ordered[1] + 4 * kx;
+        const int32_t a = weights[0], b = weights[3 * step], c = weights[6 * step];
+        even[0] = odd[1] = (int16_t)a;
+        even[1] = odd[2] = (int16_t)b;
+        even[2] = odd[3] = (int16_t)c;
+        even[3] = odd[0] = 0;
+        sum += a + b + c;
+    }
+    return sum;
+}
+
+// Rows first, first + step ... of the strip, whose taps lie alike.
+static void run_rows(const st_mac16_strip_t *s, st_mac16_job_t *job, int32_t first, int32_t step) {
+    const int32_t row = s->g->out_w * s->g->out_c;
+    const int16_t *x = job->x;
+    int8_t *y = job->y;
+    job->rows = (s->n - first + step - 1) / step;
+    job->next_x = 2 * step * s->g->stride_h;
+    job->next_y = (step - 1) * row;
+    job->x += first * s->g->stride_h & ~1;
+    job->y += first * row;
+    job->end = job->y + row;
+    if (job->rows > 0)
+        st_mac16_taps(job);
+    job->x = x;
+    job->y = y;
+}
+
+static void run_channel(const st_mac16_strip_t *s, int32_t c, st_mac16_job_t *job) {
     const st_conv_geometry_t *g = s->g;
     int16_t ordered[2][12] __attribute__((aligned(4)));
-    st_mac16_job_t job = {.column = 2 * s->rows - 8};
-    st_mac16_begin(&job, g);
-    st_mac16_prepare(&job, p->bias[c], p->requant[c]);
-    job.next_window = 2 * (g->stride_w - 2) * s->rows - 8;
-    order_weights(p->weights + c, g->out_c, ordered);
-    y += s->oy * g->out_w * g->out_c + c;
-    for (int32_t i = 0, at = 0; i < s->n; i++, at += g->stride_h) {
-        job.x = s->plane + (at & ~1);
-        job.w = ordered[at & 1];
-        job.y = y;
-        job.end = y += g->out_w * g->out_c;
-        st_mac16_taps(&job);
+    const int32_t sum = order_weights(s->p->weights + c, g->out_c, ordered);
+    st_mac16_prepare(job, s->p->bias[c] - (g->x_zero + 128) * sum, s->p->requant[c]);
+    job->y = s->y + s->oy * g->out_w * g->out_c + c;
+    job->w = ordered[0];
+    run_rows(s, job, 0, 1 + g->stride_h % 2);
+    job->w = ordered[1];
+    if (g->stride_h % 2)
+        run_rows(s, job, 1, 2);
+}
+
+static void run_strip(const st_mac16_strip_t *s) {
+    const int32_t column = 2 * s->channels * s->rows;
+    st_mac16_job_t job;
+    st_mac16_begin(&job, s->g);
+    job.column = column - 8;
+    job.next_window = (s->g->stride_w - 2) * column - 8;
+    for (int32_t c = 0; c < s->g->out_c; c += s->channels) {
+        widen(s, c);
+        for (int32_t i = 0; i < s->channels; i++) {
+            job.x = s->plane + i * s->rows;
+            run_channel(s, c + i, &job);
+        }
     }
 }
 
 void depthwise_mac16_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
                         st_scratch_t scratch, int8_t *y) {
-    st_mac16_strip_t s = {.g = g, .x = x, .plane = (int16_t *)scratch.data};
+    st_mac16_strip_t s = {.g = g, .p = p, .x = x, .plane = (int16_t *)scratch.data, .y = y};
     s.columns = columns_of(g);
-    const int32_t most = rows_that_fit(g, scratch.words);
+    const int are_words = g->in_c % TOGETHER == 0 && !((uintptr_t)x & 3);
+    const int have_room = scratch.words >= TOGETHER * depthwise_mac16_scratch(g);
+    s.channels = are_words && have_room ? TOGETHER : 1;
+    const int32_t most = rows_that_fit(&s, scratch.words);
     for (int32_t oy = 0; oy < g->out_h; oy += most) {
         begin_strip(&s, oy, st_min(most, g->out_h - oy));
-        for (int32_t c = 0; c < g->out_c; c++) {
-            widen_channel(&s, c);
-            run_channel(&s, p, c, y);
-        }
+        run_strip(&s);
     }
 }

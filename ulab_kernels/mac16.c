@@ -59,13 +59,17 @@ void st_mac16_windows(const st_mac16_job_t *job) {
 }
 
 void st_mac16_taps(const st_mac16_job_t *job) {
-    const int16_t *x = job->x;
-    for (int8_t *y = job->y; y != job->end; y += job->y_step) {
-        int32_t sum = job->bias;
-        for (int32_t i = 0; i < 12; i++, x += i == 4 || i == 8 ? job->column / 2 : 0)
-            sum += *x++ * job->w[i];
-        x += job->next_window / 2;
-        *y = output(job, sum);
+    const int32_t span = (int32_t)(job->end - job->y);
+    int8_t *y = job->y;
+    for (int32_t row = 0; row < job->rows; row++, y += job->next_y) {
+        const int16_t *x = job->x + row * (job->next_x / 2);
+        for (const int8_t *end = y + span; y != end; y += job->y_step) {
+            int32_t sum = job->bias;
+            for (int32_t i = 0; i < 12; i++, x += i == 4 || i == 8 ? job->column / 2 : 0)
+                sum += *x++ * job->w[i];
+            x += job->next_window / 2;
+            *y = output(job, sum);
+        }
     }
 }
 

@@ -27,6 +27,8 @@ typedef struct {
     st_requant_t f;
     int32_t zero;
     int32_t (*exactly)(int32_t sum, st_requant_t f);
+    int32_t rows;           // of taps: of outputs, each from y to end
+    int32_t next_x, next_y; // bytes from a row's first window to the next row's, from its end
 } st_mac16_job_t;
 
 // What all channels have in common of it; then what one has.
@@ -36,7 +38,7 @@ void st_mac16_prepare(st_mac16_job_t *job, int32_t bias, st_requant_t f);
 // Outputs of windows that lie one behind the other, 4 * (fours + 1) inputs each.
 void st_mac16_windows(const st_mac16_job_t *job);
 
-// Outputs of three fours each; the weights of one lie one behind the other.
+// Rows of outputs of three fours each; the weights of one lie one behind the other.
 void st_mac16_taps(const st_mac16_job_t *job);
 
 // to = x + 128, n of them. In fours: n is a multiple of 4, x aligned, and each four lies as 0, 2,

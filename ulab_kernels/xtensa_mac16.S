@@ -25,11 +25,17 @@
 #define F 64
 #define ZERO 72
 #define EXACTLY 76
+#define ROWS 80
+#define NEXT_X 84
+#define NEXT_Y 88
 
 // Of the frame.
 #define JOB 0
 #define RETURN 4
 #define STEP 8
+#define ROW_X 12
+#define ROWS_LEFT 16
+#define SPAN 20
 
 // a2: the job. What holds for all outputs.
 .macro load_constants
@@ -46,7 +52,7 @@
 
 // a3: x, a5: w, both less the 4 that a load adds first. a4: end of y, a6: y, a7: its step.
 .macro begin
-    entry   a1, 48
+    entry   a1, 64
     s32i    a2, a1, JOB
     s32i    a0, a1, RETURN
     l32i    a3, a2, X
@@ -67,8 +73,7 @@
     mula.dd.hh.ldinc m2, a2, m1, m3
 .endm
 
-// The sum becomes an output, and the next one is begun; more: where a register is loaded again
-// that the exact way has used.
+// The sum becomes an output, and the next one is begun.
 .macro put next, out, exact, done
     rsr.acclo a2
     abs     a0, a2
@@ -85,8 +90,9 @@
     s8i     a0, a6, 0
     add     a6, a6, a7
     bne     a6, a4, \next
-    l32i    a0, a1, RETURN
-    retw
+.endm
+
+.macro put_limit out, done
 \out:
     mov     a0, a14
     movltz  a0, a13, a2
@@ -128,6 +134,9 @@ st_mac16_windows:
     mula.dd.ll m1, m3
     mula.dd.hh m1, m3
     put     .Lnext_window, .Lwindow_is_out, .Lwindow_exactly, .Lwindow_done
+    l32i    a0, a1, RETURN
+    retw
+    put_limit .Lwindow_is_out, .Lwindow_done
 .Lwindow_exactly:
     put_exactly FOURS, .Lwindow_done
     .size   st_mac16_windows, . - st_mac16_windows
@@ -140,6 +149,11 @@ st_mac16_taps:
     l32i    a15, a2, NEXT_WINDOW
     s32i    a15, a1, STEP
     sub     a3, a3, a15
+    s32i    a3, a1, ROW_X
+    l32i    a15, a2, ROWS
+    s32i    a15, a1, ROWS_LEFT
+    sub     a15, a4, a6
+    s32i    a15, a1, SPAN
     l32i    a15, a2, COLUMN
 .Lnext_taps:
     l32i    a0, a1, STEP
@@ -161,6 +175,24 @@ st_mac16_taps:
     mula.dd.ll m1, m3
     mula.dd.hh m1, m3
     put     .Lnext_taps, .Ltaps_are_out, .Ltaps_exactly, .Ltaps_done
+    l32i    a0, a1, ROWS_LEFT
+    addi    a0, a0, -1
+    beqz    a0, .Lno_row
+    s32i    a0, a1, ROWS_LEFT
+    l32i    a2, a1, JOB
+    l32i    a3, a1, ROW_X
+    l32i    a0, a2, NEXT_X
+    add     a3, a3, a0
+    s32i    a3, a1, ROW_X
+    l32i    a0, a2, NEXT_Y
+    add     a6, a6, a0
+    l32i    a0, a1, SPAN
+    add     a4, a6, a0
+    j       .Lnext_taps
+.Lno_row:
+    l32i    a0, a1, RETURN
+    retw
+    put_limit .Ltaps_are_out, .Ltaps_done
 .Ltaps_exactly:
     put_exactly COLUMN, .Ltaps_done
     .size   st_mac16_taps, . - st_mac16_taps
