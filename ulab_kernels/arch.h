@@ -66,6 +66,13 @@
 #define ST_XTENSA_MAC16 0
 #endif
 
+// Whether there is MULSH, the upper half of a product; C has it everywhere.
+#if defined(__XTENSA__) && !__XCHAL_HAVE_MUL32_HIGH
+#define ST_MULSH 0
+#else
+#define ST_MULSH 1
+#endif
+
 // Whether convolutions go by mac16.h where the image gives them scratch. Tests set it elsewhere
 // too.
 #ifndef ST_MAC16

@@ -120,28 +120,31 @@ static void run_rows(const st_mac16_strip_t *s, st_mac16_job_t *job, int32_t fir
     const int32_t row = s->g->out_w * s->g->out_c;
     const int16_t *x = job->x;
     int8_t *y = job->y;
-    job->rows = (s->n - first + step - 1) / step;
+    job->rows = step == 1 ? s->n : (s->n + 1 - first) >> 1;
+    if (!job->rows)
+        return;
     job->next_x = 2 * step * s->g->stride_h;
-    job->next_y = (step - 1) * row;
-    job->x += first * s->g->stride_h & ~1;
-    job->y += first * row;
+    job->next_y = step == 1 ? 0 : row;
+    if (first) {
+        job->x += s->g->stride_h & ~1;
+        job->y += row;
+    }
     job->end = job->y + row;
-    if (job->rows > 0)
-        st_mac16_taps(job);
+    st_mac16_taps(job);
     job->x = x;
     job->y = y;
 }
 
 static void run_channel(const st_mac16_strip_t *s, int32_t c, st_mac16_job_t *job) {
     const st_conv_geometry_t *g = s->g;
+    const int both = g->stride_h & 1;
     int16_t ordered[2][12] __attribute__((aligned(4)));
     const int32_t sum = order_weights(s->p->weights + c, g->out_c, ordered);
     st_mac16_prepare(job, s->p->bias[c] - (g->x_zero + 128) * sum, s->p->requant[c]);
-    job->y = s->y + s->oy * g->out_w * g->out_c + c;
     job->w = ordered[0];
-    run_rows(s, job, 0, 1 + g->stride_h % 2);
+    run_rows(s, job, 0, 1 + both);
     job->w = ordered[1];
-    if (g->stride_h % 2)
+    if (both)
         run_rows(s, job, 1, 2);
 }
 
@@ -149,14 +152,14 @@ static void run_strip(const st_mac16_strip_t *s) {
     const int32_t column = 2 * s->channels * s->rows;
     st_mac16_job_t job;
     st_mac16_begin(&job, s->g);
+    job.y = s->y + s->oy * s->g->out_w * s->g->out_c;
     job.column = column - 8;
     job.next_window = (s->g->stride_w - 2) * column - 8;
     for (int32_t c = 0; c < s->g->out_c; c += s->channels) {
         widen(s, c);
-        for (int32_t i = 0; i < s->channels; i++) {
-            job.x = s->plane + i * s->rows;
+        job.x = s->plane;
+        for (int32_t i = 0; i < s->channels; i++, job.x += s->rows, job.y++)
             run_channel(s, c + i, &job);
-        }
     }
 }
 

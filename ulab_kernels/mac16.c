@@ -8,16 +8,44 @@ void st_mac16_begin(st_mac16_job_t *job, const st_conv_geometry_t *g) {
     job->y_step = g->out_c;
 }
 
+// TFLite rounds twice: h = round(P), P = sum * multiplier / 2^31; then h / 2^right, ties away from
+// zero. q = floor(P / 2) leaves three h: 2q to 2q + 2. An output has R = 2^(right - 1) of q, and of
+// the R rests of q + R / 2 two may give another output: R - 1 with h = 2q + 2; 0 where h is a tie
+// below zero. Less 1 these are the two uppermost.
+#if ST_MULSH
+
+#define LEAST 4 // shifts to the right below it, or above, go the exact way
+#define MOST 22
+
+void st_mac16_prepare(st_mac16_job_t *job, int32_t bias, st_requant_t f) {
+    const int32_t right = -f.shift, bits = right - 1;
+    job->bias = bias;
+    job->f = f;
+    job->multiplier = f.multiplier;
+    job->drop = 1;
+    job->round = 0;
+    job->doubt = 0;
+    if (right < LEAST || right > MOST)
+        return;
+    job->drop = bits;
+    job->round = job->zero * (1 << bits) + (1 << (bits - 1)) - 1;
+    job->doubt = 0u - (2u << (32 - bits));
+}
+
+#else
+
 void st_mac16_prepare(st_mac16_job_t *job, int32_t bias, st_requant_t f) {
     const st_reduced_t r = st_reduce_if_possible(f, job->zero);
     job->bias = bias;
+    job->f = f;
     job->multiplier = r.multiplier;
     job->drop = r.drop;
     job->limit = r.limit >> 31 ? UINT32_MAX : r.limit;
     job->round = r.round;
     job->doubt = r.doubt;
-    job->f = f;
 }
+
+#endif
 
 ST_HOT void st_mac16_widen(const int8_t *x, int32_t n, int16_t *to) {
     for (; n > 0; n--)
@@ -38,12 +66,10 @@ ST_HOT void st_mac16_widen_fours(const int8_t *x, int32_t n, int16_t *to) {
 
 // The same in C: what the assembly is, and what other processors may use.
 static int8_t output(const st_mac16_job_t *job, int32_t sum) {
-    const uint32_t size = sum < 0 ? 0u - (uint32_t)sum : (uint32_t)sum;
-    if (size >= job->limit)
-        return (int8_t)(sum < 0 ? job->lo : job->hi);
-    const int32_t q = (sum >> job->drop) * job->multiplier + job->round;
-    const int32_t v =
-        (uint32_t)q << 11 < job->doubt ? q >> 21 : job->exactly(sum, job->f) + job->zero;
+    const int32_t upper = (int32_t)((int64_t)sum * job->multiplier >> 32) + job->round;
+    int32_t v = upper >> job->drop;
+    if ((uint32_t)upper << (32 - job->drop) >= job->doubt)
+        v = job->exactly(sum, job->f) + job->zero;
     return (int8_t)st_clamp(v, job->lo, job->hi);
 }
 

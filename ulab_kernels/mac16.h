@@ -16,8 +16,9 @@ typedef struct {
     const int8_t *end; // of y
     int32_t y_step;
     int32_t bias;
-    int32_t multiplier, drop; // as st_reduced_t; limit: UINT32_MAX, if all sums are below it
-    uint32_t limit;
+    int32_t multiplier;
+    int32_t drop;   // ST_MULSH: bits of the upper half of sum * multiplier that are no output's
+    uint32_t limit; // not ST_MULSH: UINT32_MAX, if all sums are below it; all as st_reduced_t
     int32_t round;
     uint32_t doubt;
     int32_t lo, hi;

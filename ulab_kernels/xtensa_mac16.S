@@ -43,7 +43,9 @@
     l32i    a9, a2, MULTIPLIER
     l32i    a10, a2, DROP
     ssr     a10
+#if !ST_MULSH
     l32i    a10, a2, LIMIT
+#endif
     l32i    a11, a2, ROUND
     l32i    a12, a2, DOUBT
     l32i    a13, a2, LO
@@ -73,9 +75,17 @@
     mula.dd.hh.ldinc m2, a2, m1, m3
 .endm
 
-// The sum becomes an output, and the next one is begun.
+// The sum becomes an output, and the next one is begun. SAR shifts right by the bits that are
+// dropped, and left by 32 less these.
 .macro put next, out, exact, done
     rsr.acclo a2
+#if ST_MULSH
+    mulsh   a0, a2, a9
+    add     a0, a0, a11
+    sll     a2, a0
+    bgeu    a2, a12, \exact
+    sra     a0, a0
+#else
     abs     a0, a2
     bgeu    a0, a10, \out
     sra     a0, a2
@@ -84,6 +94,7 @@
     slli    a2, a0, 11
     bgeu    a2, a12, \exact
     srai    a0, a0, 21
+#endif
 \done:
     max     a0, a0, a13
     min     a0, a0, a14
@@ -93,10 +104,12 @@
 .endm
 
 .macro put_limit out, done
+#if !ST_MULSH
 \out:
     mov     a0, a14
     movltz  a0, a13, a2
     j       \done
+#endif
 .endm
 
 // The sum lies in ACCLO still.
@@ -111,6 +124,9 @@
     add     a0, a0, a10
     load_constants
     l32i    a15, a2, \constant
+#if ST_MULSH
+    l32i    a10, a1, STEP
+#endif
     j       \done
 .endm
 
@@ -155,10 +171,17 @@ st_mac16_taps:
     sub     a15, a4, a6
     s32i    a15, a1, SPAN
     l32i    a15, a2, COLUMN
+#if ST_MULSH
+    l32i    a10, a1, STEP
+#endif
 .Lnext_taps:
-    l32i    a0, a1, STEP
     mov     a2, a5
+#if ST_MULSH
+    add     a3, a3, a10
+#else
+    l32i    a0, a1, STEP
     add     a3, a3, a0
+#endif
     wsr.acclo a8
     ldinc   m0, a3
     ldinc   m2, a2

@@ -33,8 +33,9 @@ def build(variant: str = "qemu") -> Path:
     """The kernels as a static program, if anything changed; its path. variant: `esp32s3` is what
     the compiler makes for that, but for MULUH and MULSH, which become other instructions."""
     chain, trees = toolchain_and_emulator(), ensure()
-    kernels = [path for path in sorted(KERNELS.glob("*.c")) if not path.name.startswith(LEFT_OUT)]
-    more = [OURS / "bare.c", OURS / "linux" / "start.S", *sorted(KERNELS.glob("xtensa_*.S")),
+    kernels = [path for pattern in ("*.c", "xtensa_*.S") for path in sorted(KERNELS.glob(pattern))
+               if not path.name.startswith(LEFT_OUT)]
+    more = [OURS / "bare.c", OURS / "linux" / "start.S",
             trees.micropython / "shared" / "libc" / "string0.c"]
     folder = FOLDER / variant
     elf = folder / "kernels.elf"
@@ -52,8 +53,11 @@ def build(variant: str = "qemu") -> Path:
 def without_upper_products(sources: Sequence[Path], folder: Path) -> list[Path]:
     """Compiled for an ESP32-S3, as assembly that QEMU's core has all instructions of."""
     chain = toolchain("esp32s3")
-    chain.run("compiling the kernels for ESP32-S3", "gcc", *FLAGS, *chain.flags, f"-I{KERNELS}",
-              "-S", *sources, cwd=folder)
+    compiled = [source for source in sources if source.suffix == ".c"]
+    what, flags = "compiling the kernels for ESP32-S3", (*FLAGS, *chain.flags, f"-I{KERNELS}")
+    chain.run(what, "gcc", *flags, "-S", *compiled, cwd=folder)
+    for source in set(sources) - set(compiled):
+        chain.run(what, "gcc", *flags, "-E", "-P", source, "-o", folder / f"{source.stem}.s")
     macros = (OURS / "linux" / "upper_products.s").read_text()
     files = [folder / f"{source.stem}.s" for source in sources]
     for file in files:
