@@ -71,7 +71,7 @@ ST_HOT static void widen_four_lines(const st_mac16_line_t *line) {
     int16_t *to = line->to, *second = to + rows, *third = second + rows, *fourth = third + rows;
     const int32_t column = 4 * rows;
     for (int32_t n = line->n; n > 0; n--, x += in_c) {
-        const uint32_t four = *(const uint32_t *)(const void *)x ^ 0x80808080u;
+        const uint32_t four = *(const st_mac16_word_t *)(const void *)x ^ 0x80808080u;
         *to = (int16_t)(four & 255);
         *second = (int16_t)(four >> 8 & 255);
         *third = (int16_t)(four >> 16 & 255);
@@ -99,17 +99,25 @@ static void widen(const st_mac16_strip_t *s, int32_t channel) {
     }
 }
 
-// Of a channel: 3 columns of four, for taps that begin with a word's lower half, and its upper.
-// Returns their sum.
-static int32_t order_weights(const int8_t *weights, int32_t step, int16_t ordered[2][12]) {
+// Of a channel: 3 columns of two words, for taps that begin with a word's lower half (even), and
+// its upper.
+typedef struct {
+    st_mac16_word_t even[6], odd[6];
+} st_mac16_weights_t;
+
+static st_mac16_word_t pair(int32_t low, int32_t high) {
+    return ((uint32_t)low & 0xffffu) | (uint32_t)high << 16;
+}
+
+// Returns the sum of the weights.
+static int32_t order_weights(const int8_t *weights, int32_t step, st_mac16_weights_t *to) {
     int32_t sum = 0;
-    for (int32_t kx = 0; kx < 3; kx++, weights += step) {
-        int16_t *even = ordered[0] + 4 * kx, *odd = ordered[1] + 4 * kx;
+    for (int32_t at = 0; at < 6; at += 2, weights += step) {
         const int32_t a = weights[0], b = weights[3 * step], c = weights[6 * step];
-        even[0] = odd[1] = (int16_t)a;
-        even[1] = odd[2] = (int16_t)b;
-        even[2] = odd[3] = (int16_t)c;
-        even[3] = odd[0] = 0;
+        to->even[at] = pair(a, b);
+        to->even[at + 1] = pair(c, 0);
+        to->odd[at] = pair(0, a);
+        to->odd[at + 1] = pair(b, c);
         sum += a + b + c;
     }
     return sum;
@@ -138,12 +146,12 @@ static void run_rows(const st_mac16_strip_t *s, st_mac16_job_t *job, int32_t fir
 static void run_channel(const st_mac16_strip_t *s, int32_t c, st_mac16_job_t *job) {
     const st_conv_geometry_t *g = s->g;
     const int both = g->stride_h & 1;
-    int16_t ordered[2][12] __attribute__((aligned(4)));
-    const int32_t sum = order_weights(s->p->weights + c, g->out_c, ordered);
+    st_mac16_weights_t ordered;
+    const int32_t sum = order_weights(s->p->weights + c, g->out_c, &ordered);
     st_mac16_prepare(job, s->p->bias[c] - (g->x_zero + 128) * sum, s->p->requant[c]);
-    job->w = ordered[0];
+    job->w = (const int16_t *)ordered.even;
     run_rows(s, job, 0, 1 + both);
-    job->w = ordered[1];
+    job->w = (const int16_t *)ordered.odd;
     if (both)
         run_rows(s, job, 1, 2);
 }

@@ -53,8 +53,8 @@ ST_HOT void st_mac16_widen(const int8_t *x, int32_t n, int16_t *to) {
 }
 
 ST_HOT void st_mac16_widen_fours(const int8_t *x, int32_t n, int16_t *to) {
-    const uint32_t *from = (const uint32_t *)(const void *)x;
-    uint32_t *pairs = (uint32_t *)(void *)to;
+    const st_mac16_word_t *from = (const st_mac16_word_t *)(const void *)x;
+    st_mac16_word_t *pairs = (st_mac16_word_t *)(void *)to;
     for (n /= 4; n > 0; n--, pairs += 2) {
         const uint32_t four = *from++ ^ 0x80808080u;
         pairs[0] = four & 0xff00ffu;

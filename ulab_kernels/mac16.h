@@ -8,6 +8,9 @@
 #include "conv_geometry.h"
 #include "requantize.h"
 
+// Two int16, the first one in the lower half; also four int8.
+typedef uint32_t __attribute__((may_alias)) st_mac16_word_t;
+
 // Outputs of one channel, y_step bytes apart. xtensa_mac16.S reads this.
 typedef struct {
     const int16_t *x; // 4-byte aligned, and w
