@@ -3,8 +3,10 @@ buffer stands apart at some alignment, with guard bytes around."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import sparsetune_kernels as kernels
 from gradient_cases import CASES
@@ -124,3 +126,52 @@ def test_an_s3s_kernels_have_its_products() -> None:
     text = "".join(file.read_text() for file in (FOLDER / "esp32s3").glob("*.s"))
     assert text.count("\tmulsh\t") > 20 and text.count("\tmuluh\t") > 20
     assert "__umulsidi3" not in text
+
+
+def rounded_twice(total: int, factor: tuple[int, int]) -> int:
+    """TFLite's MultiplyByQuantizedMultiplier, of its documentation: in Python's integers."""
+    multiplier, shift = factor
+    left, right = max(shift, 0), max(-shift, 0)
+    total = (total << left) + (1 << 31) & 0xFFFFFFFF
+    high = (total - (1 << 31)) * multiplier + (1 << 30) >> 31
+    half = 1 << right >> 1
+    return (high + half >> right) if high >= 0 else -(-high + half >> right)
+
+
+def sums_near_ties(rng: np.random.Generator, factor: tuple[int, int]) -> np.ndarray:
+    """Also those that saturate, and the extremes."""
+    multiplier, shift = factor
+    outputs = rng.integers(-300, 300, 40) + rng.choice((0.0, 0.5, 0.5, 0.5), 40)
+    near = np.rint(outputs * 2.0 ** (31 - shift) / multiplier)[:, None] + np.arange(-3, 4)
+    most = (1 << 31) - 1
+    anywhere = rng.integers(-most, most, 40)
+    extremes = (-most - 1, -most, most, 0, 1, -1)
+    all_of_them = np.concatenate([near.ravel(), anywhere, extremes])
+    return np.clip(all_of_them, -most - 1, most).astype(np.int64)
+
+
+@pytest.mark.parametrize("shift", range(-31, 4))
+def test_sums_become_outputs(shift: int, core: XtensaCore) -> None:
+    """In the loop of MAC16: all shifts, sums near ties among them."""
+    rng = np.random.default_rng(shift + 31)
+    zero, lo, hi = ((-128, -128, 127), (5, -100, 90), (127, -128, 127))[shift % 3]
+    geometry, job, x, w, y = (core.data + at for at in (0, 128, 256, 16384, 20480))
+    words = np.zeros(20, "<i4")
+    words[[5, 15, 16, 17]] = 1, zero, lo, hi  # outputs side by side
+    core.write(geometry, words.tobytes())
+    core.write(w, np.array([32767, 1, 0, 0], "<i2").tobytes())
+    for multiplier in (1 << 30, (1 << 31) - 1, int(rng.integers(1 << 30, 1 << 31))):
+        sums = sums_near_ties(rng, (multiplier, shift))
+        for bias in (-(1 << 30), 0, 1 << 30):
+            mine = sums[(sums - bias >= -(1 << 29)) & (sums - bias <= 1 << 29)]
+            inputs = np.zeros((len(mine), 4), "<i2")
+            inputs[:, 0], inputs[:, 1] = (mine - bias) // 32767, (mine - bias) % 32767
+            core.write(x, inputs.tobytes())
+            core.write(job, struct.pack("<4I80x", x, w, y, y + len(mine)))
+            core.call("st_mac16_begin", job, geometry)
+            core.call("st_mac16_prepare", job, bias & 0xFFFFFFFF, multiplier, shift & 0xFFFFFFFF)
+            if len(mine):
+                core.call("st_mac16_windows", job)
+            got = np.frombuffer(core.read(y, len(mine)), np.int8)
+            wanted = [rounded_twice(int(s), (multiplier, shift)) + zero for s in mine]
+            np.testing.assert_array_equal(got, np.clip(wanted, lo, hi))

@@ -29,35 +29,39 @@ WRITE, READ, CALL = range(3)
 IMAGE_BYTES = 4 << 20
 
 
-def build(variant: str = "qemu") -> Path:
+def build(variant: str = "qemu", portable: bool = False) -> Path:
     """The kernels as a static program, if anything changed; its path. variant: `esp32s3` is what
-    the compiler makes for that, but for MULUH and MULSH, which become other instructions."""
+    the compiler makes for that, but for MULUH and MULSH, which become other instructions. portable:
+    without the assembly's loops."""
     chain, trees = toolchain_and_emulator(), ensure()
     kernels = [path for pattern in ("*.c", "xtensa_*.S") for path in sorted(KERNELS.glob(pattern))
                if not path.name.startswith(LEFT_OUT)]
     more = [OURS / "bare.c", OURS / "linux" / "start.S",
             trees.micropython / "shared" / "libc" / "string0.c"]
-    folder = FOLDER / variant
+    folder = FOLDER / (f"{variant}-portable" if portable else variant)
+    flags = (*FLAGS, "-DST_MAC16=0") if portable else FLAGS
     elf = folder / "kernels.elf"
     with locked(folder):
         headers = [*KERNELS.glob("*.h"), *OURS.glob("linux/*")]
         if is_older(elf, [*kernels, *more, *headers, chain.runtime, Path(__file__)]):
             if variant == "esp32s3":
-                kernels = without_upper_products(kernels, folder)
-            chain.run("building the kernels for Xtensa", "gcc", *FLAGS, *chain.flags,
+                kernels = without_upper_products(kernels, flags, folder)
+            chain.run("building the kernels for Xtensa", "gcc", *flags, *chain.flags,
                       f"-I{KERNELS}", f"-I{OURS / 'linux'}", *more, *kernels, *LINK,
                       chain.runtime, "-o", elf)
     return elf
 
 
-def without_upper_products(sources: Sequence[Path], folder: Path) -> list[Path]:
+def without_upper_products(
+    sources: Sequence[Path], flags: Sequence[str], folder: Path
+) -> list[Path]:
     """Compiled for an ESP32-S3, as assembly that QEMU's core has all instructions of."""
     chain = toolchain("esp32s3")
     compiled = [source for source in sources if source.suffix == ".c"]
-    what, flags = "compiling the kernels for ESP32-S3", (*FLAGS, *chain.flags, f"-I{KERNELS}")
-    chain.run(what, "gcc", *flags, "-S", *compiled, cwd=folder)
+    what, words = "compiling the kernels for ESP32-S3", (*flags, *chain.flags, f"-I{KERNELS}")
+    chain.run(what, "gcc", *words, "-S", *compiled, cwd=folder)
     for source in set(sources) - set(compiled):
-        chain.run(what, "gcc", *flags, "-E", "-P", source, "-o", folder / f"{source.stem}.s")
+        chain.run(what, "gcc", *words, "-E", "-P", source, "-o", folder / f"{source.stem}.s")
     macros = (OURS / "linux" / "upper_products.s").read_text()
     files = [folder / f"{source.stem}.s" for source in sources]
     for file in files:
