@@ -5,7 +5,7 @@
 #include "conv2d.h"
 
 // Equal to conv2d_s8 bit for bit. scratch: int32 [words], conv2d_lanes_scratch at least; more make
-// it faster, up to all weights as int16 and 32 windows.
+// it faster, up to all weights as int16 and 64 windows.
 void conv2d_mac16_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
                      st_scratch_t scratch, int8_t *y);
 

@@ -143,21 +143,22 @@ static void run_rows(const st_mac16_strip_t *s, st_mac16_job_t *job, int32_t fir
     job->y = y;
 }
 
-static void run_channel(const st_mac16_strip_t *s, int32_t c, st_mac16_job_t *job) {
+static void run_channel(const st_mac16_strip_t *s, int32_t c, st_mac16_weights_t *ordered,
+                        st_mac16_job_t *job) {
     const st_conv_geometry_t *g = s->g;
     const int both = g->stride_h & 1;
-    st_mac16_weights_t ordered;
-    const int32_t sum = order_weights(s->p->weights + c, g->out_c, &ordered);
+    const int32_t sum = order_weights(s->p->weights + c, g->out_c, ordered);
     st_mac16_prepare(job, s->p->bias[c] - (g->x_zero + 128) * sum, s->p->requant[c]);
-    job->w = (const int16_t *)ordered.even;
+    job->w = (const int16_t *)ordered->even;
     run_rows(s, job, 0, 1 + both);
-    job->w = (const int16_t *)ordered.odd;
+    job->w = (const int16_t *)ordered->odd;
     if (both)
         run_rows(s, job, 1, 2);
 }
 
 static void run_strip(const st_mac16_strip_t *s) {
     const int32_t column = 2 * s->channels * s->rows;
+    st_mac16_weights_t ordered;
     st_mac16_job_t job;
     st_mac16_begin(&job, s->g);
     job.y = s->y + s->oy * s->g->out_w * s->g->out_c;
@@ -167,7 +168,7 @@ static void run_strip(const st_mac16_strip_t *s) {
         widen(s, c);
         job.x = s->plane;
         for (int32_t i = 0; i < s->channels; i++, job.x += s->rows, job.y++)
-            run_channel(s, c + i, &job);
+            run_channel(s, c + i, &ordered, &job);
     }
 }
 
