@@ -6,7 +6,7 @@ it proves about a real board is only that both ends of the protocol agree. The s
 run on the emulated Pico too.
 
     python stand_in_board.py [--stock] [--flip N ...] [--drop N ...] [--mute N ...]
-        [--out-flip N ...] [--out-drop N ...] [--uart]
+        [--out-flip N ...] [--out-drop N ...] [--uart] [--implementation MACHINE MPY]
 """
 
 from __future__ import annotations
@@ -280,7 +280,11 @@ def main() -> None:
     parser.add_argument("--uart", action="store_true", help="no flow control")
     for fault in ("flip", "drop", "mute", "out-flip", "out-drop"):
         parser.add_argument(f"--{fault}", type=int, nargs="*", default=[])
+    parser.add_argument("--implementation", nargs=2, metavar=("MACHINE", "MPY"))
     options = parser.parse_args()
+    if options.implementation:  # what sys.implementation tells
+        sys.implementation._machine = options.implementation[0]
+        sys.implementation._mpy = int(options.implementation[1])
     wire = Wire(options)
     flash = NorPartition(64)
     StandInLine.wire = wire

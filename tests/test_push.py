@@ -21,6 +21,7 @@ from nor_partition import NorPartition, PowerCut
 from sparsetune import push
 from sparsetune.board import Board, Talk
 from sparsetune.errors import SparsetuneError
+from sparsetune.native import check_core
 from sparsetune.push import push_file, push_rom
 from sparsetune.romfs import ALIGN, BLOCK, build_romfs
 from sparsetune_device import receive
@@ -253,6 +254,27 @@ def test_wrong_firmware(stand_in: StandIn, tmp_path: Path) -> None:
         assert not board.identify().has_kernels
         with pytest.raises(SparsetuneError, match="sparsetune flash"):
             push_file(board, str(tmp_path / "x"), b"data")
+
+
+@pytest.mark.parametrize("machine", ["Generic ESP32S2 module with ESP32S2", "A with ESP32-S2FN4R2"])
+def test_an_s2_is_refused(stand_in: StandIn, tmp_path: Path, machine: str) -> None:
+    """Our module would load there, and stop the chip at the first instruction that it has not."""
+    xtensawin = 6 | 3 << 8 | 10 << 10
+    port = stand_in("--stock", "--implementation", machine, xtensawin)
+    (tmp_path / "file").write_bytes(b"data")
+    command = [sys.executable, "-m", "sparsetune.cli", "push", "--port", port, "--file"]
+    command += [str(tmp_path / "file"), "/file"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode and not done.stdout
+    assert done.stderr == (
+        f"sparsetune: error: the board on {port} ({machine}) cannot run our kernels: the core of "
+        "an ESP32-S2 has neither loops nor MAC16 nor floats; use an ESP32-S3 or an ESP32\n"
+    )
+
+
+@pytest.mark.parametrize("machine", ["Generic ESP32S3 module with ESP32S3", "S2 with ESP32"])
+def test_its_relatives_are_not(machine: str) -> None:
+    check_core(6 | 3 << 8 | 10 << 10, machine, "here")
 
 
 def test_folder_that_cannot_be_written(stand_in: StandIn, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from .boardspec import board_names
 from .errors import SparsetuneError
 from .firmware_file import OLDEST, version_number
 from .image import Image
-from .native import FLAVOURS, PACKAGE, device_files, native_module
+from .native import FLAVOURS, PACKAGE, check_core, device_files, native_module
 
 LIB = "/lib"
 KERNELS_FILE = f"{LIB}/sparsetune_kernels.mpy"
@@ -78,6 +78,7 @@ def make_ready(board: Board, image: Image | None = None, flavour: str | None = N
     info = board.identify()
     if info.is_frozen:
         return
+    check_core(info.mpy, info.machine, board.port)
     _check_ways(board, info)
     board.soft_reset()  # modules of old files would stay loaded
     modules = _modules(board, info, (flavour,) if flavour else FLAVOURS)

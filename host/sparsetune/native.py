@@ -4,6 +4,7 @@ device package, compiled. `make natmods` builds them; what is installed after th
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,16 @@ class Abi:
 
 def _arch(number: int) -> str:
     return ARCHES[number] if number < len(ARCHES) else f"number {number}"
+
+
+def check_core(mpy: int, machine: str, port: str) -> None:
+    """mpy, machine: of sys.implementation. Raises SparsetuneError for an ESP32-S2: it takes modules
+    of the same name as an ESP32-S3, but has not all of its instructions."""
+    if Abi.of_board(mpy).arch == "xtensawin" and re.search(r"ESP32-?S2", machine, re.IGNORECASE):
+        raise SparsetuneError(
+            f"the board on {port} ({machine}) cannot run our kernels: the core of an ESP32-S2 has"
+            " neither loops nor MAC16 nor floats; use an ESP32-S3 or an ESP32"
+        )
 
 
 def native_module(mpy: int, flavour: str, board: str) -> bytes:
