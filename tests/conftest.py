@@ -80,13 +80,10 @@ def each_version(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def xtensa() -> object:
     """The compiler for what runs in QEMU's Xtensa core, which is there too."""
-    from sparsetune_tools.shell import ToolError
     from sparsetune_tools.xtensa import toolchain_and_emulator
+    from tool_chains import set_up
 
-    try:
-        return toolchain_and_emulator()
-    except ToolError as error:
-        pytest.skip(f"SKIP: no Xtensa here: {error}")
+    return set_up(toolchain_and_emulator)
 
 
 @pytest.fixture(scope="session")

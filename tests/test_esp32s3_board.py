@@ -255,12 +255,9 @@ def test_kernels_compile_for_the_chip_with_the_ports_headers(
 ) -> None:
     """By Debian's compiler with our plugin; nothing is linked."""
     from sparsetune_tools import xtensa
-    from sparsetune_tools.shell import ToolError
+    from tool_chains import set_up
 
-    try:
-        chain = xtensa.toolchain("esp32s3")
-    except ToolError as error:
-        pytest.skip(f"SKIP: no compiler for Xtensa: {error}")
+    chain = set_up(lambda: xtensa.toolchain("esp32s3"))
     folders = given_headers(tmp_path / "headers"), ROOT / "ulab_kernels", MICROPYTHON, port, BOARD
     flags = ["-O2", "-fwrapv", "-Wall", "-Werror", *chain.flags]
     flags += [f"-I{folder}" for folder in folders]

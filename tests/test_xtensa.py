@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sparsetune_tools import natmod, xtensa
+from sparsetune_tools import natmod, sources, xtensa
+from sparsetune_tools.apt import PrivateApt
 from sparsetune_tools.shell import ToolError
+from tool_chains import set_up
 
 SOURCE = """
 int dot(const short *a, const short *b, int n) {
@@ -25,10 +29,7 @@ OF_BOTH = ("entry", "retw", "loop", "mula.aa.ll", "max")
 
 @pytest.fixture(params=list(xtensa.VARIANTS))
 def chain(request: pytest.FixtureRequest) -> xtensa.Toolchain:
-    try:
-        return xtensa.toolchain(request.param)
-    except ToolError as error:
-        pytest.skip(f"SKIP: no compiler for Xtensa: {error}")
+    return set_up(lambda: xtensa.toolchain(request.param))
 
 
 def test_it_uses_what_an_s3_has(chain: xtensa.Toolchain, tmp_path: Path) -> None:
@@ -58,10 +59,7 @@ def test_encodings(chain: xtensa.Toolchain, tmp_path: Path) -> None:
 
 def test_without_its_option_an_instruction_is_refused(tmp_path: Path) -> None:
     """Else a module for the S3 could not be told from one for QEMU."""
-    try:
-        chain = xtensa.toolchain("qemu")
-    except ToolError as error:
-        pytest.skip(f"SKIP: no compiler for Xtensa: {error}")
+    chain = set_up(lambda: xtensa.toolchain("qemu"))
     (tmp_path / "test.s").write_text("\tmulsh a2, a3, a4\n")
     with pytest.raises(ToolError):
         chain.run("", "as", tmp_path / "test.s", "-o", tmp_path / "test.o")
@@ -82,6 +80,71 @@ def test_another_machine_is_one_line(
     told = capsys.readouterr().out
     assert told == ("native module for xtensawin: skipped: Debian has this compiler for Linux on "
                     "x86-64 alone\n")
+
+
+@pytest.fixture
+def failing_apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[set[str]]:
+    """What it holds is what apt-get fails at."""
+    failing: set[str] = set()
+
+    def apt_get(apt: PrivateApt, what: str, *words: str, **_: object) -> None:
+        if words[0] in failing:
+            raise ToolError(f"{what} failed")
+
+    monkeypatch.setattr(PrivateApt, "apt_get", apt_get)
+    monkeypatch.setenv("DEBIAN_MIRROR", "http://mirror.example/debian")
+    monkeypatch.setattr(sources, "BUILD", tmp_path)
+    monkeypatch.setattr(sources, "DOWNLOADS", tmp_path / "downloads")
+    sources._apt_of.cache_clear()
+    yield failing
+    sources._apt_of.cache_clear()
+
+
+@pytest.mark.parametrize("fails", ["download", "nothing"])
+def test_a_download_that_fails_is_no_skip(
+    failing_apt: set[str], tmp_path: Path, fails: str
+) -> None:
+    """Nor one that brings nothing: the mirror answered, and has not what we name."""
+    failing_apt.add(fails)
+    with pytest.raises(ToolError, match="fetching gcc-xtensa|apt fetched no gcc-xtensa"):
+        set_up(lambda: xtensa.unpack_programs(tmp_path / "root"))
+
+
+def test_without_a_network_it_is_a_skip(failing_apt: set[str], tmp_path: Path) -> None:
+    failing_apt.add("update")
+    with pytest.raises(pytest.skip.Exception, match="reading the package lists failed"):
+        set_up(lambda: xtensa.unpack_programs(tmp_path / "root"))
+
+
+def test_a_broken_plugin_is_no_skip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nor does `make natmods` go on as if the machine had no compiler."""
+    for name in ("instructions", "options"):
+        (tmp_path / "plugin").mkdir(exist_ok=True)
+        (tmp_path / "plugin" / f"{name}.c").write_text("#error broken\n")
+    set_up(xtensa.toolchain)
+    monkeypatch.setattr(xtensa, "OURS", tmp_path)
+    (tmp_path / "runtime.c").write_text("")
+    monkeypatch.setattr(xtensa, "mark_made", lambda *_: None)
+    monkeypatch.setattr(xtensa, "write_scripts", lambda *_: None)
+    with pytest.raises(ToolError, match="building the plugin"):
+        natmod.is_possible("xtensawin")
+
+
+def test_a_changed_compiler_builds_the_module_again(tmp_path: Path) -> None:
+    module, plugin = tmp_path / "module.mpy", tmp_path / "plugin.so"
+    made_by = natmod.Compiler(files=(plugin,))
+    (tmp_path / "Makefile").touch()
+    for path in (plugin, module):
+        path.touch()
+    assert not natmod.is_stale(module, made_by)
+    os.utime(plugin, (module.stat().st_mtime + 1,) * 2)
+    assert natmod.is_stale(module, made_by)
+
+
+def test_the_xtensa_module_is_made_by_plugin_and_runtime(chain: xtensa.Toolchain) -> None:
+    variant = Path(chain.environment["XTENSA_GNU_CONFIG"]).stem
+    files = {file.name for file in natmod.compiler("xtensawin", variant).files}
+    assert files == {f"{variant}.so", f"lib{variant}.a"}
 
 
 def test_a_changed_header_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .needs import require
-from .shell import ToolError, run, write_if_changed
+from .shell import Missing, ToolError, run, write_if_changed
 
 ETC_APT = Path("/etc/apt")
 DEBIAN_SUITE = re.compile(
@@ -102,7 +102,11 @@ class PrivateApt:
                             "PICO_SDK_DIR and TINYUSB_DIR") from None
 
     def update(self) -> None:
-        self.apt_get("reading the package lists", "update")
+        """Raises Missing where the mirror is out of reach."""
+        try:
+            self.apt_get("reading the package lists", "update")
+        except ToolError as error:
+            raise Missing(str(error)) from None
 
     def source_tar(self, package: str, folder: Path) -> None:
         """Download the upstream tar of a source package (`name=version`)."""

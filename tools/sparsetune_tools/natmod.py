@@ -14,7 +14,18 @@ from pathlib import Path
 from .device_package import MODULES, compile_package
 from .firmware import KERNELS, build_environment, jobs, refuse_spaces
 from .needs import require
-from .shell import BUILD, ROOT, ToolError, locked, run, run_main, say, show, write_if_changed
+from .shell import (
+    BUILD,
+    ROOT,
+    Missing,
+    ToolError,
+    locked,
+    run,
+    run_main,
+    say,
+    show,
+    write_if_changed,
+)
 from .sources import ensure
 from .xtensa import toolchain
 
@@ -31,20 +42,21 @@ def require_linker() -> None:
     names = [pip for module, pip in LINKER_NEEDS.items()
              if importlib.util.find_spec(module) is None]
     if names:
-        raise ToolError(f"native modules need Python packages that are not installed; run: "
-                        f"{sys.executable} -m pip install {' '.join(names)}")
+        raise Missing(f"native modules need Python packages that are not installed; run: "
+                      f"{sys.executable} -m pip install {' '.join(names)}")
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """makefile: lines ahead of natmod.mk's."""
+    """makefile: lines ahead of natmod.mk's. files: of ours, that it is made of."""
 
     makefile: str = ""
+    files: tuple[Path, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
 
 def compiler(arch: str, variant: str) -> Compiler:
-    """Raises ToolError with the reason where the machine has none. variant: of xtensa.py."""
+    """Raises Missing with the reason where the machine has none. variant: of xtensa.py."""
     command = COMPILERS[arch]
     require("make")
     require_linker()
@@ -55,7 +67,8 @@ def compiler(arch: str, variant: str) -> Compiler:
     # dynruntime.mk asks the compiler for libraries, which are of another ABI.
     return Compiler(
         f"override CROSS = {chain.cross}\noverride LIBGCC_PATH = {chain.runtime}\n"
-        f"override LIBM_PATH =\nCFLAGS_EXTRA = {' '.join(chain.flags)}\n", chain.environment)
+        f"override LIBM_PATH =\nCFLAGS_EXTRA = {' '.join(chain.flags)}\n",
+        (chain.runtime, *map(Path, chain.environment.values())), chain.environment)
 
 
 def flavours_of(arch: str) -> tuple[str, ...]:
@@ -76,9 +89,9 @@ def makefile(arch: str, flavour: str, micropython: Path, first: str = "") -> str
             f"{first}include $(KERNELS)/natmod.mk\n")
 
 
-def is_stale(module: Path) -> bool:
-    """Whether the module is older than any file of the kernels or than its makefile."""
-    sources = [*KERNELS.rglob("*"), module.with_name("Makefile")]
+def is_stale(module: Path, compiler: Compiler) -> bool:
+    """Whether the module is older than any file of the kernels, than its makefile or compiler."""
+    sources = [*KERNELS.rglob("*"), module.with_name("Makefile"), *compiler.files]
     return not module.exists() or any(
         path.stat().st_mtime > module.stat().st_mtime for path in sources if path.is_file())
 
@@ -95,7 +108,7 @@ def build(arch: str, variant: str = "esp32s3", flavour: str = "full") -> Path:
         write_if_changed(folder / "Makefile", makefile(
             arch, flavour, trees.micropython, made_by.makefile).encode())
         # dynruntime.mk looks at no headers: after any change all is built, in a second or two.
-        again = ["--always-make"] if is_stale(module) else []
+        again = ["--always-make"] if is_stale(module, made_by) else []
         run(f"building the native module for {arch} ({flavour})",
             ["make", jobs(), *again, f"PYTHON={sys.executable}"],
             BUILD / "logs" / f"natmod-{folder.name}.log", cwd=folder,
@@ -107,10 +120,11 @@ def build(arch: str, variant: str = "esp32s3", flavour: str = "full") -> Path:
 
 
 def is_possible(arch: str) -> bool:
-    """Whether this machine has the compiler; if not, says why."""
+    """Whether this machine has the compiler; if not, says why. Raises ToolError where it could have
+    it, but something failed."""
     try:
         compiler(arch, "esp32s3")
-    except ToolError as error:
+    except Missing as error:
         say(f"native module for {arch}: skipped: {error}")
         return False
     return True

@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable
 
-from .shell import ToolError, run_main, say
+from .shell import Missing, ToolError, run_main, say
 
 # What to look for -> the Debian package that has it.
 COMMANDS = {
@@ -85,12 +85,12 @@ def require(*commands: str) -> None:
     """Stop with the exact apt line when a command is missing."""
     packages = missing(commands)
     if packages:
-        raise ToolError(f"this needs packages that are not installed; run: {apt_line(packages)}")
+        raise Missing(f"this needs packages that are not installed; run: {apt_line(packages)}")
 
 
 def require_optional(command: str) -> None:
     if not shutil.which(command):
-        raise ToolError(f"this needs {command}; run: {apt_line([OPTIONAL[command]])}")
+        raise Missing(f"this needs {command}; run: {apt_line([OPTIONAL[command]])}")
 
 
 def may_install() -> bool:

@@ -34,6 +34,11 @@ def show(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
+class Missing(ToolError):
+    """The machine has not what this needs, nor a way to it: no failure of ours, and no error where
+    one can do without."""
+
+
 class Ticker:
     """Says every few seconds that a long program is still at work, and how far it is."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .apt import PrivateApt, debian_mirror
 from .needs import require
-from .shell import BUILD, ToolError, locked, run, run_main, say, show
+from .shell import BUILD, Missing, ToolError, locked, run, run_main, say, show
 
 SUITE = "trixie"
 STAMP = ".sha256"
@@ -86,8 +86,8 @@ def updated_apt() -> PrivateApt:
     mirror = debian_mirror()
     if mirror is None:
         wanted = ", ".join(f"{each.variable} ({each.version})" for each in PACKAGES)
-        raise ToolError("this machine's apt names no Debian mirror: set DEBIAN_MIRROR to the "
-                        f"address of one, or name checkouts of your own in {wanted}")
+        raise Missing("this machine's apt names no Debian mirror: set DEBIAN_MIRROR to the "
+                      f"address of one, or name checkouts of your own in {wanted}")
     return _apt_of(mirror)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .needs import require, require_optional
-from .shell import BUILD, ROOT, ToolError, locked, run, run_main, say, show
+from .shell import BUILD, ROOT, Missing, locked, run, run_main, say, show
 from .sources import SOURCES, Package, check_sha256, fetch, scratch_folder, updated_apt
 
 OURS = ROOT / "tools" / "xtensa"
@@ -79,9 +79,9 @@ class Toolchain:
 
 
 def require_machine() -> None:
-    """Raises ToolError where Debian's packages cannot run."""
+    """Raises Missing where Debian's packages cannot run."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        raise ToolError("Debian has this compiler for Linux on x86-64 alone")
+        raise Missing("Debian has this compiler for Linux on x86-64 alone")
     require("apt-get", "dpkg-deb", "xz", "gcc")
 
 
@@ -218,8 +218,8 @@ def make_ours(folder: Path) -> None:
 
 
 def toolchain(variant: str = "esp32s3") -> Toolchain:
-    """Set it up, if it is not there; quick when it is. Raises ToolError with the reason where this
-    machine cannot have it."""
+    """Set it up, if it is not there; quick when it is. Raises Missing with the reason where this
+    machine cannot have it, ToolError where something failed."""
     require_machine()
     with locked(FOLDER):
         if not is_made(FOLDER, "programs"):
