@@ -5,6 +5,10 @@ Everything it says goes through `out`, one line at a time (telemetry.py).
 
 import gc
 
+if hasattr(gc, "threshold"):  # MicroPython
+    # Else what imports leave behind parts a heap of hundreds of KB, and no large buffer fits.
+    gc.threshold(16384)
+
 import sparsetune_kernels as kernels
 
 from .channels import make_policy, steps_of
@@ -16,6 +20,9 @@ from .image import open_image
 from .schedule import Schedule, parse_rate, rate_text
 from .telemetry import event_line, hex_events, parse, step_line
 from .teller import Teller, open_teller
+
+if hasattr(gc, "threshold"):
+    gc.threshold(-1)
 
 CHECKPOINT_MORE = 1024  # bytes of a checkpoint beside the state, at most
 WINDOW = 64  # steps over which the running accuracy is taken
