@@ -38,6 +38,11 @@ build/.packages: tools/sparsetune_tools/needs.py
 	@PYTHONPATH=tools $(PYTHON) -m sparsetune_tools.needs --install
 	@touch $@
 
+# 1.5 GB, most of it a compiler for RISC-V, which a demo does not need.
+build/.optional-packages: build/.packages
+	@PYTHONPATH=tools $(PYTHON) -m sparsetune_tools.needs --install-optional
+	@touch $@
+
 $(VENV)/.ready: pyproject.toml setup.py build/.packages $(wildcard ulab_kernels/*.[ch])
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "installing Python packages into $(VENV)"
@@ -59,7 +64,7 @@ natmods: setup
 demo: firmware
 	@$(TOOL)demo
 
-test: firmware natmods lint
+test: build/.optional-packages firmware natmods lint
 	@$(PY) -m pytest
 
 lint: setup

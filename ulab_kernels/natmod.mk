@@ -34,6 +34,10 @@ JOINED := $(patsubst %.c,$(BUILD)/%.o,$(filter %.c,$(SRC))) $(ASSEMBLY:%.S=$(BUI
 SRC = methods.def.h
 SRC_O = $(BUILD)/joined.o
 endif
+ifeq ($(ARCH),rv32imc)
+# The C library's memcpy would be a second one (natmod_libc.c); the rest nobody calls.
+override LIBM_PATH =
+endif
 include $(MPY_DIR)/py/dynruntime.mk
 $(BUILD)/joined.o: $(JOINED)
 	$(Q)$(CROSS)ld -r --no-relax -T $(KERNELS)natmod_join.ld -o $@ $^

@@ -31,7 +31,8 @@ from .xtensa import toolchain
 
 MODULE = "sparsetune_kernels"
 # A command of the machine, or None: one of ours (xtensa.py).
-COMPILERS = {"armv6m": "arm-none-eabi-gcc", "x64": "gcc", "xtensawin": None}
+COMPILERS = {"armv6m": "arm-none-eabi-gcc", "armv7emsp": "arm-none-eabi-gcc", "x64": "gcc",
+             "xtensawin": None, "rv32imc": "riscv64-unknown-elf-gcc"}
 # How much of the kernels, and how fast (natmod.mk), the fastest first.
 FLAVOURS = ("full", "small", "head")
 # Python modules that mpy_ld.py imports -> their names for pip.
@@ -55,7 +56,7 @@ class Compiler:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def compiler(arch: str, variant: str) -> Compiler:
+def compiler(arch: str, variant: str = "esp32s3") -> Compiler:
     """Raises Missing with the reason where the machine has none. variant: of xtensa.py."""
     command = COMPILERS[arch]
     require("make")
@@ -73,7 +74,7 @@ def compiler(arch: str, variant: str) -> Compiler:
 
 def flavours_of(arch: str) -> tuple[str, ...]:
     """Those that are worth building: a Pico's RAM is what the small ones are for."""
-    return FLAVOURS if arch == "armv6m" else FLAVOURS[:1]
+    return FLAVOURS if arch in ("armv6m", "rv32imc") else FLAVOURS[:1]
 
 
 def folder_of(arch: str, variant: str, flavour: str) -> Path:
@@ -123,7 +124,7 @@ def is_possible(arch: str) -> bool:
     """Whether this machine has the compiler; if not, says why. Raises ToolError where it could have
     it, but something failed."""
     try:
-        compiler(arch, "esp32s3")
+        compiler(arch)
     except Missing as error:
         say(f"native module for {arch}: skipped: {error}")
         return False

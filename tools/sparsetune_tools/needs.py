@@ -1,6 +1,7 @@
 """The Debian packages that the tools need, and whether the machine has them.
 
-`python -m sparsetune_tools.needs` lists what is missing; `--install` installs it when it may.
+`python -m sparsetune_tools.needs` lists what is missing; `--install` installs it when it may, and
+`--install-optional` what else there is for modules of other boards and for their tests.
 """
 
 from __future__ import annotations
@@ -27,12 +28,20 @@ COMMANDS = {
     "node": "nodejs",
     "npm": "npm",
 }
-# Without these some tests are skipped.
-OPTIONAL = {"qemu-xtensa": "qemu-user"}
+# Without these some native modules are not built and some tests are skipped.
+OPTIONAL = {
+    "qemu-xtensa": "qemu-user",
+    "qemu-arm": "qemu-user",
+    "qemu-riscv32": "qemu-user",
+    "qemu-system-arm": "qemu-system-arm",
+    "qemu-system-riscv32": "qemu-system-misc",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
+}
 # (compiler, file that it must find) -> the Debian package that has it.
 LIBRARIES = {
     ("gcc", "libc.so"): "libc6-dev",
     ("arm-none-eabi-gcc", "libc.a"): "libnewlib-arm-none-eabi",
+    ("riscv64-unknown-elf-gcc", "picolibc.specs"): "picolibc-riscv64-unknown-elf",
 }
 
 
@@ -49,15 +58,11 @@ def finds(compiler: str, file: str) -> bool:
 def missing(commands: Iterable[str] = tuple(COMMANDS)) -> list[str]:
     """Debian packages to install so that these commands, and their libraries, are there."""
     wanted = tuple(commands)
-    packages = [COMMANDS[name] for name in wanted if not shutil.which(name)]
+    known = {**COMMANDS, **OPTIONAL}
+    packages = list(dict.fromkeys(known[name] for name in wanted if not shutil.which(name)))
     packages += [package for (compiler, file), package in LIBRARIES.items()
                  if compiler in wanted and not finds(compiler, file)]
     return packages
-
-
-def missing_optional() -> list[str]:
-    """Debian packages without which some tests are skipped."""
-    return [package for name, package in OPTIONAL.items() if not shutil.which(name)]
 
 
 def missing_python() -> list[str]:
@@ -88,11 +93,6 @@ def require(*commands: str) -> None:
         raise Missing(f"this needs packages that are not installed; run: {apt_line(packages)}")
 
 
-def require_optional(command: str) -> None:
-    if not shutil.which(command):
-        raise Missing(f"this needs {command}; run: {apt_line([OPTIONAL[command]])}")
-
-
 def may_install() -> bool:
     """Whether apt may be used without asking anyone anything."""
     if not shutil.which("apt-get"):
@@ -110,15 +110,24 @@ def install(packages: list[str]) -> None:
     subprocess.run(apt_line(packages).split(), check=False)
 
 
+def required() -> list[str]:
+    return missing() + missing_python()
+
+
+def optional() -> list[str]:
+    return missing(OPTIONAL)
+
+
 def main() -> None:
-    packages, optional = missing() + missing_python(), missing_optional()
-    if packages + optional and "--install" in sys.argv[1:] and may_install():
-        install(packages + optional)
-        packages, optional = missing() + missing_python(), missing_optional()
-    if packages:
-        raise ToolError(f"packages are missing; run: {apt_line(packages)}")
-    if optional:
-        say(f"some tests will be skipped; for them run: {apt_line(optional)}")
+    looks = {"--install": required, "--install-optional": optional}
+    packages = [name for word, look in looks.items() if word in sys.argv[1:] for name in look()]
+    if packages and may_install():
+        install(packages)
+    if required():
+        raise ToolError(f"packages are missing; run: {apt_line(required())}")
+    if optional():
+        say("some native modules are not built and some tests skipped; for them run: "
+            f"{apt_line(optional())}")
     say("all Debian packages are there")
 
 

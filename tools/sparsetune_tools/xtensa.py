@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .needs import require, require_optional
+from .needs import require
 from .shell import BUILD, ROOT, Missing, locked, run, run_main, say, show
 from .sources import SOURCES, Package, check_sha256, fetch, scratch_folder, updated_apt
 
@@ -231,7 +231,7 @@ def toolchain(variant: str = "esp32s3") -> Toolchain:
 
 def toolchain_and_emulator() -> Toolchain:
     """For what runs in EMULATOR."""
-    require_optional("qemu-xtensa")
+    require("qemu-xtensa")
     return toolchain("qemu")
 
 

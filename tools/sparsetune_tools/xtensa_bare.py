@@ -4,17 +4,16 @@ twin, and for counting instructions (emulated, QEMU)."""
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
 from .bare import Called
 from .firmware import KERNELS
+from .linux_core import LinuxCore
 from .shell import BUILD, locked
 from .sources import ensure
 from .xtensa import EMULATOR, OURS, toolchain, toolchain_and_emulator
@@ -25,8 +24,6 @@ FLAGS = ("-O2", "-fwrapv", "-std=gnu99", "-ffreestanding", "-fno-jump-tables",
          "-fno-tree-switch-conversion", "-mtext-section-literals")
 LEFT_OUT = ("bind_", "natmod_", "simd_")
 LINK = ("-nostdlib", "-Wl,-Ttext-segment=0x400000", "-Wl,--no-relax")
-WRITE, READ, CALL = range(3)
-IMAGE_BYTES = 4 << 20
 
 
 def build(variant: str = "qemu", portable: bool = False) -> Path:
@@ -80,56 +77,12 @@ def symbols(elf: Path) -> dict[str, int]:
     return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
 
 
-class XtensaCore:
-    """A running program with the kernels and 16 MB of memory; in use as BareCore (bare.py), but
-    that nothing is told of cycles. more: options of QEMU."""
+class XtensaCore(LinuxCore):
+    """more: options of QEMU."""
 
     def __init__(self, elf: Path | None = None, more: tuple[str, ...] = ()) -> None:
         elf = elf or build()
-        self.symbols = symbols(elf)
-        self.image = self.symbols["bare_memory"]
-        self.image_end = self.data = self.image + IMAGE_BYTES
-        self.data_end = self.image + (16 << 20)
-        self.process = subprocess.Popen([*EMULATOR, *more, str(elf)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE)
-
-    def __enter__(self) -> XtensaCore:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def write(self, address: int, data: bytes) -> None:
-        self._tell(WRITE, address, len(data), data=data)
-
-    def read(self, address: int, count: int) -> bytes:
-        return self._ask(READ, address, count)
-
-    def call(self, name: str, *arguments: int) -> Called:
-        answer = self._ask(CALL, self.symbols[name], 4, *arguments)
-        return Called(struct.unpack("<i", answer)[0], 0)
-
-    def _tell(self, kind: int, address: int, count: int, *rest: int, data: bytes = b"") -> None:
-        assert self.process.stdin
-        words = [kind, address, count, *rest, *[0] * (4 - len(rest))]
-        try:
-            self.process.stdin.write(struct.pack("<7I", *words) + data)
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            self._stopped()
-
-    def _ask(self, kind: int, address: int, count: int, *rest: int) -> bytes:
-        assert self.process.stdout
-        self._tell(kind, address, count, *rest)
-        answer = self.process.stdout.read(count)
-        if len(answer) < count:
-            self._stopped()
-        return answer
-
-    def _stopped(self) -> None:
-        raise RuntimeError(f"the emulated core stopped: exit status {self.process.wait()}")
+        super().__init__([*EMULATOR, *more, str(elf)], symbols(elf))
 
 
 class CountingCore(XtensaCore):

@@ -1,5 +1,5 @@
-// The kernels alone under qemu-xtensa: reads commands from its input, and answers on its output
-// (tools/sparsetune_tools/xtensa_bare.py).
+// The kernels alone as a program of Linux, which QEMU runs: reads commands from its input, and
+// answers on its output (tools/sparsetune_tools/linux_core.py).
 #include <stdint.h>
 #include "linux.h"
 #include "program.h"
