@@ -13,7 +13,7 @@ from .firmware import build_environment, jobs, refuse_spaces
 from .natmod import compiler
 from .needs import require
 from .shell import BUILD, ROOT, locked, run, run_main, say
-from .sources import ensure
+from .sources import ensure, micropython_version
 
 BOARDS = ROOT / "tools" / "qemu"
 HEAP = 480000  # that of boards/pico2.toml
@@ -79,7 +79,7 @@ def build(arch: str) -> Path:
     require_emulator(arch)
     trees = ensure()
     refuse_spaces(ROOT, trees.micropython)
-    folder = BUILD / "qemu_port" / arch
+    folder = BUILD / "qemu_port" / f"{arch}-{micropython_version(trees.micropython)}"
     with locked(folder):
         run(f"building MicroPython's qemu port for {arch}",
             ["make", jobs(), "-C", trees.micropython / "ports" / "qemu", f"BUILD={folder}",
