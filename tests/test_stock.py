@@ -133,6 +133,75 @@ def test_a_broken_off_installation_is_mended(pico: EmulatedPico, monkeypatch) ->
         assert board.has_file(KERNELS_FILE) and board.identify().device_version
 
 
+FILL = """
+import os
+info = os.statvfs("/")
+with open("/mine.bin", "wb") as file:
+    for _ in range(info[3] - {spare}):
+        file.write(bytes(4088))
+print(os.statvfs("/")[3])
+"""
+
+
+def blocks_left(board: Board, spare: int) -> int:
+    """Fills the file system but for about so many blocks; how many are left."""
+    board.remove_file("/mine.bin")
+    return int(board.exec(FILL.format(spare=spare), timeout=60))
+
+
+def listing(board: Board) -> str:
+    code = "import os\ndef st_all(path):\n for name in os.listdir(path or '/'):\n"
+    code += "  full = path + '/' + name\n  info = os.stat(full)\n  print(full, info[6])\n"
+    return board.exec(code + "  if info[0] & 0x4000:\n   st_all(full)\nst_all('')")
+
+
+def test_a_file_system_without_room_is_left_as_it_was(pico: EmulatedPico) -> None:
+    """Largest first: the kernels alone have room, all files have not."""
+    sizes = [len(data) for data in device_files(PICO_MPY).values()]
+    module = len(native_module(PICO_MPY, "full", "it"))
+    assert module < 25 * 4096 < module + sum(sizes)
+    with Board.connect(pico.port) as board:
+        blocks_left(board, 25)
+        before = listing(board)
+        with pytest.raises(SparsetuneError, match="bytes are missing; remove what is in") as error:
+            make_ready(board)
+        assert "rm :/mine.bin" in error.value.more[0]
+        assert listing(board) == before
+        missing = str(error.value).partition(" bytes are missing")[0].rpartition(" ")[2]
+        blocks_left(board, 25 + int(missing.replace(",", "")) // 4096)
+        make_ready(board)  # what was said to be missing is enough
+        assert not board.has_file(f"{KERNELS_FILE}.part")
+
+
+def test_what_is_replaced_makes_room(pico: EmulatedPico) -> None:
+    """Files of the same sizes again: each takes the place of its namesake."""
+    with Board.connect(pico.port) as board:
+        make_ready(board, flavour="small")
+        paths = [KERNELS_FILE, *(f"{PACKAGE_FOLDER}/{name}" for name in device_files(PICO_MPY))]
+        board.exec(f"for path in {paths!r}:\n with open(path, 'ab') as file: file.write(b'x')")
+        assert blocks_left(board, 15) < len(paths)
+        make_ready(board, flavour="small")
+        assert board.identify().has_kernels
+
+
+def test_no_room_in_the_middle_leaves_no_part(pico: EmulatedPico, monkeypatch) -> None:
+    """As where something else writes at the same time."""
+    from sparsetune import install
+
+    with Board.connect(pico.port) as board:
+        with monkeypatch.context() as patch:
+            patch.setattr(install, "_check_room", lambda *_: None)
+            blocks_left(board, 12)
+            with pytest.raises(SparsetuneError, match="file system is full: remove files"):
+                make_ready(board)
+        assert ".part" not in listing(board)
+        assert not board.identify().device_version
+        board.remove_file("/mine.bin")
+        board.exec(f"open({KERNELS_FILE + '.part'!r}, 'w').write('of one that was killed')")
+        make_ready(board)
+        assert board.identify().device_version and ".part" not in listing(board)
+
+
 def test_a_copy_elsewhere_is_named(pico: EmulatedPico) -> None:
     """As the kernels were tried by hand before."""
     with Board.connect(pico.port) as board:
@@ -240,10 +309,10 @@ def test_two_commands_from_stock_firmware_to_a_trained_model(tmp_path: Path) -> 
     link, drive = tmp_path / "port", tmp_path / "RPI-RP2"
     np.savez(tmp_path / "kws.npz", **shared_tasks.kws_task(SHARED))
     model, trained = SHARED / shared_tasks.KWS_MODEL, tmp_path / "trained.tflite"
-    ours = firmware.build().folder / "firmware.uf2"
-    with EmulatedPico(ours, port_link=link, bootsel=drive):
+    with EmulatedPico(stock, port_link=link, bootsel=drive):
         told = command("flash", stock, "--port", link, "--drive", drive)
-        assert "without sparsetune kernels" in told
+        print(told)
+        assert f"copying to {drive}" in told and "without sparsetune kernels" in told
         told = command(
             "tune", model, tmp_path / "kws.npz", "--steps", 20, "--port", link, "-o", trained,
             "--log", tmp_path / "run.jsonl", "--plain",
@@ -251,5 +320,6 @@ def test_two_commands_from_stock_firmware_to_a_trained_model(tmp_path: Path) -> 
         print(told)
     assert "stock firmware: planned for board pico_stock" in told
     assert "against LiteRT on 10 samples: 0 differing bytes" in told
+    assert len(read_steps(tmp_path / "run.jsonl")) == 20
     left = int(re.findall(r"mem: .*?free ([\d,]+)", told)[-1].replace(",", ""))
     assert left > 0 and trained.is_file()

@@ -149,6 +149,7 @@ _ADVICE = (
     ("o module named 'sparsetune", "flash the sparsetune firmware: sparsetune flash"),
     ("ENOENT", "the board does not hold that file: sparsetune push"),
     ("ENOSPC", "the board's file system is full: remove files from it"),
+    ("OSError: 28", "the board's file system is full: remove files from it"),  # ENOSPC, unnamed
 )
 
 

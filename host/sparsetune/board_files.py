@@ -152,15 +152,22 @@ def _no_room(
     board: Board, files: Mapping[str, int], going: Iterable[str], lacking: int
 ) -> SparsetuneError:
     """going: files that are replaced or would be removed anyway."""
-    lines = (line.split(" ", 1) for line in board.exec(_LIST).splitlines())
-    others = [(int(size), path.strip()) for size, path in lines if path.strip() not in going]
-    in_the_way = sorted((file for file in others if file[0] >= 512), reverse=True)[:NAMED]
+    in_the_way = removals(board, going)
     what = ", ".join(f"{path} ({size:,} bytes)" for path, size in files.items())
     message = f"the board's file system has no room for {what}"
     message += f" and what a run saves: {lacking * BLOCK:,} bytes are missing; "
     if not in_the_way:
         return SparsetuneError(message + "give fewer samples, or smaller ones")
     return SparsetuneError(
-        message + "give fewer samples, or remove what is in the way:",
-        *(f"{size:>9,} bytes: {board.removal(path)}" for size, path in in_the_way),
+        message + "give fewer samples, or remove what is in the way:", *in_the_way
     )
+
+
+def removals(board: Board, going: Iterable[str]) -> list[str]:
+    """A line for each of the largest files on the board but `going`: its size, and the command that
+    removes it."""
+    going = set(going)
+    lines = (line.split(" ", 1) for line in board.exec(_LIST).splitlines())
+    others = [(int(size), path.strip()) for size, path in lines if path.strip() not in going]
+    in_the_way = sorted((file for file in others if file[0] >= 512), reverse=True)[:NAMED]
+    return [f"{size:>9,} bytes: {board.removal(path)}" for size, path in in_the_way]

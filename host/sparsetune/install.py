@@ -8,11 +8,13 @@ what a broken-off installation leaves is no package of any version, and the next
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
 
 from . import __version__
 from .board import Board, BoardInfo
+from .board_files import removals
 from .boardspec import board_names
 from .errors import SparsetuneError
 from .firmware_file import OLDEST, version_number
@@ -28,6 +30,7 @@ PACKAGE_RAM = 50 * 1024
 PIECE = 768  # bytes of a line
 LINES = 8  # that are sent, and compiled on the board, at a time
 HASHED_S = 60.0  # for hashing all files
+FOLDERS = 6  # blocks: two of each of these folders, and two that littlefs moves things with
 
 _DIGESTS = """
 def _st_digests(paths):
@@ -52,6 +55,12 @@ for _st_path in {paths!r}:
     except OSError:
         pass
 """
+_ABANDON = """
+try:
+    _st_file.close()
+except (NameError, OSError):
+    pass
+"""
 _BEGIN = """
 import os
 for _st_path in {folders!r}:
@@ -63,10 +72,18 @@ from binascii import a2b_base64 as _st_bytes
 _st_file = open({part!r}, "wb")
 """
 _END = "import os\nos.rename({part!r}, {path!r})"
-_FREE = """
-import os
-_st_info = os.statvfs("/")
-print(_st_info[0] * max(0, _st_info[3] - 2))
+_SIZES = """
+def _st_sizes(paths):
+    import os
+    info = os.statvfs("/")
+    print(info[1], info[3])
+    for path in paths:
+        try:
+            print(os.stat(path)[6])
+        except OSError:
+            print(0)
+_st_sizes({paths!r})
+del _st_sizes
 """
 
 
@@ -171,26 +188,66 @@ def _differing(files: Mapping[str, bytes], found: Mapping[str, str]) -> dict[str
 
 def _install(board: Board, files: Mapping[str, bytes]) -> None:
     marks = [f"{PACKAGE_FOLDER}/__init__{end}" for end in (".py", ".mpy")]
+    files = {path: files[path] for path in sorted(files, key=lambda path: path in marks)}
+    going = [*marks, *map(_part_of, files)]  # the latter are of an installation that broke off
+    _check_room(board, files, going)
     print(f"sending to the board: {len(files)} files, {sum(map(len, files.values())):,} bytes")
-    _check_room(board, files)
-    board.exec(_REMOVE.format(paths=marks))
-    for path in sorted(files, key=lambda path: path in marks):
-        _write(board, path, files[path])
+    board.exec(_REMOVE.format(paths=going))
+    for path, data in files.items():
+        try:
+            _write(board, path, data)
+        except BaseException:
+            with contextlib.suppress(SparsetuneError):
+                board.exec(_ABANDON + _REMOVE.format(paths=[_part_of(path)]))
+            raise
     board.soft_reset()
 
 
-def _check_room(board: Board, files: Mapping[str, bytes]) -> None:
-    free = int(board.exec(_FREE))
-    needed = max(map(len, files.values()))
-    if needed > free:
+def _check_room(board: Board, files: Mapping[str, bytes], going: Iterable[str]) -> None:
+    """Raises SparsetuneError where the file system cannot take `files` one after the other. going:
+    what is removed first."""
+    paths = sorted({*going, *files, *map(_other, files)})
+    block, free, *sizes = map(int, board.exec(_SIZES.format(paths=paths)).split())
+    there = {path: _blocks(size, block) for path, size in zip(paths, sizes, strict=True)}
+    freed = sum(there.pop(path) for path in going if path in there)
+    new = {path: _blocks(len(data), block) for path, data in files.items()}
+    lacking = FOLDERS - freed + _peak(new, there) - free
+    if lacking > 0:
+        more = removals(board, paths)
         raise SparsetuneError(
-            f"the board's file system has room for {free:,} bytes, {needed:,} are needed: remove "
-            "files from it"
+            f"the board's file system has no room for kernels and device package: "
+            f"{lacking * block:,} bytes are missing; remove what is in the way{':' * bool(more)}",
+            *more,
         )
 
 
+def _blocks(size: int, block: int) -> int:
+    """That a file takes; in each, littlefs has two pointers of its own on average."""
+    return -(-size // (block - 8))
+
+
+def _peak(new: Mapping[str, int], there: Mapping[str, int]) -> int:
+    """The most blocks taken while new files come, one after the other: each is beside what it
+    replaces until it is whole."""
+    taken = most = 0
+    for path, blocks in new.items():
+        most = max(most, taken + blocks)
+        taken += blocks - there.get(path, 0) - there.get(_other(path), 0)
+    return most
+
+
+def _part_of(path: str) -> str:
+    """What it is called until it is whole."""
+    return path + ".part"
+
+
+def _other(path: str) -> str:
+    """The same module as source, or compiled: one would hide the other."""
+    return path[:-3] + ".mpy" if path.endswith(".py") else path[:-4] + ".py"
+
+
 def _write(board: Board, path: str, data: bytes) -> None:
-    part, folders = path + ".part", [LIB, PACKAGE_FOLDER]
+    part, folders = _part_of(path), [LIB, PACKAGE_FOLDER]
     board.exec(_BEGIN.format(folders=folders, part=part))
     pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
     for at in range(0, len(pieces), LINES):
@@ -198,8 +255,6 @@ def _write(board: Board, path: str, data: bytes) -> None:
         board.exec("\n".join(f"_st_file.write(_st_bytes({text!r}))" for text in texts))
     board.exec("_st_file.close()")
     if _differing({part: data}, _digests(board, [part])):
-        board.exec(_REMOVE.format(paths=[part]))
         raise SparsetuneError(f"{path} arrived damaged on the board: check the cable, try again")
-    other = path[:-3] + ".mpy" if path.endswith(".py") else path[:-4] + ".py"
-    board.exec(_REMOVE.format(paths=[other]))
+    board.exec(_REMOVE.format(paths=[_other(path)]))
     board.exec(_END.format(part=part, path=path))
