@@ -56,6 +56,7 @@ SCHEME = "MCUNetV3's MbV2-99 scheme"
 # The plan of the first method is what the others of an experiment vary.
 OURS = ("int8=published", "residual=published:residual=1")
 FOUND = "searched=int8:plan=bench/results/searched-{}.json"  # by bench/search.py --find
+BY_GRADIENTS = "by gradients=int8:plan=bench/results/gradients-{}.json"  # --find gradients
 # Those of `bench/cached.py --plan later --plan latest`.
 LATER = tuple(f"{name}=int8:plan=bench/results/{name}-{kb}.json"
               for name, kb in (("later", 99), ("latest", 96)))  # fmt: skip
@@ -140,6 +141,11 @@ EXPERIMENTS = {
         (OURS[1], "2=published:residual=1,patch=2", "kept 30=published:residual=1,kept=30"),
         (), ("--rates", "0.0017"),
     ),
+    "patches-clothing": Experiment(
+        "clothing", f"clothing, {SCHEME} with a residual: gradients over patches",
+        (OURS[1], "2=published:residual=1,patch=2", "kept 30=published:residual=1,kept=30"),
+        (), ("--rates", "0.0015"),
+    ),
     "blocks": Experiment(
         "cifar", "CIFAR-10: without quantisation-aware scaling, two blocks and the head whole",
         ("scaled=int8:last=7,ratio=1", "unscaled=int8:last=7,ratio=1,qas=0"),
@@ -157,12 +163,13 @@ EXPERIMENTS = {
         "clothing", f"clothing, {SCHEME}", ("head", *OURS), ("last", "same:of=int8"),
     ),
     "searched": Experiment(
-        "cifar", f"CIFAR-10: the plan that --search runs finds for 100 KB, and {SCHEME}",
-        (OURS[1], FOUND.format("cifar") + ",rate=0.0017"),  # the other one's
+        "cifar", f"CIFAR-10: the plans that --search finds for 100 KB, and {SCHEME}",
+        # The other one's rate.
+        (OURS[1], *(how.format("cifar") + ",rate=0.0017" for how in (FOUND, BY_GRADIENTS))),
     ),
     "searched-clothing": Experiment(
-        "clothing", f"clothing: the plan that --search runs finds for 100 KB, and {SCHEME}",
-        (OURS[1], FOUND.format("clothing")),
+        "clothing", f"clothing: the plans that --search finds for 100 KB, and {SCHEME}",
+        (OURS[1], *(how.format("clothing") for how in (FOUND, BY_GRADIENTS))),
     ),
     "later": Experiment(
         "cifar", f"CIFAR-10: 100 KB behind longer fronts, and {SCHEME}",

@@ -1,7 +1,7 @@
 """Whether plan search finds good plans, and knows which are. Run:
 
     python bench/search.py [--task cifar|clothing] [--quick]
-    python bench/search.py --find [--task cifar|clothing]
+    python bench/search.py --find [runs|gradients] [--task cifar|clothing]
 
 MobileNetV2-w0.35@128 with a new head, on enlarged CIFAR-10 and on clothes. Plans of all kinds
 (found by gradients and by runs at budgets of MCUNetV3's analytic memory, its own published schemes,
@@ -13,10 +13,10 @@ or by short runs, is said before any of them trains. The table says how well it 
 options, the search's code and what first steps tell and learn (probe.py): what was broken off goes
 on, and what is of other ones is stale, said to be, and found anew.
 
---find: what `sparsetune plan --search runs --budget-analytic 100K` does, with its time, on all
-training samples but those that `bench/learning.py searched` chooses rates on; the plan goes to
-bench/results/searched-TASK.json, from where that takes it. RAM is no limit: a residual for that
-plan has no room on a Pico.
+--find: what `sparsetune plan --search runs --budget-analytic 100K` does (or `--search gradients`),
+with its time, on all training samples but those that `bench/learning.py searched` chooses rates
+on; the plan goes to bench/results/searched-TASK.json (or gradients-TASK.json), from where that
+takes it. RAM is no limit: a residual for that plan has no room on a Pico.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ CODE = (*(ROOT / "host" / "sparsetune" / "search").glob("*.py"), *(
 ))  # fmt: skip
 BUDGETS = {"gradients": (49, 99), "runs": (25, 49, 73, 99, 138)}  # KB
 FOUND_AT = 100  # KB
+FOUND_BY = {"runs": "searched", "gradients": "gradients"}  # what the plans are called
 HELD_BY_COMPARE = 0.1  # of the training samples, which choose rates
 SCHEMES = ("mbv2-49", "mbv2-73", "mbv2-99", "mbv2-138")
 SEEDS = (1, 2)
@@ -316,17 +317,18 @@ def _row(
     return *said, float(right.mean()), -loss
 
 
-def find(name: str, shared: Path) -> None:
+def find(name: str, shared: Path, how: str) -> None:
     """As the command does, with its time, on a board whose RAM is no limit."""
     model, data = TASKS[name].files(shared)
-    words = ["plan", str(model), "--data", str(data), "--search", "runs"]
+    words = ["plan", str(model), "--data", str(data), "--search", how]
     args = cli.build_parser().parse_args([*words, "--budget-analytic", f"{FOUND_AT}K"])
     subject = Subject(model, data, HELD_BY_COMPARE)
     samples, base = subject.parts["train"], UpdatePlan((), residual=True, scratch=False)
     begin, used = time.perf_counter(), time.process_time()
     room = Room(PICO, MUCH_RAM, len(samples))
     plan = searched_plan(subject.graph, args, room, base, samples)
-    RESULTS.with_name(f"searched-{name}.json").write_bytes(save_plan(replace(plan, scratch=True)))
+    path = RESULTS.with_name(f"{FOUND_BY[how]}-{name}.json")
+    path.write_bytes(save_plan(replace(plan, scratch=True)))
     print(f"{name}: {len(samples)} samples, {time.perf_counter() - begin:.0f} s by the clock, "
           f"{time.process_time() - used:.0f} s of processor time")  # fmt: skip
 
@@ -337,7 +339,8 @@ def main() -> None:
     )
     parser.add_argument("--task", choices=KINDS, action="append")
     parser.add_argument("--quick", action="store_true", help="1,000 samples, one epoch")
-    parser.add_argument("--find", action="store_true", help="on all samples, by the command")
+    parser.add_argument("--find", nargs="?", const="runs", choices=FOUND_BY,
+                        help="on all samples, by the command")
     args = parser.parse_args()
     folder = shared_folder()
     if folder is None:
@@ -346,7 +349,7 @@ def main() -> None:
     kept = Kept()
     for name in args.task or KINDS:
         if args.find:
-            find(name, folder)
+            find(name, folder, args.find)
             continue
         kind = KINDS[name].quick if args.quick else KINDS[name]
         bench(name + " (quick)" * args.quick, kind, folder, kept)
