@@ -1,6 +1,6 @@
 """What README, DESIGN and TRIED tell of learning, against the tables that the benches wrote: each
 `mean ± spread` stands in one of bench/results, but for those that are told to be of scripts that
-are not kept."""
+are not kept. Those of runs that are not kept are written `mean +- spread`."""
 
 from __future__ import annotations
 
