@@ -25,13 +25,21 @@ FLAGS = (
     *("-mcpu=cortex-m0plus", "-mthumb", "-O2", "-fwrapv", "-std=gnu99", "-ffreestanding"),
     '-DST_RAM_SECTION=".time_critical.sparsetune"',
 )
+# As natmod.mk compiles flavour small: all files as one, and one way of each kernel.
+SMALL = (
+    *("-Os", "-fwhole-program", "-DST_SMALL=1", "-fno-tree-switch-conversion"),
+    *("-fno-tree-loop-im", "-fno-move-loop-invariants", "-fno-expensive-optimizations"),
+    *("-fno-guess-branch-probability", "-fno-web", "-frename-registers", "-fno-strict-aliasing"),
+)
+SMALL_FOLDER = BUILD / "bare-small"
 IMAGE, CODE, DATA, DATA_END = 0x10000000, 0x101E0000, 0x20000000, 0x20040000
 BUFFERS = 5
 START = """
 #include "program.h"
+#define BARE_ENTRY __attribute__((used, externally_visible))
 // args: {buffer address, size} five times, how (methods.def.h), begin, end; result: status |
 // operator << 8.
-int32_t bare_run(const uint32_t *arg) {
+BARE_ENTRY int32_t bare_run(const uint32_t *arg) {
     st_machine_t m;
     for (int i = 0; i < ST_BUFFERS; i++)
         m.buffer[i] = (st_buffer_t){(uint8_t *)arg[2 * i], arg[2 * i + 1]};
@@ -41,21 +49,27 @@ int32_t bare_run(const uint32_t *arg) {
     int32_t status = st_program_run(&m, (int32_t)arg[11], (int32_t)arg[12], &at);
     return status | at << 8;
 }
-void bare_nothing(void) {}
+BARE_ENTRY void bare_nothing(void) {}
 """
 
 
-def build(folder: Path = FOLDER, flags: Sequence[str] = (), more: str = "") -> Path:
-    """The kernels as an ELF whose code lies in flash; its path. more: C beside them."""
-    require("arm-none-eabi-gcc")
+def sources() -> list[Path]:
     names = ("bind_", "natmod_", "simd_")
-    sources = [path for pattern in ("*.c", "*.S") for path in sorted(KERNELS.glob(pattern))
-               if not path.name.startswith(names)]
+    return [path for pattern in ("*.c", "*.S") for path in sorted(KERNELS.glob(pattern))
+            if not path.name.startswith(names)]
+
+
+def build(folder: Path = FOLDER, flags: Sequence[str] = (), more: str = "",
+          files: Sequence[Path] | None = None) -> Path:
+    """The kernels as an ELF whose code lies in flash; its path. more: C beside them. files: of the
+    kernels; without it all."""
+    require("arm-none-eabi-gcc")
     with locked(folder):
         elf, start = folder / "kernels.elf", folder / "start.c"
         start.write_text(START + more)
         run("building the kernels alone",
-            ["arm-none-eabi-gcc", *FLAGS, *flags, f"-I{KERNELS}", start, *sources,
+            ["arm-none-eabi-gcc", *FLAGS, *flags, f"-I{KERNELS}", start,
+             *(sources() if files is None else files),
              "-nostartfiles", "-Wl,-e,bare_run", f"-Wl,-Ttext={CODE:#x}",
              "-Wl,--section-start=.time_critical=0x20000000", "-specs=nosys.specs",
              "-o", elf], folder / "build.log")
@@ -64,6 +78,14 @@ def build(folder: Path = FOLDER, flags: Sequence[str] = (), more: str = "") -> P
         run("", ["arm-none-eabi-objcopy", "-O", "binary", "-j", ".time_critical", elf,
                  folder / "ram.bin"], folder / "build.log")
     return elf
+
+
+def build_small() -> Path:
+    """The kernels of flavour small, as one file; the path of the ELF. Its functions are inlined
+    or have local names: no profile tells them apart."""
+    ours = [path.name for path in sources() if path.suffix == ".c"]
+    lines = [f'#include "{name}"\n' for name in ours if not name.endswith("mac16.c")]
+    return build(SMALL_FOLDER, SMALL, "".join(lines), [])
 
 
 def symbols(elf: Path) -> dict[str, int]:
