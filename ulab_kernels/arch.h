@@ -73,10 +73,17 @@
 #define ST_MULSH 1
 #endif
 
+// Whether there is SMLAD, two products of int16 and a sum: Cortex-M4, M7, and an RP2350's M33.
+#if defined(__thumb__) && defined(__ARM_FEATURE_DSP) && !ST_SMALL
+#define ST_SMLAD 1
+#else
+#define ST_SMLAD 0
+#endif
+
 // Whether convolutions go by mac16.h where the image gives them scratch. Tests set it elsewhere
 // too.
 #ifndef ST_MAC16
-#define ST_MAC16 ST_XTENSA_MAC16
+#define ST_MAC16 (ST_XTENSA_MAC16 || ST_SMLAD)
 #endif
 
 #endif

@@ -64,7 +64,7 @@ ST_HOT void st_mac16_widen_fours(const int8_t *x, int32_t n, int16_t *to) {
 
 #if !ST_XTENSA_MAC16
 
-// The same in C: what the assembly is, and what other processors may use.
+// The same in C: what the assembly is, and what Cortex-M4 and M33 use.
 static int8_t output(const st_mac16_job_t *job, int32_t sum) {
     const int32_t upper = (int32_t)((int64_t)sum * job->multiplier >> 32) + job->round;
     int32_t v = upper >> job->drop;
@@ -73,27 +73,33 @@ static int8_t output(const st_mac16_job_t *job, int32_t sum) {
     return (int8_t)st_clamp(v, job->lo, job->hi);
 }
 
-void st_mac16_windows(const st_mac16_job_t *job) {
-    const int32_t n = 4 * (job->fours + 1);
-    const int16_t *x = job->x;
-    for (int8_t *y = job->y; y != job->end; y += job->y_step, x += n) {
+static const st_mac16_word_t *words(const int16_t *x) {
+    return (const st_mac16_word_t *)(const void *)x;
+}
+
+ST_HOT void st_mac16_windows(const st_mac16_job_t *job) {
+    const st_mac16_word_t *x = words(job->x);
+    for (int8_t *y = job->y; y != job->end; y += job->y_step) {
+        const st_mac16_word_t *w = words(job->w);
         int32_t sum = job->bias;
-        for (int32_t i = 0; i < n; i++)
-            sum += x[i] * job->w[i];
+        for (int32_t n = job->fours; n >= 0; n--, x += 2, w += 2)
+            sum = st_mac16_add_two(st_mac16_add_two(sum, x[0], w[0]), x[1], w[1]);
         *y = output(job, sum);
     }
 }
 
-void st_mac16_taps(const st_mac16_job_t *job) {
-    const int32_t span = (int32_t)(job->end - job->y);
+ST_HOT void st_mac16_taps(const st_mac16_job_t *job) {
+    const st_mac16_word_t *w = words(job->w);
+    const int32_t span = (int32_t)(job->end - job->y), column = 2 + job->column / 4;
+    const int32_t next = 2 * column + 2 + job->next_window / 4;
     int8_t *y = job->y;
     for (int32_t row = 0; row < job->rows; row++, y += job->next_y) {
-        const int16_t *x = job->x + row * (job->next_x / 2);
-        for (const int8_t *end = y + span; y != end; y += job->y_step) {
-            int32_t sum = job->bias;
-            for (int32_t i = 0; i < 12; i++, x += i == 4 || i == 8 ? job->column / 2 : 0)
-                sum += *x++ * job->w[i];
-            x += job->next_window / 2;
+        const st_mac16_word_t *x = words(job->x) + row * (job->next_x / 4);
+        for (const int8_t *end = y + span; y != end; y += job->y_step, x += next) {
+            const st_mac16_word_t *second = x + column, *third = second + column;
+            int32_t sum = st_mac16_add_two(st_mac16_add_two(job->bias, x[0], w[0]), x[1], w[1]);
+            sum = st_mac16_add_two(st_mac16_add_two(sum, second[0], w[2]), second[1], w[3]);
+            sum = st_mac16_add_two(st_mac16_add_two(sum, third[0], w[4]), third[1], w[5]);
             *y = output(job, sum);
         }
     }

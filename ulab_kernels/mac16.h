@@ -5,6 +5,7 @@
 #ifndef ST_MAC16_H
 #define ST_MAC16_H
 
+#include "arch.h"
 #include "conv_geometry.h"
 #include "requantize.h"
 
@@ -49,5 +50,15 @@ void st_mac16_taps(const st_mac16_job_t *job);
 // 1, 3.
 void st_mac16_widen(const int8_t *x, int32_t n, int16_t *to);
 void st_mac16_widen_fours(const int8_t *x, int32_t n, int16_t *to);
+
+// The sum and two products, of the lower halves and of the upper.
+static inline int32_t st_mac16_add_two(int32_t sum, st_mac16_word_t x, st_mac16_word_t w) {
+#if ST_SMLAD
+    __asm("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(x), "r"(w));
+    return sum;
+#else
+    return sum + (int16_t)x * (int16_t)w + (int16_t)(x >> 16) * (int16_t)(w >> 16);
+#endif
+}
 
 #endif

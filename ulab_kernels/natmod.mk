@@ -7,7 +7,7 @@ BUILD ?= build
 KERNELS := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 VPATH = $(KERNELS)
 # Of other processors or of CPython.
-NOT_OURS = bind_cpython.c bind_core1.c simd_% $(if $(filter xtensawin,$(ARCH)),,%mac16.c)
+NOT_OURS = bind_cpython.c bind_core1.c simd_% $(if $(filter xtensawin armv7emsp,$(ARCH)),,%mac16.c)
 SOURCES = $(filter-out $(NOT_OURS),$(notdir $(wildcard $(KERNELS)*.c)))
 LINK_RUNTIME = 1
 CFLAGS_EXTRA += -fwrapv -I$(KERNELS) -fno-tree-switch-conversion
