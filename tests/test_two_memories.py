@@ -71,13 +71,14 @@ def test_a_board_description_is_all_it_takes(tmp_path: Path, capsys: Any) -> Non
     assert main([*plan, "--board", "pico"]) == 1
     assert "needs" in capsys.readouterr().err
     assert not main([*plan, "--board", str(board)])
-    assert "bytes of slower RAM" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"of {package + 4700:,} bytes of it: arena and device package; the rest lies" in told
     tune = ["tune", str(model), str(tmp_path / "d.npz"), "--twin", "--last", "4"]
     tune += ["--ram", f"{package + 1700}"]
     rest = ["--steps", "8", "--plain", "-o", str(tmp_path / "o.tflite"), "--board", str(board)]
     assert not main([*tune, *rest, "--log", str(tmp_path / "l.jsonl")])
     told = capsys.readouterr().out
-    assert "; slower RAM" in told and "0 differing bytes" in told
+    assert "; of the arena in slower RAM" in told and "0 differing bytes" in told
 
 
 def test_what_is_kept_for_backward_goes_before_what_is_computed_with() -> None:

@@ -24,7 +24,8 @@ BOARDS = _INSTALLED if _INSTALLED.is_dir() else ROOT / "boards"
 
 @dataclass(frozen=True)
 class BoardSpec:
-    """One board; sizes in bytes, addresses absolute."""
+    """One board; sizes in bytes, addresses absolute. slow_ram_bytes: of MicroPython's heap, beside
+    heap_bytes, what lies in slower memory, which is used when the other is full."""
 
     name: str
     title: str
@@ -50,6 +51,11 @@ class BoardSpec:
     download: str  # where MicroPython's own is
     clock: Clock | None = None  # where nobody has measured it, no time is estimated
     estimated: str = ""  # what figures of RAM and time stand on where we never measured them
+
+    @property
+    def own_bytes(self) -> int:
+        """RAM that is no heap: MicroPython's own."""
+        return self.ram_bytes - self.heap_bytes - self.slow_ram_bytes
 
 
 def board_names() -> list[str]:

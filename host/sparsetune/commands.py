@@ -284,12 +284,13 @@ def describe_plan(graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset |
             f"{layer.channels}/{channels} input channels a step, {bias}"
         )
     use = _use(chosen.layout, spec, data, chosen.beside)
+    there = chosen.ram + spec.slow_ram_bytes
     lines.append(
-        f"RAM {use.used:,} of {chosen.ram:,} bytes: arena {use.arena:,} (no order of buffers can "
+        f"RAM {use.used:,} of {there:,} bytes: arena {use.arena:,} (no order of buffers can "
         f"need less than {chosen.layout.arena_lower_bound:,}), trained weights and state "
         f"{use.state:,}, order of {_count(data)} samples {use.data:,}, program {use.package:,}; "
         f"{'image, in RAM too,' if use.image else 'flash'} {len(chosen.layout.image):,} bytes"
-        + (f"; slower RAM {cold:,} bytes" if (cold := chosen.layout.cold_bytes) else "")
+        + (f"; of the arena in slower RAM {use.cold:,} bytes" if use.cold else "")
     )
     return [*lines, *_remarks(graph, chosen), _describe_rate(chosen, data)]
 

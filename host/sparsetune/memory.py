@@ -55,7 +55,8 @@ NOTHING = Beside()
 class RamUse:
     """Bytes of the MicroPython heap. data: labels and the order of an epoch; package: the Python
     objects of the device package itself (measured; what does not hang on the plan is from the board
-    description); image: where the board has no ROMFS, from which it would be read in place."""
+    description); image: where the board has no ROMFS, from which it would be read in place; cold:
+    the part of the arena in slower memory, on boards that have two."""
 
     arena: int
     state: int
@@ -63,6 +64,7 @@ class RamUse:
     package: int
     heap: int
     image: int = 0
+    cold: int = 0
 
     @property
     def free(self) -> int:
@@ -71,7 +73,13 @@ class RamUse:
 
     @property
     def used(self) -> int:
-        return self.arena + self.state + self.data + self.package + self.image
+        return self.fast + self.cold + self.state + self.data + self.image
+
+    @property
+    def fast(self) -> int:
+        """What lies in the faster of two memories: the arena is the first that a run allocates
+        behind Python's objects. The rest does where there is room."""
+        return self.arena + self.package
 
 
 def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHING) -> RamUse:
@@ -82,8 +90,9 @@ def predict(image: Image, samples: int, spec: BoardSpec, beside: Beside = NOTHIN
     package += VELOCITY * image.has_velocity + SKIP * beside.skip
     package += WORTH * beside.worth + DECAY * beside.decay
     package += EFFORT * (image.macs != (0, 0) or beside.skip)
-    in_ram = 0 if spec.romfs_bytes else len(image.data)
-    return RamUse(image.arena_bytes, image.state_bytes, data, package, spec.heap_bytes, in_ram)
+    in_ram, heap = 0 if spec.romfs_bytes else len(image.data), spec.heap_bytes + spec.slow_ram_bytes
+    sizes = (image.arena_bytes, image.state_bytes, data, package, heap)
+    return RamUse(*sizes, in_ram, image.cold_bytes)
 
 
 def fixed_bytes(task: Task, samples: int, spec: BoardSpec, beside: Beside = NOTHING) -> int:

@@ -137,22 +137,24 @@ def describe_memory(
     velocities = f"their velocities {state.velocities:,}, " if state.velocities else ""
     where = f"of {spec.romfs_bytes:,} bytes" if spec.romfs_bytes else "bytes of RAM, without ROMFS"
     in_ram = f"image {use.image:,}, " if use.image else ""
+    there = limit + spec.slow_ram_bytes
     lines = [
         f"{'image' if use.image else 'flash'} {len(image.data):>9,} {where}: weights that stay "
         f"{flash.frozen:,}, first values of those that train {flash.initial:,}, program and "
         f"tables {flash.tables:,}",
-        f"RAM   {use.used:>9,} of {limit:,} bytes: arena {use.arena:,}, trained weights "
+        f"RAM   {use.used:>9,} of {there:,} bytes: arena {use.arena:,}, trained weights "
         f"{state.weights:,} and biases {state.biases:,}, {velocities}other state {state.rest:,}, "
         f"samples {use.data:,}, {in_ram}device package {use.package:,}; beside it MicroPython's "
-        f"own {spec.ram_bytes - spec.heap_bytes:,}",
+        f"own {spec.own_bytes:,}",
     ]
     if spec.estimated:
         no_time = "" if spec.clock else "; nobody has measured times"
         lines.append(f"{spec.title}, estimated: {spec.estimated}{no_time}")
-    if layout.cold_bytes:
+    if spec.slow_ram_bytes:
+        moved = f"the arena's other {use.cold:,}, touched least, and " if use.cold else ""
         lines.append(
-            f"slow  {layout.cold_bytes:>9,} of {spec.slow_ram_bytes:,} bytes of slower RAM: "
-            "buffers that are touched least"
+            f"fast  {use.fast:>9,} of {limit:,} bytes of it: arena and device package; {moved}"
+            f"the rest lie{'' if use.cold else 's'} in slower RAM where the fast one is full"
         )
     kept, exact = kept_use(program)
     if kept < exact:

@@ -39,8 +39,8 @@ def files_room(spec: BoardSpec, state_bytes: int) -> int:
 @dataclass(frozen=True)
 class Room:
     """ram: bytes of the heap that may be used. samples: that are trained on. store_bytes: of flash
-    for trained channels. Slower RAM beside it is the board's. beside: what the run has beside.
-    sample_bytes: of each sample in the board's file system; 0 where none are put there."""
+    for trained channels. Slower RAM beside the heap is the board's. beside: what the run has
+    beside. sample_bytes: of each sample in the board's file system; 0 where none are put there."""
 
     spec: BoardSpec
     ram: int
@@ -64,14 +64,22 @@ class Room:
         """In the fast RAM alone where that does; else the buffers that are touched least go to the
         slower one."""
         layout = compile_image(graph, plan, rate)
-        use = self.use(layout)
-        if use.used <= self.ram or not self.spec.slow_ram_bytes:
+        if self.short(layout) <= 0 or not self.spec.slow_ram_bytes:
             return layout
-        return compile_image(graph, plan, rate, max(0, self.ram - (use.used - use.arena)))
+        return compile_image(graph, plan, rate, max(0, self.ram - self.use(layout).package))
+
+    @property
+    def total(self) -> int:
+        """Bytes of both memories."""
+        return self.ram + self.spec.slow_ram_bytes
+
+    def short(self, layout: Layout) -> int:
+        """Bytes by which it takes more than is there, 0 or less where it fits."""
+        use = self.use(layout)
+        return max(use.used - self.total, use.fast - self.ram)
 
     def holds(self, layout: Layout) -> bool:
-        slow = self.spec.slow_ram_bytes
-        return self.use(layout).used <= self.ram and layout.cold_bytes <= slow
+        return self.short(layout) <= 0
 
     def takes(self, graph: Graph, plan: UpdatePlan) -> bool:
         """Whether it can be compiled and fits."""
@@ -104,7 +112,7 @@ def with_residual(graph: Graph, plan: UpdatePlan, room: Room) -> UpdatePlan:
 
 def _spare(room: Room, use: RamUse) -> int:
     """Bytes by which the state may grow: in RAM, and as checkpoints beside the samples."""
-    ram = room.ram - use.used
+    ram = room.total - use.used
     if not room.sample_bytes:
         return ram
     files = files_room(room.spec, use.state) - room.samples * room.sample_bytes

@@ -175,10 +175,9 @@ class Result:
         ]
         if self.memory:
             peak = spec.ram_bytes - self.memory["free"]
-            own = spec.ram_bytes - spec.heap_bytes
             lines.append(
                 f"peak memory on the board: {peak:,} of {spec.ram_bytes:,} bytes of RAM, with "
-                f"MicroPython's own {own:,} (not counted by --ram and `plan`)"
+                f"MicroPython's own {spec.own_bytes:,} (not counted by --ram and `plan`)"
             )
         if self.effort:
             lines.append(describe_effort(self.effort))

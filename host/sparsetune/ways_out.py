@@ -62,7 +62,7 @@ def does_not_fit(wanted: Wanted, layout: Layout) -> SparsetuneError:
     text = (
         f"training needs {use.used:,} bytes of RAM (arena {use.arena:,}, trained weights and state "
         f"{use.state:,}, samples {use.data:,}{image}, program {use.package:,}), "
-        f"{wanted.room.ram:,} are there: the arena's peak is {peak.where}, its largest tensor "
+        f"{wanted.room.total:,} are there: the arena's peak is {peak.where}, its largest tensor "
         f"{_name(tensors[0])}"
     )
     ways = ways_out(wanted)
@@ -84,12 +84,12 @@ def _hopeless(wanted: Wanted) -> str:
     graph = wanted.graph
     layout = lay_out(build_program(graph, UpdatePlan(())), source_of(graph))
     use = wanted.room.use(layout)
-    if use.used > wanted.room.ram >= use.used - use.image:
+    if use.used > wanted.room.total >= use.used - use.image:
         return (
             f"the forward pass alone needs {use.used:,} bytes, {use.image:,} of them for the image:"
             " flash the sparsetune firmware, which reads it from flash, or take a smaller model"
         )
-    if use.used > wanted.room.ram:
+    if use.used > wanted.room.total:
         return f"the forward pass alone needs {use.used:,} bytes: take a smaller model or input"
     return "no plan fits, though the forward pass alone does: take a smaller model"
 
@@ -131,7 +131,7 @@ def _fewer_samples(wanted: Wanted) -> Iterator[WayOut]:
     used, more = (
         predict(image, n, wanted.room.spec, wanted.room.beside).used for n in (many, many + 1)
     )
-    samples = many - -(-(used - wanted.room.ram) // (more - used))
+    samples = many - -(-(used - wanted.room.total) // (more - used))
     if samples >= FEWEST_SAMPLES:
         ram = used - (many - samples) * (more - used)
         yield _way(wanted, f"at most {samples:,} samples", wanted.plan, ram)

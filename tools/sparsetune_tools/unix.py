@@ -14,6 +14,8 @@ FOLDER = BUILD / "unix"
 # Left out: what Debian's source has not got, and what would need libffi.
 LEFT_OUT = ("MICROPY_PY_BTREE=0", "MICROPY_PY_SSL=0", "MICROPY_SSL_MBEDTLS=0",
             "MICROPY_PY_FFI=0", "FROZEN_MANIFEST=")
+# Its heap is in two halves, as that of an ESP32 with PSRAM.
+TWO_HEAPS = "CFLAGS_EXTRA=-DMICROPY_GC_SPLIT_HEAP=1 -DMICROPY_GC_SPLIT_HEAP_N_HEAPS=2"
 
 
 def build() -> Path:
@@ -24,7 +26,7 @@ def build() -> Path:
     with locked(FOLDER):
         run("building MicroPython's unix port",
             ["make", jobs(), "-C", trees.micropython / "ports" / "unix", f"BUILD={FOLDER}",
-             f"PYTHON={sys.executable}", *LEFT_OUT],
+             f"PYTHON={sys.executable}", TWO_HEAPS, *LEFT_OUT],
             BUILD / "logs" / "unix.log", env=build_environment(trees))
     return FOLDER / "micropython"
 

@@ -15,7 +15,6 @@ from ..compile import lean_program
 from ..cycles import step_cycles
 from ..errors import SparsetuneError
 from ..graph import Array, Graph
-from ..image import Layout
 from ..memory import IN_FLASH, TAKING_TURNS, VELOCITY, fixed_bytes
 from ..plan import UpdatePlan
 from ..room import Room
@@ -120,7 +119,7 @@ class Search:
     ) -> Searched | None:
         """needed: layers whose weights must train, counted from the output."""
         limits = self.limits
-        ram = float(limits.room.ram + limits.room.spec.slow_ram_bytes)
+        ram = float(limits.room.total)
         for number in range(1, TRIES + 1):
             choice = best(replace(problem_of(menu, gains, limits, ram), needed=needed))
             if choice is None:
@@ -166,7 +165,7 @@ def _over(graph: Graph, plan: UpdatePlan, room: Room) -> int:
         layout = room.compile(graph, plan)
     except SparsetuneError:
         return 64
-    return 0 if room.holds(layout) else max(64, _excess(room, layout))
+    return 0 if room.holds(layout) else max(64, room.short(layout))
 
 
 def _late(graph: Graph, plan: UpdatePlan, limits: Limits) -> float:
@@ -176,12 +175,6 @@ def _late(graph: Graph, plan: UpdatePlan, limits: Limits) -> float:
         return 0.0
     cycles = sum(step_cycles(lean_program(graph, plan), graph, clock))
     return (cycles - cycles_left(limits)) / clock.hertz
-
-
-def _excess(room: Room, layout: Layout) -> int:
-    use = room.use(layout)
-    slow = max(0, layout.cold_bytes - room.spec.slow_ram_bytes)
-    return max(use.used - room.ram, slow)
 
 
 # The integer program --------------------------------------------------------------------------
@@ -306,7 +299,7 @@ def _nothing_fits(menus: list[Menu], limits: Limits) -> SparsetuneError:
 def _least_of_each(menu: Menu, limits: Limits) -> dict[str, tuple[float, float]]:
     """Of all that is limited: what a plan takes at the least, and the limit."""
     zero = Gains(np.zeros(len(menu.depths)), np.zeros(len(menu.parts)))
-    ram = float(limits.room.ram + limits.room.spec.slow_ram_bytes)
+    ram = float(limits.room.total)
     free = replace(problem_of(menu, zero, limits, ram), rows=(), needed=frozenset())
     room = limits.room
     beside = _beside(menu, room)
@@ -322,7 +315,7 @@ def _least_of_each(menu: Menu, limits: Limits) -> dict[str, tuple[float, float]]
 
 def _told(name: str, limits: Limits) -> str:
     wanted = {
-        "RAM": f"{limits.room.ram:,} bytes of RAM",
+        "RAM": f"{limits.room.total:,} bytes of RAM",
         "analytic": f"{limits.analytic:,.0f} bytes of analytic memory",
         "cycles": f"{limits.seconds:g} s a step",
         "updated": f"{limits.share:g} % of the convolution weights a step",
