@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .firmware import KERNELS
-from .linux_core import LinuxCore
+from .linux_core import CountingLinuxCore, LinuxCore
 from .natmod import COMPILERS, compiler
 from .natmod import build as build_module
 from .needs import require
@@ -18,7 +18,10 @@ FOLDER = BUILD / "qemu_bare"
 LOG = BUILD / "logs" / "qemu_bare.log"
 OURS = ROOT / "tools" / "qemu" / "linux"
 COMMANDS = ROOT / "tools" / "xtensa" / "bare.c"
-LEFT_OUT = ("bind_", "natmod_")
+LEFT_OUT = ("bind_", "natmod_", "simd_")
+# As natmod.mk compiles them.
+FLAGS = ("-O2", "-fwrapv", "-std=gnu99", "-ffreestanding", "-fno-jump-tables",
+         "-fno-tree-switch-conversion", "-DST_MAC16=0")
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,28 @@ def require_emulator(arch: str) -> None:
     compiler(arch)
 
 
-def build(arch: str) -> Path:
+def build(arch: str, portable: bool = False) -> Path:
     """The kernels as a static program, of the very object files that the native module is linked
-    of; its path."""
+    of; its path. portable: compiled anew, without SMLAD."""
     require_emulator(arch)
-    objects = [path for path in sorted((build_module(arch).parent / "build").glob("*.o"))
-               if not path.name.startswith(LEFT_OUT)]
-    elf = FOLDER / arch / "kernels.elf"
+    folder = FOLDER / (f"{arch}-portable" if portable else arch)
+    kernels = portable_sources() if portable else objects_of(build_module(arch).parent / "build")
+    elf = folder / "kernels.elf"
     libc = ensure().micropython / "shared" / "libc" / "string0.c"
-    with locked(elf.parent):
+    with locked(folder):
         run(f"building the kernels alone for {arch}",
-            [str(COMPILERS[arch]), *PROCESSORS[arch].flags, "-O2", "-ffreestanding",
-             f"-I{KERNELS}", f"-I{OURS}", OURS / "start.S", COMMANDS, libc, *objects,
-             "-nostdlib", "-static", "-Wl,-Ttext-segment=0x400000", "-lgcc", "-o", elf], LOG)
+            [str(COMPILERS[arch]), *PROCESSORS[arch].flags, *FLAGS, f"-I{KERNELS}", f"-I{OURS}",
+             OURS / "start.S", COMMANDS, libc, *kernels, "-nostdlib", "-static",
+             "-Wl,-Ttext-segment=0x400000", "-lgcc", "-o", elf], LOG)
     return elf
+
+
+def objects_of(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.o")) if not path.name.startswith(LEFT_OUT)]
+
+
+def portable_sources() -> list[Path]:
+    return [path for path in sorted(KERNELS.glob("*.c")) if not path.name.startswith(LEFT_OUT)]
 
 
 def symbols(arch: str, elf: Path) -> dict[str, int]:
@@ -75,3 +86,19 @@ class QemuCore(LinuxCore):
     def __init__(self, arch: str) -> None:
         self.arch, elf = arch, build(arch)
         super().__init__([*PROCESSORS[arch].emulator, str(elf)], symbols(arch, elf))
+
+
+class CountingQemuCore(CountingLinuxCore):
+    """The same, or the portable ones, with their instructions counted."""
+
+    def __init__(self, arch: str, portable: bool = False) -> None:
+        elf = build(arch, portable)
+        known = symbols(arch, elf)
+        super().__init__(PROCESSORS[arch].emulator, elf, known, kernels_range(known))
+
+
+def kernels_range(symbols: dict[str, int]) -> str:
+    """Where they lie: behind this tool's own code."""
+    ours = max(symbols[name] for name in ("start_main", "linux_call", "bare_run", "bare_load"))
+    begin = min(at for at in symbols.values() if at > ours)
+    return f"{begin & ~1:#x}..{symbols['bare_memory']:#x}"

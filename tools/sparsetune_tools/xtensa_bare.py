@@ -3,17 +3,11 @@ twin, and for counting instructions (emulated, QEMU)."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
-from .bare import Called
 from .firmware import KERNELS
-from .linux_core import LinuxCore
+from .linux_core import CountingLinuxCore, LinuxCore
 from .shell import BUILD, locked
 from .sources import ensure
 from .xtensa import EMULATOR, OURS, toolchain, toolchain_and_emulator
@@ -85,41 +79,12 @@ class XtensaCore(LinuxCore):
         super().__init__([*EMULATOR, *more, str(elf)], symbols(elf))
 
 
-class CountingCore(XtensaCore):
-    """Counts the kernels' instructions in every call; they repeat to one or two. QEMU runs one
-    instruction at a time and writes a line for each, half a million a second."""
+class CountingCore(CountingLinuxCore):
+    """Counts the kernels' instructions in every call."""
 
     def __init__(self, elf: Path) -> None:
-        self.log = Path(tempfile.mkstemp(suffix=".log")[1])
-        self.counted = 0  # bytes of the log
-        super().__init__(elf, (*one_at_a_time(), "-d", "exec,nochain", "-D", str(self.log),
-                               "-dfilter", kernels_range(symbols(elf))))
-
-    def __exit__(self, *rest: object) -> None:
-        super().__exit__(None, None, None)
-        self.log.unlink()
-
-    def call(self, name: str, *arguments: int) -> Called:
-        called = super().call(name, *arguments)
-        return replace(called, instructions=self._new_lines())
-
-    def _new_lines(self) -> int:
-        """And takes them off the disk: the log goes on where it was."""
-        count = 0
-        with self.log.open("r+b") as file:
-            file.seek(self.counted)
-            while part := file.read(1 << 20):
-                count += part.count(b"\n")
-                self.counted += len(part)
-            os.ftruncate(file.fileno(), 0)
-        return count
-
-
-@cache
-def one_at_a_time() -> tuple[str, ...]:
-    """The option, which has another name from QEMU 8.1 on."""
-    told = subprocess.run([EMULATOR[0], "-h"], capture_output=True, text=True, check=False).stdout
-    return ("-one-insn-per-tb",) if "one-insn-per-tb" in told else ("-singlestep",)
+        known = symbols(elf)
+        super().__init__(EMULATOR, elf, known, kernels_range(known))
 
 
 def kernels_range(symbols: dict[str, int]) -> str:
