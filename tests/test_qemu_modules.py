@@ -5,12 +5,14 @@ answer, RAM, and whole training runs of the device package."""
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import runs
 from shared_tasks import shared_folder
 from sparsetune.boardspec import load_spec
+from sparsetune.memory import predict
 from sparsetune.native import device_files, native_module
 from sparsetune.plan import default_plan
 from sparsetune_tools import natmod, qemu_port
@@ -38,6 +40,10 @@ import sparsetune_kernels
 gc.collect()
 print(before - gc.mem_free())
 """
+# The description whose RAM is held against what is left, and the flavour that it counts.
+BOARDS = {"armv7emsp": ("pico2", "full"), "rv32imc": ("esp32c3", "small")}
+RAM_TOLERANCE = 4096  # a run with large samples leaves more to collect
+BEGIN = "import gc\ngc.collect()\nprint('#begin', gc.mem_free())\n"
 CHECKPOINT = """
 import binascii
 with open("trained.ckpt", "rb") as file:
@@ -112,14 +118,26 @@ def check_training(
     arch: str, task: runs.Task, folder: Path, flavour: str = "full", before: str = ""
 ) -> None:
     """before: what the board does first."""
-    script = before + call_of(task) + CHECKPOINT
-    lines = qemu_port.run_script(arch, script, files_of(arch, task, flavour), folder).splitlines()
-    told = [line for line in lines if not line.startswith("#checkpoint")]
+    script = before + BEGIN + call_of(task) + CHECKPOINT
+    sent = files_of(arch, task, flavour)
+    lines = qemu_port.run_script(arch, script, sent, folder).splitlines()
     pieces = [line.split()[1] for line in lines if line.startswith("#checkpoint")]
+    (begin,) = (int(line.split()[1]) for line in lines if line.startswith("#begin"))
+    told = [line for line in lines if not line.startswith(("#checkpoint", "#begin"))]
     twin_lines, twin_checkpoint = runs.twin_train(task)
     assert len(runs.losses(told)) == task.options["steps"]
     assert runs.telemetry(told) == runs.telemetry(twin_lines)
     assert bytes.fromhex("".join(pieces)) == twin_checkpoint
+    check_ram(arch, task, begin - len(sent[KERNELS]), runs.events(told, "mem")[-1]["free"])
+
+
+def check_ram(arch: str, task: runs.Task, begin: int, free: str) -> None:
+    """What `plan` promises for such a board. begin: free bytes less the module's that ran."""
+    board, counted = BOARDS[arch]
+    spec = replace(load_spec(board), heap_bytes=begin + len(module_of(arch, counted)))
+    use = predict(task.image, len(task.train), spec)
+    print(f"QEMU: {arch}: {task.name}: {free} bytes left, {use.free} predicted for {board}")
+    assert use.free <= int(free) <= use.free + RAM_TOLERANCE
 
 
 def test_training_equals_the_twin(arch: str, tmp_path: Path) -> None:
