@@ -451,8 +451,7 @@ DIVISIONS = {
     "cut_of",  # once an operator, where it is split
     "gather_all",  # once some positions
     "widen_windows",  # once some windows
-    "cut",  # once a call, as the next one
-    "rows_that_fit",
+    "cut",  # once a call
     "packed_outputs",  # once six outputs
     "fully_connected_packed_rows",  # once a call
     "st_outputs_of",  # once a position

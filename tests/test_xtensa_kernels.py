@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import sparsetune_kernels as kernels
-from gradient_cases import CASES
+from gradient_cases import CASES, ZEROS, train_all
+from guards import Scattered
 from machine import Machine
 from on_core import (
     GRADIENTS,
@@ -18,7 +19,9 @@ from on_core import (
     convolutions,
     depthwise_layers,
     memories,
+    output,
     patches,
+    scattered,
     steps_of,
     training_steps,
     two_operands,
@@ -26,6 +29,7 @@ from on_core import (
 )
 from small_models import Net
 from sparsetune.plan import UpdatePlan
+from sparsetune.tflite import parse_tflite
 from sparsetune_tools.bare import BareMachine
 from sparsetune_tools.xtensa import VARIANTS
 from sparsetune_tools.xtensa_bare import FOLDER, CountingCore, XtensaCore, build
@@ -64,6 +68,41 @@ def test_convolutions(shift: int, core: XtensaCore) -> None:
 def test_depthwise(shift: int, core: XtensaCore) -> None:
     for machine in depthwise_layers(shift):
         check_equal(machine, core)
+
+
+def dense_layers(shift: int, is_trained: bool) -> Iterator[Machine]:
+    """Several rows of inputs, extreme ones too; weights that are packed, and ones that are not."""
+    for i, inputs in enumerate((4, 8, 12, 44, 260, 6)):
+        rng = np.random.default_rng((300 + shift, i))
+        rows = 1 if is_trained else int(rng.integers(1, 4))
+        net = Net((1, rows, inputs), int(rng.choice(ZEROS)), 3 * shift + i)
+        most = 127 if i % 2 else int(rng.integers(1, 127))
+        weights = rng.choice((-127, -most, most, 127), (9 - i, inputs))
+        net.dense(9 - i, weights=weights, **output(rng))
+        net.dense(4, **output(rng))
+        graph = parse_tflite(net.to_bytes())
+        machine = Scattered(graph, train_all(graph) if is_trained else UpdatePlan(()), shift)
+        machine.load(rng.choice((-128, 127), net.sample().shape).astype(np.int8))
+        yield machine
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_fully_connected(shift: int, is_trained: bool, core: XtensaCore) -> None:
+    for machine in dense_layers(shift, is_trained):
+        check_equal(machine, core, training=is_trained)
+
+
+@pytest.mark.parametrize("stride", [(1, 2), (2, 1), (3, 1), (3, 2), (4, 1)])
+@pytest.mark.parametrize("channels", [4, 5])
+def test_strides_of_depthwise(channels: int, stride: tuple[int, int], core: XtensaCore) -> None:
+    """Windows that begin at either of the two rows that share a word; not all rows at once."""
+    fast = 0
+    for shift, size in enumerate(((12, 9), (7, 16), (3, 3))):
+        net = Net((1, *size, channels), 5 - 2 * shift, shift)
+        net.depthwise(1, 3, stride=stride, same=True)
+        fast += check_equal(scattered(net, 4 * shift), core)
+    assert fast
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -150,28 +189,69 @@ def sums_near_ties(rng: np.random.Generator, factor: tuple[int, int]) -> np.ndar
     return np.clip(all_of_them, -most - 1, most).astype(np.int64)
 
 
+class Outputs:
+    """Sums become outputs in the loops of MAC16. All lies at some distance in the core's memory."""
+
+    JOB, GEOMETRY, W, X, Y = (256, 0, 512, 16384, 32768)
+    OUT = 24  # of st_mac16_job_t
+    TAPS_OUT = 36  # of st_mac16_taps_t
+
+    def __init__(self, core: XtensaCore, zero: int, lo: int, hi: int) -> None:
+        self.core = core
+        words = np.zeros(20, "<i4")
+        words[[15, 16, 17]] = zero, lo, hi
+        core.write(core.data + self.GEOMETRY, words.tobytes())
+
+    def _made(self, name: str, out: int, bias: int, factor: tuple[int, int], n: int) -> np.ndarray:
+        data, (multiplier, shift) = self.core.data, factor
+        out += data + self.JOB
+        self.core.call("st_mac16_begin", out, data + self.GEOMETRY)
+        self.core.call("st_mac16_prepare", out, bias & 0xFFFFFFFF, multiplier, shift & 0xFFFFFFFF)
+        if out == data + self.JOB + self.TAPS_OUT:
+            self.core.write(out + 24, struct.pack("<2i", -128, 127))
+        self.core.call(name, data + self.JOB)
+        return np.frombuffer(self.core.read(data + self.Y, n), np.int8)
+
+    def of_windows(self, sums: np.ndarray, bias: int, factor: tuple[int, int]) -> np.ndarray:
+        inputs = np.zeros((len(sums), 4), "<i2")
+        inputs[:, 0], inputs[:, 1] = (sums - bias) // 32767, (sums - bias) % 32767
+        data = self.core.data
+        x, w, y = data + self.X, data + self.W, data + self.Y
+        self.core.write(x, inputs.tobytes())
+        self.core.write(w, np.array([32767, 1, 0, 0], "<i2").tobytes())
+        self.core.write(data + self.JOB, struct.pack("<6I", x, w, y, y + len(sums), 1, 0))
+        return self._made("st_mac16_windows", self.OUT, bias, factor, len(sums))
+
+    def of_taps(self, sums: np.ndarray, bias: int, factor: tuple[int, int]) -> np.ndarray:
+        """Of the middle column of every second window. Two rows."""
+        inputs = np.zeros((2 * len(sums) + 6, 2), "<i2")
+        at = 2 * np.arange(len(sums)) + 1 + 2 * (np.arange(len(sums)) >= len(sums) // 2)
+        inputs[at, 0], inputs[at, 1] = (sums - bias) // 32767, (sums - bias) % 32767
+        data, half = self.core.data, len(sums) // 2
+        x, w, y = data + self.X, data + self.W, data + self.Y
+        self.core.write(x, inputs.tobytes())
+        self.core.write(w, np.array([0, 0, 32767, 1, *[0] * 6], "<i2").tobytes())
+        job = (w, x, x, y, 1, half, 2, 4 * (2 * half + 2), 0)
+        self.core.write(data + self.JOB, struct.pack("<9I", *job))
+        return self._made("st_mac16_taps_2_lower", self.TAPS_OUT, bias, factor, 2 * half)
+
+
 @pytest.mark.parametrize("shift", range(-31, 4))
 def test_sums_become_outputs(shift: int, core: XtensaCore) -> None:
-    """In the loop of MAC16: all shifts, sums near ties among them."""
+    """All shifts, sums near ties among them. Taps know no activation."""
     rng = np.random.default_rng(shift + 31)
     zero, lo, hi = ((-128, -128, 127), (5, -100, 90), (127, -128, 127))[shift % 3]
-    geometry, job, x, w, y = (core.data + at for at in (0, 128, 256, 16384, 20480))
-    words = np.zeros(20, "<i4")
-    words[[5, 15, 16, 17]] = 1, zero, lo, hi  # outputs side by side
-    core.write(geometry, words.tobytes())
-    core.write(w, np.array([32767, 1, 0, 0], "<i2").tobytes())
+    outputs = Outputs(core, zero, lo, hi)
     for multiplier in (1 << 30, (1 << 31) - 1, int(rng.integers(1 << 30, 1 << 31))):
-        sums = sums_near_ties(rng, (multiplier, shift))
+        factor = multiplier, shift
+        sums = sums_near_ties(rng, factor)
         for bias in (-(1 << 30), 0, 1 << 30):
             mine = sums[(sums - bias >= -(1 << 29)) & (sums - bias <= 1 << 29)]
-            inputs = np.zeros((len(mine), 4), "<i2")
-            inputs[:, 0], inputs[:, 1] = (mine - bias) // 32767, (mine - bias) % 32767
-            core.write(x, inputs.tobytes())
-            core.write(job, struct.pack("<4I80x", x, w, y, y + len(mine)))
-            core.call("st_mac16_begin", job, geometry)
-            core.call("st_mac16_prepare", job, bias & 0xFFFFFFFF, multiplier, shift & 0xFFFFFFFF)
-            if len(mine):
-                core.call("st_mac16_windows", job)
-            got = np.frombuffer(core.read(y, len(mine)), np.int8)
-            wanted = [rounded_twice(int(s), (multiplier, shift)) + zero for s in mine]
+            mine = mine[: len(mine) // 2 * 2]
+            if not len(mine):
+                continue
+            wanted = np.array([rounded_twice(int(s), factor) + zero for s in mine])
+            got = outputs.of_windows(mine, bias, factor)
             np.testing.assert_array_equal(got, np.clip(wanted, lo, hi))
+            got = outputs.of_taps(mine, bias, factor)
+            np.testing.assert_array_equal(got, np.clip(wanted, -128, 127))

@@ -57,10 +57,40 @@ static st_term_t *gather_terms(const st_factors_t *f, st_term_t *to, int32_t *to
 
 #else
 
+#if ST_XTENSA_MAC16
+
+// xtensa_add_rows.S: 8 * blocks elements of row are the sums of `count` terms and `start`, or that
+// is added to them. words: rows begin at multiples of 4, start has the sum of all factors times
+// -128.
+typedef struct {
+    const st_term_t *terms;
+    int32_t count;
+    int32_t *row;
+    int32_t blocks, start, is_begun;
+} st_add_rows_t;
+
+void st_add_rows_words(const st_add_rows_t *job);
+void st_add_rows_bytes(const st_add_rows_t *job);
+
+static int32_t add_blocks(st_terms_t *t) {
+    const int32_t blocks = t->n >> 3, total = t->total - t->added, bytes = t->not_words & 3;
+    const int32_t start = -total * (t->zero + (bytes ? 0 : 128));
+    const st_add_rows_t job = {t->terms, t->count, t->row, blocks, start, t->is_begun};
+    if (bytes && blocks)
+        st_add_rows_bytes(&job);
+    else if (blocks)
+        st_add_rows_words(&job);
+    return blocks * 8;
+}
+
+#else
+
 static int32_t add_blocks(st_terms_t *t) {
     (void)t;
     return 0;
 }
+
+#endif
 
 static st_term_t *gather_terms(const st_factors_t *f, st_term_t *to, int32_t *total) {
     for (int32_t i = 0; i < f->n; i++) {

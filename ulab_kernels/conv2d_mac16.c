@@ -139,12 +139,13 @@ static int is_pointwise(const st_conv_geometry_t *g) {
 // n outputs of channels.
 static void run(const st_mac16_work_t *w, st_range_t channels, int32_t n, int8_t *y) {
     st_mac16_job_t job;
-    st_mac16_begin(&job, w->g);
+    st_mac16_begin(&job.out, w->g);
     job.x = w->columns;
+    job.y_step = w->g->out_c;
     job.fours = w->k / 4 - 1;
     const int32_t *filter = w->filters, bytes = n * job.y_step;
     for (int32_t c = channels.begin; c < channels.end; c++, filter += filter_words(w)) {
-        st_mac16_prepare(&job, *filter, w->p->requant[c]);
+        st_mac16_prepare(&job.out, *filter, w->p->requant[c]);
         job.w = (const int16_t *)(filter + 1);
         job.y = y + c;
         job.end = job.y + bytes;

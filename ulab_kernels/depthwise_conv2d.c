@@ -85,7 +85,7 @@ static void depthwise_position(const st_conv_geometry_t *g, const st_conv_params
     }
 }
 
-#if ST_ARMV6M
+#if ST_ARMV6M || ST_XTENSA_MAC16
 
 #define MOST_TAPS 5 // along an axis
 
@@ -94,8 +94,8 @@ typedef struct {
     const int8_t *weights;
 } st_tap_t;
 
-// armv6m_depthwise_grad.S: row[bytes of weights] = sum over the taps of dy * weights, times scale,
-// for channels four by four. At least one tap.
+// armv6m_depthwise_grad.S, xtensa_depthwise_grad.S: row[bytes of weights] = sum over the taps of dy
+// * weights, times scale, for channels four by four. At least one tap.
 typedef struct {
     const st_tap_t *end, *taps;
     int32_t *row;

@@ -1,6 +1,7 @@
 #include "fully_connected.h"
 #include "arch.h"
 #include "dot.h"
+#include "mac16.h"
 #include "requantize.h"
 
 void fully_connected_s8(const st_conv_geometry_t *g, const st_conv_params_t *p, const int8_t *x,
@@ -79,6 +80,25 @@ typedef struct {
 
 #define FOURS 4
 
+#if ST_MAC16
+
+// As st_mac16_dot takes them; returns 128 times the sum of all.
+static int32_t make_factors(const int8_t *x, int32_t n, int32_t zero, int32_t *factors) {
+    int16_t *to = (int16_t *)factors;
+    int32_t total = 0;
+    for (; n > 0; n -= 4, x += 4, to += 4) {
+        const int32_t a = x[0] - zero, b = x[1] - zero, c = x[2] - zero, d = x[3] - zero;
+        to[0] = (int16_t)a;
+        to[1] = (int16_t)c;
+        to[2] = (int16_t)b;
+        to[3] = (int16_t)d;
+        total += a + b + c + d;
+    }
+    return total * 128;
+}
+
+#else
+
 // Of four inputs the first one, and of each other one what it is more than 256 times the one
 // before; returns 128 times the sum of all.
 static int32_t make_factors(const int8_t *x, int32_t n, int32_t zero, int32_t *factors) {
@@ -94,6 +114,8 @@ static int32_t make_factors(const int8_t *x, int32_t n, int32_t zero, int32_t *f
     return total * 128;
 }
 
+#endif
+
 static void each_row(const st_row_of_outputs_t *r, const int8_t *w, int32_t n, int32_t *sums) {
     for (int32_t i = 0; i < n; i++, w += r->g->in_c)
         sums[i] += dot_s8(r->x, w, r->g->in_c, -r->g->x_zero);
@@ -108,6 +130,19 @@ static int has_four_rows(const st_row_of_outputs_t *r, const int8_t *w, int32_t 
     for (int32_t i = 0; i < n; i++)
         sums[i] = (int32_t)((uint32_t)sums[i] - (uint32_t)r->less);
     st_four_rows(r->scratch, w, r->g->in_c, sums);
+    return 1;
+}
+
+#elif ST_MAC16
+
+// Whether rows were added, which must begin at multiples of 4 bytes.
+static int has_four_rows(const st_row_of_outputs_t *r, const int8_t *w, int32_t n, int32_t *sums) {
+    const int16_t *x = (const int16_t *)r->scratch;
+    if ((uintptr_t)w & 3)
+        return 0;
+    for (int32_t i = 0; i < n; i++, w += r->g->in_c)
+        sums[i] = (int32_t)((uint32_t)sums[i] + (uint32_t)st_mac16_dot(x, w, r->g->in_c) -
+                            (uint32_t)r->less);
     return 1;
 }
 

@@ -39,7 +39,7 @@ void st_run_whole_window(const st_window_op_t *op) {
     case OP_FULLY_CONNECTED:
         if (op->is_packed)
             ST_FAST(fully_connected_packed_s8)(op->g, &op->p, op->x, op->scratch.data, op->y);
-        else if (ST_LANES && op->scratch.data)
+        else if ((ST_LANES || ST_MAC16) && op->scratch.data)
             fully_connected_fours_s8(op->g, &op->p, op->x, op->scratch.data, op->y);
         else
             ST_FAST(fully_connected_s8)(op->g, &op->p, op->x, op->y);
