@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import sparsetune
 from sparsetune import cli
-from sparsetune.boardspec import BOARDS, board_names, load_spec
+from sparsetune.boardspec import BOARDS, board_names, boards_with, load_spec
 from sparsetune.errors import SparsetuneError
 from sparsetune.image import parse_image
 from sparsetune.memory import predict
 from sparsetune.uf2 import FAMILIES
+from sparsetune_tools import natmod
 from test_budget import small_model
 
 DIGITS = Path(sparsetune.__file__).parent / "models" / "digits_int8.tflite"
@@ -74,6 +75,22 @@ def test_image_counts_as_ram_where_there_is_no_romfs() -> None:
     assert in_ram.used - in_place.used == in_ram.image == len(image.data)
 
 
+STOCK = boards_with(romfs_bytes=0)
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_stock_boards_count_kernels_and_the_packages_code(name: str) -> None:
+    """The module, and all else as on a stock Pico, where it was measured (tests/test_stock.py)."""
+    spec, pico = load_spec(name), load_spec("pico_stock")
+    if not natmod.is_possible(spec.arch):
+        pytest.skip(f"no compiler for {spec.arch}")
+    flavour = "small" if "small" in natmod.flavours_of(spec.arch) else "full"
+    small = natmod.build("armv6m", flavour="small").stat().st_size
+    module = natmod.build(spec.arch, flavour=flavour).stat().st_size
+    more = spec.package_bytes - module - (pico.package_bytes - small)
+    assert -1024 < more < 8192  # never too little
+
+
 @pytest.mark.parametrize("name", board_names())
 def test_plan_says_what_nobody_measured(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -106,7 +123,8 @@ def test_an_image_that_has_no_room_in_ram(
     package = load_spec("esp32c3").package_bytes
     for heap, is_way_out in ((package + 13_160, True), (package + 3_160, False)):
         path = tmp_path / f"{heap}.toml"
-        path.write_text(re.sub(r"(?m)^heap = \d+", f"heap = {heap}", text))
+        small = re.sub(r"(?m)^heap = \d+", f"heap = {heap}", text)
+        path.write_text(re.sub(r"(?m)^package = \d+", "package = 16840", small))
         assert cli.main(["plan", str(DIGITS), "--board", str(path)]) == 1
         told = capsys.readouterr().err
         assert "the forward pass alone needs" in told

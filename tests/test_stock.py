@@ -226,6 +226,19 @@ def test_too_old_a_micropython(pico: EmulatedPico, monkeypatch) -> None:
         assert not board.has_file(KERNELS_FILE)
 
 
+def test_nothing_is_sent_where_the_abi_differs(pico: EmulatedPico, monkeypatch) -> None:
+    """Older and newer formats, another processor, none."""
+    with Board.connect(pico.port) as board:
+        before, info = listing(board), board.identify()
+        for mpy in (6 | 2 << 8 | 4 << 10, 7 | 4 << 10, 6 | 3 << 8 | 1 << 10, 6 | 3 << 8, 0):
+            with monkeypatch.context() as patch:
+                other = replace(info, mpy=mpy)
+                patch.setattr(Board, "identify", lambda self, other=other: other)
+                with pytest.raises(SparsetuneError, match="flash|build it"):
+                    make_ready(board)
+            assert listing(board) == before
+
+
 def command(*args: object) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "sparsetune.cli", *map(str, args)],
