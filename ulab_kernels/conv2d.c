@@ -10,24 +10,23 @@ typedef struct {
     int32_t channel, channels;
 } st_window_t;
 
-// One window against one filter. Without dilation the taps of a
+// One window against ST_DOTS filters, `next` apart. Without dilation the taps of a
 // kernel row lie side by side in x and in w, so that a row is a single dot product.
-static int32_t window_sum(const st_conv_geometry_t *g, const int8_t *x, const int8_t *filter,
-                          const st_window_t *w) {
+static void window_sums(const st_conv_geometry_t *g, const int8_t *x, const int8_t *filter,
+                        int32_t next, const st_window_t *w, int32_t sums[ST_DOTS]) {
     const int32_t one_run = g->dilation_w == 1 && g->groups == 1;
     const int32_t runs = one_run ? 1 : w->x.end - w->x.begin;
     const int32_t length = one_run ? (w->x.end - w->x.begin) * w->channels : w->channels;
-    int32_t sum = 0, iy = w->y.first;
+    int32_t iy = w->y.first;
     for (int32_t ky = w->y.begin; ky < w->y.end; ky++, iy += g->dilation_h) {
         const int8_t *xr = x + (iy * g->in_w + w->x.first) * g->in_c + w->channel;
         const int8_t *wr = filter + (ky * g->kernel_w + w->x.begin) * w->channels;
         for (int32_t run = 0; run < runs; run++) {
-            sum += dot_s8(xr, wr, length, -g->x_zero);
+            dots_s8(xr, wr, next, length, -g->x_zero, sums);
             xr += g->dilation_w * g->in_c;
             wr += w->channels;
         }
     }
-    return sum;
 }
 
 // The same against ones: what a zero point of the weights takes off, once for a window and group.
@@ -50,10 +49,16 @@ static void group_outputs(const st_conv_geometry_t *g, const st_conv_params_t *p
     const int32_t first = g->groups == 1 ? 0 : w->channel / w->channels * outputs;
     const int32_t less = g->w_zero ? g->w_zero * window_total(g, x, w) : 0;
     const int8_t *filter = p->weights + first * filter_size;
-    for (int32_t oc = first; oc < first + outputs; oc++, filter += filter_size) {
-        int32_t sum = p->bias[oc] + window_sum(g, x, filter, w) - less;
-        int32_t v = st_requantize(sum, p->requant[oc]) + g->y_zero;
-        y[oc] = (int8_t)st_clamp(v, g->act_min, g->act_max);
+    for (int32_t oc = first, end = first + outputs; oc < end; filter += ST_DOTS * filter_size) {
+        int32_t sums[ST_DOTS];
+        for (int32_t i = 0; i < ST_DOTS; i++)
+            sums[i] = 0;
+        window_sums(g, x, filter, end - oc > 1 ? filter_size : 0, w, sums);
+        for (int32_t i = 0; i < ST_DOTS && oc < end; i++, oc++) {
+            const int32_t sum = p->bias[oc] + sums[i] - less;
+            const int32_t v = st_requantize(sum, p->requant[oc]) + g->y_zero;
+            y[oc] = (int8_t)st_clamp(v, g->act_min, g->act_max);
+        }
     }
 }
 
@@ -88,7 +93,9 @@ static void filter_outputs(const st_conv_geometry_t *g, const st_conv_params_t *
         for (int32_t ox = 0; ox < g->out_w; ox++, y += g->out_c) {
             const st_window_t w = {st_taps_h(g, oy), st_taps_w(g, ox), 0, g->in_c};
             const int32_t less = g->w_zero ? g->w_zero * window_total(g, x, &w) : 0;
-            const int32_t sum = bias + window_sum(g, x, filter, &w) - less;
+            int32_t sums[ST_DOTS] = {0};
+            window_sums(g, x, filter, 0, &w, sums);
+            const int32_t sum = bias + sums[0] - less;
             const int32_t v = p->columns->rounds_once ? st_requantize_once(sum, *p->requant)
                                                       : st_requantize(sum, *p->requant);
             *y = (int8_t)st_clamp(v + g->y_zero, g->act_min, g->act_max);

@@ -2,17 +2,64 @@
 #include "arch.h"
 #include "depthwise_sums.h"
 
-ST_HOT_IF_SMALL static int32_t channel_sum(const st_conv_geometry_t *g, const int8_t *x,
-                                           const int8_t *w, const st_taps_t taps[2]) {
-    const st_taps_t ty = taps[0], tx = taps[1];
-    const int32_t x_step = g->dilation_w * g->in_c;
-    int32_t sum = 0, iy = ty.first;
-    for (int32_t ky = ty.begin; ky < ty.end; ky++, iy += g->dilation_h) {
-        const int8_t *xp = x + (iy * g->in_w + tx.first) * g->in_c;
-        const int8_t *wp = w + (ky * g->kernel_w + tx.begin) * g->out_c;
-        for (int32_t kx = tx.begin; kx < tx.end; kx++, xp += x_step, wp += g->out_c)
-            sum += (*xp - g->x_zero) * (*wp - g->w_zero);
-    }
+// The taps of a position that lie inside the input, which are the same for all channels. Steps in
+// elements, ends from behind a row to the next; x, w: of the first tap.
+typedef struct {
+    int32_t rows, columns;
+    int32_t x, x_step, x_row_end, x_zero;
+    int32_t w, w_step, w_row_end, w_zero;
+} st_inside_t;
+
+static st_inside_t taps_inside(const st_conv_geometry_t *g, int32_t oy, int32_t ox) {
+    const st_taps_t ty = st_taps_h(g, oy), tx = st_taps_w(g, ox);
+    const int32_t columns = tx.end - tx.begin, x_step = g->dilation_w * g->in_c;
+    return (st_inside_t){
+        .rows = ty.end - ty.begin,
+        .columns = columns,
+        .x = (ty.first * g->in_w + tx.first) * g->in_c,
+        .x_step = x_step,
+        .x_row_end = g->dilation_h * g->in_w * g->in_c - columns * x_step,
+        .x_zero = g->x_zero,
+        .w = (ty.begin * g->kernel_w + tx.begin) * g->out_c,
+        .w_step = g->out_c,
+        .w_row_end = (g->kernel_w - columns) * g->out_c,
+        .w_zero = g->w_zero,
+    };
+}
+
+// The sum of a row of taps; x and w end behind it.
+#if ST_SMALL && ST_CORTEX_M0
+// The compiler keeps half of it on the stack. Upper registers: as in dot.h, and two saved here.
+static inline int32_t sum_of_row(const st_inside_t *in, const int8_t **x, const int8_t **w) {
+    int32_t n = in->columns, a = -in->x_zero, b = -in->w_zero, sum = in->x_step, at = in->w_step;
+    if (n <= 0)
+        return 0;
+    __asm__("mov r12, %4\n\tmov lr, %5\n\tmov %4, r8\n\tmov %5, r9\n\tpush {%4, %5}\n\t"
+            "mov r8, %2\n\tmov r9, %6\n\tmov %2, #0\n\tmov %6, #0\n"
+            "1:\tldrsb %4, [%0, %6]\n\tldrsb %5, [%1, %6]\n\tadd %4, r12\n\tadd %5, lr\n\t"
+            "mul %4, %5\n\tadd %2, %4\n\tadd %0, r8\n\tadd %1, r9\n\tsub %3, #1\n\t"
+            "bne 1b\n\tpop {%4, %5}\n\tmov r8, %4\n\tmov r9, %5"
+            : "+l"(*x), "+l"(*w), "+l"(sum), "+l"(n), "+l"(a), "+l"(b), "+l"(at)
+            :
+            : "r12", "lr", "cc", "memory");
+    return sum;
+}
+#else
+static inline int32_t sum_of_row(const st_inside_t *in, const int8_t **x, const int8_t **w) {
+    int32_t sum = 0;
+    for (int32_t n = in->columns; n > 0; n--, *x += in->x_step, *w += in->w_step)
+        sum += (**x - in->x_zero) * (**w - in->w_zero);
+    return sum;
+}
+#endif
+
+ST_HOT_IF_SMALL static int32_t channel_sum(const st_inside_t *in, const int8_t *x,
+                                           const int8_t *w) {
+    int32_t sum = 0;
+    x += in->x;
+    w += in->w;
+    for (int32_t rows = in->rows; rows > 0; rows--, x += in->x_row_end, w += in->w_row_end)
+        sum += sum_of_row(in, &x, &w);
     return sum;
 }
 
@@ -21,11 +68,11 @@ void depthwise_conv2d_s8(const st_conv_geometry_t *g, const st_conv_params_t *p,
     const int32_t multiplier = g->out_c / g->in_c;
     for (int32_t oy = 0; oy < g->out_h; oy++) {
         for (int32_t ox = 0; ox < g->out_w; ox++) {
-            const st_taps_t taps[2] = {st_taps_h(g, oy), st_taps_w(g, ox)};
+            const st_inside_t in = taps_inside(g, oy, ox);
             int32_t oc = 0;
             for (int32_t ic = 0; ic < g->in_c; ic++) {
                 for (int32_t m = 0; m < multiplier; m++, oc++) {
-                    int32_t sum = p->bias[oc] + channel_sum(g, x + ic, p->weights + oc, taps);
+                    int32_t sum = p->bias[oc] + channel_sum(&in, x + ic, p->weights + oc);
                     int32_t v = st_requantize(sum, p->requant[oc]) + g->y_zero;
                     *y++ = (int8_t)st_clamp(v, g->act_min, g->act_max);
                 }
