@@ -123,8 +123,7 @@ def test_an_image_that_has_no_room_in_ram(
     package = load_spec("esp32c3").package_bytes
     for heap, is_way_out in ((package + 13_160, True), (package + 3_160, False)):
         path = tmp_path / f"{heap}.toml"
-        small = re.sub(r"(?m)^heap = \d+", f"heap = {heap}", text)
-        path.write_text(re.sub(r"(?m)^package = \d+", "package = 16840", small))
+        path.write_text(re.sub(r"(?m)^heap = \d+", f"heap = {heap}", text))
         assert cli.main(["plan", str(DIGITS), "--board", str(path)]) == 1
         told = capsys.readouterr().err
         assert "the forward pass alone needs" in told
