@@ -62,6 +62,8 @@ LATER = tuple(f"{name}=int8:plan=bench/results/{name}-{kb}.json"
               for name, kb in (("later", 99), ("latest", 96)))  # fmt: skip
 # `plan --data ... --search runs --share 2 --ram 225000`, CIFAR-10.
 SPARSE = "bench/results/sparse-cifar.json"
+# The same by today's search, with --residual: two layers whole, so that no channels take turns.
+ANEW = "bench/results/sparse-anew-cifar.json"
 # By hand: 10 of 56 channels of the last expansion, all biases behind operator 14, the head.
 DEEP = "bench/results/deep-cifar.json"
 SPREAD = "share=2,last=12,residual=1"
@@ -125,10 +127,16 @@ EXPERIMENTS = {
          "biases=head:biases=35,residual=1"),
         (), ("--rates", "0.0017"),
     ),
+    "sparse-anew": Experiment(
+        "cifar", "CIFAR-10, 2 % of the convolution weights a step, searched anew, and by hand",
+        (f"anew=static:plan={ANEW}", f"by hand=random:plan={DEEP}",
+         f"by hand, static=static:plan={DEEP}", "biases=head:biases=36,residual=1"),
+        (), ("--rates", "0.0017,0.0051"),
+    ),
     "sparse-long": Experiment(
         "cifar", "CIFAR-10, 2 % of the convolution weights a step, and full fine-tuning in float",
         (f"sparse=random:plan={DEEP}", f"static:plan={DEEP}",
-         "biases=head:biases=41,residual=1"),
+         "biases=head:biases=41,residual=1", f"anew=static:plan={ANEW}"),
         ("all:batch=16,rate=0.004",), ("--rates", "0.0017"), epochs=10,
     ),
     "sparse-longer": Experiment(
