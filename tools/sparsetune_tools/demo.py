@@ -43,6 +43,7 @@ def main() -> None:
     samples = BUILD / "demo" / "digits_changed.npz"
     say("digits: the camera is turned by 40 degrees and the light has changed")
     make_samples(samples, int(seed))
+    OUT.mkdir(parents=True, exist_ok=True)
     say("starting the emulated Pico (rp2040js)")
     with EmulatedPico(firmware=Firmware("sparsetune").folder / "firmware.bin") as pico:
         say(f"emulated Pico on {pico.port}")
