@@ -86,14 +86,14 @@ engine = Engine(Image(), 1)
 print(*(uctypes.addressof(b) - begin for b in (engine.arena, engine.state)))
 """
 HALF = 200000
+STAND_IN = "import sys; sys.modules['sparsetune_kernels'] = type('K', (), {'abi': lambda: 6})"
 
 
 def test_the_arena_lies_in_the_heaps_first_part(unix_micropython: Path) -> None:
     """Under MicroPython's unix port, whose heap is in two halves of 200,000 bytes: what is learnt
     is larger than what is left of the first."""
-    stand_in = "import sys; sys.modules['sparsetune_kernels'] = type('K', (), {'abi': lambda: 6})"
     done = subprocess.run(
-        [unix_micropython, "-X", f"heapsize={2 * HALF}", "-c", stand_in + SCRIPT],
+        [unix_micropython, "-X", f"heapsize={2 * HALF}", "-c", STAND_IN + SCRIPT],
         cwd=ROOT / "device", capture_output=True, text=True, check=True,
     )  # fmt: skip
     arena, state = map(int, done.stdout.split())
@@ -144,3 +144,27 @@ def test_the_heap_begins_in_the_chip_and_grows_beside_it(tmp_path: Path) -> None
 def test_memories_are_within_what_is_there(name: str) -> None:
     spec = load_spec(str(BOARD / f"{name}.toml"))
     assert 0 < spec.own_bytes < spec.ram_bytes
+
+
+LARGE = """
+import sys
+from sparsetune_device.image import open_image
+try:
+    open_image(sys.argv[1])
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_an_image_without_room_in_ram_says_what_to_do(
+    tmp_path: Path, unix_micropython: Path
+) -> None:
+    """On boards without ROMFS it is read whole."""
+    (tmp_path / "large.img").write_bytes(bytes(300000))
+    (tmp_path / "main.py").write_text(STAND_IN + LARGE)
+    command = [unix_micropython, "-X", f"heapsize={HALF}", tmp_path / "main.py", "large.img"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"MICROPYPATH": ROOT / "device"}, capture_output=True, check=True
+    )
+    told = done.stdout.decode()
+    assert told.startswith("there is too little RAM for the image, 300000 bytes: flash the")
