@@ -78,6 +78,13 @@ def test_what_costs_least_comes_first(percent: float, wanted: dict[int, Patch]) 
     assert measured(graph, plan) <= percent
 
 
+def test_what_feeds_a_stride_never_has_patches_of_four() -> None:
+    """However little is to be kept: its gradients differ from one position to the next."""
+    graph = graph_of_maps()
+    least = patches(with_fewer_kept(graph, plan_of_maps(graph), 1))
+    assert least == {0: LARGE, 1: SQUARES, 3: SQUARES, 5: ROWS}
+
+
 def test_shares_are_those_of_the_program() -> None:
     graph = graph_of_maps()
     whole = plan_of_maps(graph)

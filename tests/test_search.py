@@ -399,6 +399,25 @@ def test_what_two_halves_have_in_common() -> None:
         assert found == pytest.approx((wanted, (b1 @ b2) ** 0.5)) and wanted > 0
 
 
+def test_driving_the_bias_harder_costs_less_than_it_is_long() -> None:
+    """Of two layers with the same gradients but for what goes with the mean input: the one where
+    that is as long as the rest is worth less, and more than half; where it is five times as long,
+    nothing."""
+    graph, rng = graph_of("small"), np.random.default_rng(6)
+    op = graph.trainable[0]
+    ins, outs, taps = 3, 16, 9
+    rest = rng.normal(size=(ins, outs, taps))
+    rest -= rest.mean(2, keepdims=True)  # at right angles to what is the same at all taps
+    bias, found = rng.normal(size=outs), []
+    for times in (0, 1, 5):
+        one = np.outer(np.ones(ins), bias).reshape(ins, outs, 1) * np.ones(taps)
+        mean = times * np.linalg.norm(rest) / np.linalg.norm(one)
+        half = LayerGradient(rest + mean * one, bias, np.full(ins, mean))
+        found.append(_common(graph, op.index, half, half)[0])
+    assert found[0] == pytest.approx(np.linalg.norm(rest))
+    assert 0.5 * found[0] < found[1] < 0.9 * found[0] and found[2] == 0
+
+
 def test_large_maps_do_not_count_for_their_size() -> None:
     graph = graph_of("small")
     alike = Worth({op.index: 1.0 for op in graph.trainable}, {graph.trainable[0].index: 4.0}, 0.3)

@@ -121,6 +121,44 @@ def test_what_did_not_run_is_known_less() -> None:
     assert found.expected().weights[known] == pytest.approx(-np.log(0.8), abs=0.02)
 
 
+def after_one_layer(channels: bool, bias: bool, gain: float) -> list[tuple[int, Worth]]:
+    """For each layer: its number, and what is believed where all layers were thought to be worth
+    0.1, and it alone was trained and gained so much."""
+    graph = graph_of("small")
+    head, numbers = default_plan(graph, 1), [op.index for op in graph.trainable[:-1]]
+    features = Features(graph, Worth(dict.fromkeys(numbers, 1.0), {}))
+    found = []
+    for n in numbers:
+        layer = LayerPlan(n, channels * input_channels(graph, graph.operator(n)), bias)
+        plans = [head, replace(head, layers=(layer, *head.layers))]
+        losses = [1.0, float(np.exp(-gain))]
+        found.append((n, believed(features, plans * 10, losses * 10).expected()))
+    return found
+
+
+def test_one_layers_luck_is_not_all_layers() -> None:
+    """A layer whose weights gain three times what gradients said makes others look better, but far
+    less than itself: gradients may be right about them."""
+    for trained, worth in after_one_layer(channels=True, bias=False, gain=0.3):
+        others = np.array([w for n, w in worth.weights.items() if n != trained])
+        assert worth.weights[trained] == pytest.approx(0.3, abs=0.02)
+        assert (0.105 < others).all() and (others < 0.2).all()
+
+
+def test_what_a_layer_gains_is_its_weights_before_its_bias() -> None:
+    """Where both trained, what was not expected of them; biases differ less from layer to layer."""
+    for trained, worth in after_one_layer(channels=True, bias=True, gain=0.3):
+        of_weights, of_bias = worth.weights[trained] - 0.1, worth.biases[trained]
+        assert of_weights + of_bias == pytest.approx(0.2, abs=0.02)
+        assert of_weights > 3 * of_bias > 0
+
+
+def test_a_bias_that_gains_says_most_of_itself() -> None:
+    for trained, worth in after_one_layer(channels=False, bias=True, gain=0.1):
+        others = [b for n, b in worth.biases.items() if n != trained]
+        assert worth.biases[trained] > 1.2 * max(others) > 0
+
+
 # Runs -----------------------------------------------------------------------------------------
 
 
