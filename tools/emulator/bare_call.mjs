@@ -15,6 +15,7 @@ import { ReferenceCore } from './reference_core.mjs';
 const RETURN = 0x30000000; // nothing lies there, so nothing is translated there
 const STACK = 0x20041000;
 const FLASH = 0x10000000;
+const KEPT = [4, 5, 6, 7, 8, 9, 10, 11]; // registers that a call leaves as they were (AAPCS)
 const LIMIT = 4e9; // cycles: what runs longer is taken to hang
 
 const bootrom = new Uint32Array(4096);
@@ -34,9 +35,18 @@ function place(address) {
   return [inFlash ? flash : chip.sram, address - (inFlash ? FLASH : 0x20000000)];
 }
 
+const kept = (register) => (0xc0de0000 + register) >>> 0;
+
+function checkRegisters({ registers, SP }) {
+  const lost = KEPT.filter((register) => registers[register] !== kept(register));
+  if (lost.length) fail(`r${lost.join(', r')} came back changed`);
+  if (SP >>> 0 !== STACK) fail('the stack pointer came back changed');
+}
+
 function call(address, args) {
   const { core } = chip;
   core.registers.set(args.map((value) => value >>> 0));
+  for (const register of KEPT) core.registers[register] = kept(register);
   core.SP = STACK;
   core.LR = RETURN | 1;
   core.PC = address & ~1;
@@ -55,6 +65,7 @@ function call(address, args) {
     }
   }
   if (cycles >= LIMIT) fail('does not return');
+  checkRegisters(core);
   return { result: core.registers[0], cycles, ...(counting ? { instructions } : {}) };
 }
 
