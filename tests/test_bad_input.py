@@ -24,8 +24,9 @@ from sparsetune.boardspec import load_spec
 from sparsetune.compile import compile_image
 from sparsetune.data import Dataset
 from sparsetune.errors import SparsetuneError
+from sparsetune.files import check_outputs
 from sparsetune.image import parse_image
-from sparsetune.plan import default_plan
+from sparsetune.plan import default_plan, load_plan
 from sparsetune.push import push_file, push_rom
 from sparsetune.task import Task
 from sparsetune.tflite import read_tflite
@@ -439,6 +440,41 @@ def test_our_own_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["plan", str(runs.DIGITS), "-o", "out/p.json"]) == 0
     assert Path("out/p.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "plan m.tflite --search -o /proc/p.json",
+        "plan m.tflite --picture /proc/p.png",
+        "tune m.tflite s.npz --twin -o /proc/o.tflite",
+        "tune m.tflite s.npz --twin --log /proc/l.jsonl",
+    ],
+)
+def test_a_folder_that_takes_no_files(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Told before anything is done, and nothing is left of the trial."""
+    monkeypatch.chdir(tmp_path)
+    Path("m.tflite").write_bytes(MODEL)
+    samples(Path("s.npz"))
+    assert cli.main(command.split()) == 1
+    told = capsys.readouterr()
+    assert "cannot write /proc/" in told.err and "name another" in told.err and not told.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.tflite", "s.npz"]
+
+
+def test_a_log_that_is_there_is_opened(tmp_path: Path) -> None:
+    """Its folder need not take files: it is not replaced."""
+    check_outputs({"log": Path("/proc/self/comm"), "model": tmp_path / "m.tflite"})
+
+
+def test_a_plan_takes_the_place_of_any_json(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('{"layers": []}')
+    assert cli.main(["plan", str(runs.DIGITS), "-o", str(path)]) == 0
+    assert load_plan(path).layers
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

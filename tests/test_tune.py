@@ -175,9 +175,15 @@ def test_an_image_beside_each_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert ", in the place of an image of another model\n" in capsys.readouterr().out
 
     (tmp_path / "o.img").write_text("a disk of mine")
-    assert tune(tmp_path, "--twin") == 1
-    assert "is there and no image of sparsetune's" in capsys.readouterr().err
-    assert (tmp_path / "o.img").read_text() == "a disk of mine"
+    capsys.readouterr()
+    for refuses in (
+        lambda: tune(tmp_path, "--twin"),
+        lambda: cli.main(["build", str(model), "--search", "-o", str(tmp_path / "o.img")]),
+    ):
+        assert refuses() == 1
+        told = capsys.readouterr()
+        assert "is there and no image of sparsetune's" in told.err and not told.out
+        assert (tmp_path / "o.img").read_text() == "a disk of mine"
 
 
 FOREIGN = [
@@ -193,7 +199,7 @@ FOREIGN = [
 def test_files_of_another_kind_are_left_alone(
     words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And that is said before anything is trained."""
+    """And that is said before anything is trained, searched or told."""
     path = tmp_path / ("mine.png" if words[-1] in ("--plot", "--picture") else "mine.txt")
     path.write_text("a letter of mine")
     if words[0] == "tune":
@@ -202,5 +208,5 @@ def test_files_of_another_kind_are_left_alone(
         status = cli.main([words[0], str(DIGITS), *words[1:], str(path)])
     assert status == 1
     told = capsys.readouterr()
-    assert "a file of another kind" in told.err and "before, on" not in told.out
+    assert "a file of another kind" in told.err and not told.out
     assert path.read_text() == "a letter of mine"

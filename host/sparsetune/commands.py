@@ -16,11 +16,11 @@ from .compile import build_program
 from .data import Dataset, fit_dataset, load_npz
 from .errors import SparsetuneError, warn
 from .export import export_tflite, parse_checkpoint
-from .files import check_outputs, read_file, write_output
+from .files import JSON, check_outputs, read_file, refuse_other, write_output
 from .geometry import macs
 from .graph import TRAINABLE, Graph, input_channels
 from .head import FINE_ROOM, ROOM, HeadRequest, with_new_head
-from .image import Image, Layout, parse_image, read_image, write_image
+from .image import Image, Layout, parse_image, read_image, refuse_no_image, write_image
 from .inputs import input_of
 from .memory import NOTHING, Beside, RamUse, predict
 from .patch_doubts import patch_doubts
@@ -89,6 +89,8 @@ def read_model(args: argparse.Namespace) -> Graph:
 
 def plan(args: argparse.Namespace) -> None:
     """Chooses what to train; prints what it costs; writes plan and picture where asked."""
+    if args.output:
+        refuse_other(args.output, JSON)  # before a search, and not behind it
     graph = read_model(args)
     spec = load_spec(args.board)
     data = _samples(args, graph)
@@ -328,11 +330,12 @@ def _describe_rate(chosen: Chosen, data: Dataset | None) -> str:
 
 def build(args: argparse.Namespace) -> None:
     """Compiles model and plan into an image."""
+    output = args.output or args.model.with_suffix(".img")
+    check_outputs({"output": output, "model": args.model})
+    refuse_no_image(output)
     graph = read_model(args)
     data = _samples(args, graph)
     chosen = choose_plan(graph, args, load_spec(args.board), data)
-    output = args.output or args.model.with_suffix(".img")
-    check_outputs({"output": output, "model": args.model})
     replaced = write_image(output, chosen.layout.image)
     size, arena = len(chosen.layout.image), chosen.layout.arena_bytes
     print(f"{output}: {size:,} bytes, arena {arena:,} bytes{replaced}")

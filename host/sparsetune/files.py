@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,16 +12,17 @@ from sparsetune.errors import SparsetuneError
 
 KIND_BYTES = 8  # that tell kinds of files apart
 TFLITE = b"TFL3"
-PNG = b"\x89PNG"
-PICTURES = ("picture", "plot")
+JSON = b"{"
+FLATBUFFER = bytes(4) + TFLITE
+KINDS = {"picture": b"\x89PNG", "plot": b"\x89PNG", "data_out": b"PK\x03\x04"}  # of these options
 OUT = Path("out")  # where outputs go that nobody names
 OUTPUTS = ("output", "data_out", "picture", "plot", "log")  # options that name files to write
 
 
 def check_outputs(paths: Mapping[str, Path]) -> None:
     """paths: of a command line, by option. Raises SparsetuneError where an output would take the
-    place of an input, or of another output, or cannot be a file, or where its folder is not there:
-    a name with a slip in it should make none."""
+    place of an input, of another output or of a file of another kind, or cannot be a file, or where
+    its folder is not there (a name with a slip in it should make none) or takes no files."""
     for name in OUTPUTS:
         path = paths.get(name)
         if path is None:
@@ -30,14 +32,26 @@ def check_outputs(paths: Mapping[str, Path]) -> None:
         _check_folder(path.parent)
         if any(is_same(path, other) for option, other in paths.items() if option != name):
             raise SparsetuneError(f"{path} would be written over: write to another file")
-        if name in PICTURES:
-            refuse_other(path, PNG)
+        if name in KINDS:
+            refuse_other(path, KINDS[name])
+        if name != "log" or not path.exists():  # which is not replaced, but opened
+            _check_takes_files(path)
 
 
 def _check_folder(folder: Path) -> None:
     """Our own is made where it is not there; others are the user's to make."""
     if not folder.is_dir() and not is_same(folder, OUT):
         raise SparsetuneError(f"the folder {folder} is not there: make it, or name another")
+
+
+def _check_takes_files(path: Path) -> None:
+    """By making a nameless one: what a folder says of itself is not true of /proc or a share."""
+    folder = path.parent if path.parent.is_dir() else path.parent.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SparsetuneError(f"cannot write {path} ({error.strerror}): name another") from None
 
 
 def is_same(a: Path, b: Path) -> bool:
@@ -70,8 +84,11 @@ def refuse_other(path: Path, like: bytes) -> None:
 
 
 def _kind(begin: bytes) -> bytes:
-    """What files of one kind begin with; flatbuffers have theirs behind an offset."""
-    return begin[4:8] if begin[4:8] == TFLITE else begin[:4]
+    """What files of one kind begin with; flatbuffers have theirs behind an offset, and what follows
+    JSON's first brace is anybody's choice."""
+    if begin[4:8] == TFLITE:
+        return TFLITE
+    return JSON if begin.startswith(JSON) else begin[:4]
 
 
 def write_whole(path: Path, data: bytes) -> None:

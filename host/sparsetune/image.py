@@ -334,13 +334,20 @@ def parse_image(data: bytes, name: str = "image") -> Image:
 def write_image(path: Path, data: bytes) -> str:
     """Writes an image and returns what to say of the one whose place it takes, if any. Raises
     SparsetuneError where that is a file of something else."""
-    before = path.read_bytes()[: 4 * HEADER_WORDS] if path.is_file() else b""
-    if before and before[:4] != MAGIC:
-        raise SparsetuneError(f"{path} is there and no image of sparsetune's: name another with -o")
+    before = refuse_no_image(path)
     write_whole(path, data)
     if before[DIGEST] != data[DIGEST] and before:
         return ", in the place of an image of another model"
     return ", in the place of another plan's" if before[12:16] != data[12:16] and before else ""
+
+
+def refuse_no_image(path: Path) -> bytes:
+    """The header of the image that lies there, if any. Raises SparsetuneError where it is a file of
+    something else."""
+    before = path.read_bytes()[: 4 * HEADER_WORDS] if path.is_file() else b""
+    if before and before[:4] != MAGIC:
+        raise SparsetuneError(f"{path} is there and no image of sparsetune's: name another with -o")
+    return before
 
 
 def read_image(path: Path) -> Image:

@@ -21,7 +21,7 @@ from .errors import SparsetuneError, warn
 from .files import check_outputs, read_file, refuse_other, write_output
 from .graph import Graph
 from .head import FINE_ROOM, ROOM, HeadRequest, with_new_head
-from .image import Image, parse_image, write_image
+from .image import Image, parse_image, refuse_no_image, write_image
 from .inputs import as_file_takes, as_graph_gives, input_of
 from .install import board_of, make_ready
 from .judge import Score, judge
@@ -237,6 +237,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     inputs = {"trained": output, "model": args.model, "samples": args.samples}
     check_outputs({"output": kept, **inputs})
     refuse_other(output, read_file(args.model))  # before hours of training, and not behind them
+    refuse_no_image(kept)
     searches = asks_for_search(args)
     if args.classes:
         args.model = _new_head(args, output)
