@@ -1,6 +1,7 @@
 """Whether plan search finds good plans, and knows which are. Run:
 
     python bench/search.py [--task cifar|clothing] [--quick]
+    python bench/search.py --tables [--task cifar|clothing]
     python bench/search.py --find [runs|gradients] [--task cifar|clothing]
 
 MobileNetV2-w0.35@128 with a new head, on enlarged CIFAR-10 and on clothes. Plans of all kinds
@@ -10,8 +11,13 @@ are judged on training samples that were held out: test samples are never looked
 judge are not among those of the search. What search says of a plan's gain, by one pass of gradients
 or by short runs, is said before any of them trains. The table says how well it ranks them
 (Spearman). What was found is kept in bench/results/search.json, with a digest of model, samples,
-options, the search's code and what first steps tell and learn (probe.py): what was broken off goes
-on, and what is of other ones is stale, said to be, and found anew.
+options and what first steps tell and learn (probe.py): what was broken off goes on, and what is of
+other ones is stale, said to be, and found anew. What search says hangs on its code as well, the
+runs of a plan do not: other code that finds the same plan, under any name, trains nothing. The
+tables go to bench/results/search.md.
+
+--tables: prints those of what is kept, writes the file, says what of it is stale, and finds and
+trains nothing.
 
 --find: what `sparsetune plan --search runs --budget-analytic 100K` does (or `--search gradients`),
 with its time, on all training samples but those that `bench/learning.py searched` chooses rates
@@ -27,7 +33,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,7 +44,7 @@ from emulated import PICO, ROOT
 from learning_tasks import TASKS
 from networks import MBV2_MODEL
 from schemes import published
-from scipy.stats import spearmanr
+from search_table import HEAD, SAID, markdown, plans_kept, read_plan, read_worth, rows_of
 from shared_tasks import shared_folder
 from sparsetune import cli
 from sparsetune.analytic import analytic_memory
@@ -111,9 +117,6 @@ def samples_of(folder: Path, kind: Kind) -> Samples:
     return Samples(data.part(slice(kind.train)), data.part(slice(kind.train, None)))
 
 
-PLAIN = ("head alone", "last 6, half", "biases of 25")  # nobody needs a search to rank these
-
-
 def plans_of(graph: Graph, by: dict[str, Worth], best: UpdatePlan) -> dict[str, UpdatePlan]:
     """By name. best: that of the search by runs at FOUND_AT."""
     plans = {f"runs' best, {FOUND_AT} KB": best}
@@ -161,18 +164,33 @@ class Kept:
     def __init__(self) -> None:
         self.found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         self.asked: set[str] = set()
+        self._by_digest = {v["of"]: v["found"] for v in self.found.values() if isinstance(v, dict)
+                           and "of" in v}  # fmt: skip
 
     def get(self, name: str, settings: Any, make: Callable[[], Any]) -> Any:
-        """settings: of JSON's types, all that decides about what is made."""
+        """settings: of JSON's types, all that decides about what is made. What was made with them
+        under another name is taken from there."""
         self.asked.add(name)
         known, of = self.found.get(name), key_of(settings)
         if not isinstance(known, dict) or known.get("of") != of:
-            if known is not None:
-                print(f"{name}: what is kept is stale (other samples, options or code): found anew")
-            # As it will be read: settings of others hang on it.
-            self.found[name] = json.loads(json.dumps({"of": of, "found": make()}))
+            if of not in self._by_digest:
+                if known is not None:
+                    print(f"{name}: what is kept is stale (other samples, options or code): "
+                          "found anew")  # fmt: skip
+                # As it will be read: settings of others hang on it.
+                self._by_digest[of] = json.loads(json.dumps(make()))
+            self.found[name] = {"of": of, "found": self._by_digest[of]}
             self._write()
         return self.found[name]["found"]
+
+    def of_title(self, title: str) -> dict[str, Any]:
+        """What was found, by name."""
+        begin = f"{title}: "
+        return {name.removeprefix(begin): value["found"] for name, value in self.found.items()
+                if name.startswith(begin)}  # fmt: skip
+
+    def is_stale(self, name: str, settings: Any) -> bool:
+        return bool(self.found[name]["of"] != key_of(settings))
 
     def drop_others(self, title: str) -> None:
         """Of a title, what nobody asks for any more."""
@@ -196,6 +214,14 @@ class Case:
     origin: str
 
     @staticmethod
+    def read(title: str, kind: Kind, folder: Path) -> tuple[Case, bytes]:
+        """And the model with its new head."""
+        samples = samples_of(folder, kind)
+        head = HeadRequest(10, x=samples.train.x)
+        model = with_new_head((folder / MBV2_MODEL).read_bytes(), head)
+        return Case.of(title, kind, model, samples), model
+
+    @staticmethod
     def of(title: str, kind: Kind, model: bytes, samples: Samples) -> Case:
         found = hashlib.sha256(model)
         for data in (samples.train, samples.held):
@@ -211,6 +237,12 @@ class Case:
     def of_search(self, *more: Any) -> Any:
         """What the search says hangs on its own code, too."""
         return self.settings(default_plan(self.graph, 1), code_digest(CODE), *more)
+
+    def of_gradients(self, rate: str) -> Any:
+        return self.of_search(rate)
+
+    def of_runs(self, rate: str, first: Worth) -> Any:
+        return self.of_search(rate, FOUND_AT, repr(first))
 
 
 def code_digest(paths: Iterable[Path]) -> str:
@@ -237,12 +269,7 @@ def worth_of(kept: Kept, case: Case, task: Task) -> Worth:
         found = asdict(by_gradients(task))
         return found | {"cpu_seconds": round(time.process_time() - begin, 1)}
 
-    return read_worth(kept.get(f"{case.title}: gradients", case.of_search(task.rate), measure))
-
-
-def read_worth(found: Any) -> Worth:
-    values = ({int(n): v for n, v in found[key].items()} for key in ("weights", "biases"))
-    return Worth(*values, power=found["power"])
+    return read_worth(kept.get(f"{case.title}: gradients", case.of_gradients(task.rate), measure))
 
 
 def learnt_of(kept: Kept, case: Case, task: Task, first: Worth) -> tuple[Worth, UpdatePlan]:
@@ -255,10 +282,8 @@ def learnt_of(kept: Kept, case: Case, task: Task, first: Worth) -> tuple[Worth, 
         said |= {"name": found.name, "count": found.count}
         return asdict(found.worth) | said | {"cpu_seconds": round(time.process_time() - begin, 1)}
 
-    settings = case.of_search(task.rate, FOUND_AT, repr(first))
-    found = kept.get(f"{case.title}: runs", settings, measure)
-    layers = tuple(LayerPlan(**layer) for layer in found["plan"]["layers"])
-    return read_worth(found), UpdatePlan(**{**found["plan"], "layers": layers})
+    found = kept.get(f"{case.title}: runs", case.of_runs(task.rate, first), measure)
+    return read_worth(found), read_plan(found["plan"])
 
 
 def train(graph: Graph, plan: UpdatePlan, samples: Samples, kind: Kind) -> Any:
@@ -271,50 +296,84 @@ def train(graph: Graph, plan: UpdatePlan, samples: Samples, kind: Kind) -> Any:
     return {"plan": json.loads(save_plan(plan)), "right": right, "loss": loss}
 
 
-def bench(title: str, kind: Kind, folder: Path, kept: Kept) -> None:
-    samples = samples_of(folder, kind)
-    model = with_new_head((folder / MBV2_MODEL).read_bytes(), HeadRequest(10, x=samples.train.x))
-    case = Case.of(title, kind, model, samples)
+def bench(case: Case, model: bytes, kept: Kept) -> None:
+    """Finds what is not kept."""
     head = default_plan(case.graph, 1)
-    rate = kept.get(f"{title}: head", case.of_search(),
-                    lambda: choose_rate(case.graph, head, model, samples.train))  # fmt: skip
-    task = Task(case.graph, rate, split(samples.train), model)
+    rate = kept.get(f"{case.title}: {HEAD}", case.of_search(),
+                    lambda: choose_rate(case.graph, head, model, case.samples.train))  # fmt: skip
+    task = Task(case.graph, rate, split(case.samples.train), model)
     first = worth_of(kept, case, task)
     learnt, best = learnt_of(kept, case, task, first)
     by = {"gradients": thinned(case.graph, first), "runs": learnt}
-    print(f"{title}: {len(samples.train)} samples, {len(samples.held)} held out, {kind.epochs} "
-          f"epochs at {kind.rate}")  # fmt: skip
-    print(f"{'plan':<20} {'KB':>6} {'gradients':>9} {'runs':>6} {'right, %':>14} {'loss':>7}")
-    plans = plans_of(case.graph, by, best)
-    rows = {named[0]: _row(kept, case, by, named) for named in plans.items()}
-    kept.drop_others(title)
-    tell_ranks("all plans", by, list(rows.values()))
-    tell_ranks("without the plain ones", by, [r for name, r in rows.items() if name not in PLAIN])
+    for name, plan in plans_of(case.graph, by, best).items():
+        reached(kept, case, name, replace(plan, residual=True))
+    kept.drop_others(case.title)
 
 
-def tell_ranks(which: str, by: dict[str, Worth], rows: Sequence[tuple[float, ...]]) -> None:
-    *said, rights, losses = zip(*rows, strict=True)
-    for how, gains in zip(by, said, strict=True):
-        print(f"Spearman of what {how} say, {which}: {spearmanr(gains, rights)[0]:.2f} with "
-              f"accuracy, {spearmanr(gains, losses)[0]:.2f} with loss, {len(rows)} plans")
-
-
-def _row(
-    kept: Kept, case: Case, by: dict[str, Worth], named: tuple[str, UpdatePlan]
-) -> tuple[float, ...]:
-    """Trains and prints; (what each says, accuracy, minus loss)."""
-    name, plan, graph = named[0], replace(named[1], residual=True), case.graph
+def reached(kept: Kept, case: Case, name: str, plan: UpdatePlan) -> None:
     found = kept.get(
         f"{case.title}: {name}", case.settings(plan),
-        lambda: train(graph, plan, case.samples, case.kind),
+        lambda: train(case.graph, plan, case.samples, case.kind),
     )  # fmt: skip
-    right, loss = np.array(found["right"]), float(np.mean(found["loss"]))
-    said = [worth.of_plan(graph, plan) for worth in by.values()]
-    size = analytic_memory(graph, plan).total / 1024
-    accuracy = f"{100 * right.mean():.2f} +-{50 * np.ptp(right):.2f}"
-    print(f"{name:<20} {size:>6.1f} {said[0]:>9.2f} {said[1]:>6.2f} {accuracy:>14} {loss:>7.3f}",
-          flush=True)  # fmt: skip
-    return *said, float(right.mean()), -loss
+    print(f"{name:<20} {100 * np.mean(found['right']):.2f} %", flush=True)
+
+
+# Tables ---------------------------------------------------------------------------------------
+
+
+def titles() -> dict[str, Kind]:
+    return {title + " (quick)" * quick: kind.quick if quick else kind
+            for quick in (False, True) for title, kind in KINDS.items()}  # fmt: skip
+
+
+def is_whole(found: dict[str, Any]) -> bool:
+    """Whether all was found that a table wants."""
+    return {HEAD, *SAID} < found.keys()
+
+
+def section(title: str, kind: Kind, graph: Graph, kept: Kept) -> str:
+    sizes = (f"{kind.train:,} samples, {kind.held:,} held out, epochs: {kind.epochs}, rate "
+             f"{kind.rate}, {len(SEEDS)} seeds")  # fmt: skip
+    return f"## {title} ({sizes})\n\n{markdown(rows_of(graph, kept.of_title(title)))}"
+
+
+TITLE = "# How well plans are ranked (`python bench/search.py`; --tables tells what is stale)"
+NOTE = """\
+KB: analytic, as MCUNetV3 counts them. What is said is of a plan's gain, in units of its own. Right
+and loss: on samples held out, means of the seeds. A plan that is another's, but for scratch, which
+changes no figure, is told and counts once. Plain ones: the head, the last six layers, biases.
+"""
+
+
+def write_tables(graph: Graph, kept: Kept) -> None:
+    """Of all tasks: what a table tells hangs on none of their samples."""
+    parts = [section(title, kind, graph, kept) for title, kind in titles().items()
+             if is_whole(kept.of_title(title))]  # fmt: skip
+    RESULTS.with_suffix(".md").write_text("\n".join([f"{TITLE}\n", *parts, NOTE]))
+
+
+def stale(case: Case, kept: Kept) -> list[str]:
+    """Names of what is kept and would be found anew."""
+    found = kept.of_title(case.title)
+    rate = found[HEAD]
+    wanted = {HEAD: case.of_search(), "gradients": case.of_gradients(rate),
+              "runs": case.of_runs(rate, read_worth(found["gradients"]))}  # fmt: skip
+    wanted |= {name: case.settings(plan) for name, plan in plans_kept(found).items()}
+    return [name for name, of in wanted.items() if kept.is_stale(f"{case.title}: {name}", of)]
+
+
+def tell_kept(tasks: Iterable[str], folder: Path, kept: Kept) -> None:
+    """Finds and trains nothing, but for the first steps that say what is stale."""
+    for title, kind in titles().items():
+        if title.split(" (")[0] not in tasks:
+            continue
+        if not is_whole(kept.of_title(title)):
+            print(f"{title}: nothing is kept, or not all: run without --tables\n")
+            continue
+        case, _ = Case.read(title, kind, folder)
+        print(section(title, kind, case.graph, kept))
+        print(f"Stale: {', '.join(stale(case, kept)) or 'nothing'}.\n", flush=True)
+        write_tables(case.graph, kept)
 
 
 def find(name: str, shared: Path, how: str) -> None:
@@ -338,6 +397,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", choices=KINDS, action="append")
+    parser.add_argument("--tables", action="store_true", help="of what is kept, and run nothing")
     parser.add_argument("--quick", action="store_true", help="1,000 samples, one epoch")
     parser.add_argument("--find", nargs="?", const="runs", choices=FOUND_BY,
                         help="on all samples, by the command")
@@ -347,12 +407,19 @@ def main() -> None:
         print("SKIP: there is no ../shared")
         return
     kept = Kept()
+    if args.tables:
+        tell_kept(args.task or KINDS, folder, kept)
+        return
     for name in args.task or KINDS:
         if args.find:
             find(name, folder, args.find)
             continue
-        kind = KINDS[name].quick if args.quick else KINDS[name]
-        bench(name + " (quick)" * args.quick, kind, folder, kept)
+        title = name + " (quick)" * args.quick
+        kind = titles()[title]
+        case, model = Case.read(title, kind, folder)
+        bench(case, model, kept)
+        print("\n" + section(title, kind, case.graph, kept))
+        write_tables(case.graph, kept)
 
 
 if __name__ == "__main__":
