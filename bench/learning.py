@@ -86,6 +86,7 @@ RULES = (
         ("momentum", "momentum=0.9"),
         ("groups of 8", "accumulate=8"),
         ("standardised", "accumulate=8,standardise=0.1"),
+        *((f"standardised {size}", f"accumulate=8,standardise={size}") for size in (0.3, 0.5, 1)),
         ("standardised, momentum", "accumulate=8,standardise=0.1,momentum=0.9"),
         ("warm-up", "warmup=1000"),
         ("constant rate", "schedule=constant"),
@@ -98,7 +99,8 @@ RULES = (
 EXPERIMENTS = {
     "precision": Experiment(
         "cifar", f"CIFAR-10, {SCHEME}: what integers cost", OURS,
-        ("same:of=int8", "same:of=int8,batch=16", "same:of=int8,batch=16,rate=0.01"),
+        ("same:of=int8", "same:of=int8,batch=16", "same:of=int8,batch=16,rate=0.01",
+         "same:of=int8,batch=4,rate=0.005"),
     ),
     "tinyprop": Experiment(
         "cifar", f"CIFAR-10, {SCHEME} with a residual: steps that go on behind their loss",
@@ -168,7 +170,8 @@ EXPERIMENTS = {
         ("int8=published", *(f"{n} bits=published:error_bits={n}" for n in (12, 8, 6))),
     ),
     "clothing": Experiment(
-        "clothing", f"clothing, {SCHEME}", ("head", *OURS), ("last", "same:of=int8"),
+        "clothing", f"clothing, {SCHEME}", ("head", *OURS),
+        ("last", "same:of=int8", "same:of=int8,batch=16", "same:of=int8,batch=4"),
     ),
     "searched": Experiment(
         "cifar", f"CIFAR-10: the plans that --search finds for 100 KB, and {SCHEME}",
