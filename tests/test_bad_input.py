@@ -186,6 +186,22 @@ def test_no_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         )
 
 
+def test_an_npz_of_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ragged = np.array([np.zeros(3), np.zeros(4)], object)
+    path = samples(tmp_path / "s.npz", x=ragged)
+    line = refused(capsys, "tune", runs.DIGITS, path, "--twin")
+    assert f"{path}: x is of dtype object" in line and "save numbers" in line
+
+
+def test_the_file_of_earlier_samples_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, earlier = samples(tmp_path / "s.npz"), tmp_path / "bad.npz"
+    samples(earlier, x=np.zeros((20, 12, 12, 1), np.int8))
+    line = refused(capsys, "tune", runs.DIGITS, path, "--twin", "--replay", earlier)
+    assert f"--replay {earlier}: samples have shape" in line
+
+
 @pytest.mark.parametrize(
     ("plan", "message"),
     [

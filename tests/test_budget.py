@@ -492,7 +492,9 @@ def test_picture_without_matplotlib(
 
 def test_more_ram_than_the_board_has_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(runs.DIGITS), "--ram", "2M"]) == 0
-    assert f"of {PICO.heap_bytes:,} bytes: arena" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"of {PICO.heap_bytes:,} bytes: arena" in out
+    assert f"warning: --ram 2,097,152: pico has {PICO.heap_bytes:,} bytes" in out
 
 
 @pytest.mark.parametrize("options", [[], ["--ram", "100K"], ["--ram", "90K", "--last", "40"]])

@@ -98,9 +98,33 @@ def test_the_examples_parse(name: str) -> None:
 )
 def test_wrong_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(args) == 2
-    err = capsys.readouterr().err
-    assert "usage:" in err
-    assert "Traceback" not in err
+    told = capsys.readouterr()
+    assert not told.out and told.err.startswith("sparsetune: error: ")
+    assert told.err.count("\n") == 1 and " --help`\n" in told.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--last", "0", "'0' is too small, give 1 or more"),
+        ("--ram", "1T", "try 120K"),
+        ("--hold", "foo", "nor: epoch"),
+        ("--hold", "0", "give 1 or more"),
+        ("--effort", "0", "is not in 1 to 99 (try 25)"),
+        ("--effort", "some", "is not in 1 to 99 (try 25)"),
+        ("--seed", "-1", "give 0 or more"),
+        ("--seed", "many", "give one from 0 on"),
+        ("--time", "0", "try 0.5"),
+        ("--set", "steps", "try warmup=20"),
+    ],
+)
+def test_a_bad_value_is_told_with_what_to_do(
+    option: str, value: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["tune", "m.tflite", "s.npz", option, value]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"sparsetune: error: argument {option}: ") and line.count("\n") == 1
+    assert says in line and "see `sparsetune tune --help`" in line
 
 
 @pytest.mark.parametrize(

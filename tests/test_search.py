@@ -539,7 +539,22 @@ def test_runs_need_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     model = tmp_path / "m.tflite"
     model.write_bytes(small().to_bytes())
     assert cli.main(["plan", str(model), "--search", "runs"]) == 1
-    assert "--search runs needs samples" in capsys.readouterr().err
+    assert "--search runs needs samples: give --data" in capsys.readouterr().err
+
+
+def test_samples_that_are_too_few_to_search_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are not said to be missing."""
+    model, data, few = tmp_path / "m.tflite", samples(tmp_path / "d.npz"), tmp_path / "few.npz"
+    model.write_bytes(small().to_bytes())
+    with np.load(data) as arrays:
+        np.savez(few, **{name: arrays[name][:2] for name in arrays.files})
+    args = ["plan", str(model), "--data", str(few)]
+    assert cli.main([*args, "--search"]) == 0
+    assert "for want of samples (2 are too few: give 8 or more)" in capsys.readouterr().out
+    assert cli.main([*args, "--search", "runs"]) == 1
+    assert "2 are too few: give 8 or more" in capsys.readouterr().err
 
 
 def test_what_the_board_holds_at_the_least_can_be_asked_for() -> None:

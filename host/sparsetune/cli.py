@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sparsetune_device.channels import EPOCH
 from sparsetune_device.telemetry import parse
@@ -352,9 +352,17 @@ def run_pull(args: argparse.Namespace) -> None:
 # The parser -------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """What is wrong with a command line is told in one line, as all else is."""
+
+    def error(self, message: str) -> NoReturn:
+        text = " ".join(message.split())
+        self.exit(2, f"sparsetune: error: {text}: see `{self.prog} --help`\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sparsetune",
         description="Fine-tune an int8 .tflite model on a microcontroller board.",
         epilog="The chain: inspect, plan, build, flash, push, train, pull, export."
@@ -444,7 +452,7 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="R",
         help="gradients of convolutions over patches of R x R, where maps are large enough: less "
-        "is kept for them (2, 4 or 7)",
+        "is kept for them (any R; 2, 4 and 7 are those that were measured)",
     )
     parser.add_argument(
         "--kept",
@@ -534,7 +542,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--effort",
-        type=_count,
+        type=_percent,
         metavar="PERCENT",
         help="go on behind the loss in so many of 100 steps alone, in more of the first hundreds, "
         "most often where the output's error is large, such as 25 (all)",
@@ -806,9 +814,11 @@ def _natural(text: str, smallest: int = 0) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no whole number, give one from {smallest} on"
+        ) from None
     if value < smallest:
-        raise argparse.ArgumentTypeError(f"must be at least {smallest}")
+        raise argparse.ArgumentTypeError(f"{text!r} is too small, give {smallest} or more")
     return value
 
 
@@ -817,7 +827,16 @@ def _count(text: str) -> int:
 
 
 def _hold(text: str) -> int | str:
-    return text if text == EPOCH else _count(text)
+    if text == EPOCH or text.isdecimal():
+        return text if text == EPOCH else _count(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of steps (try 8), nor: {EPOCH}")
+
+
+def _percent(text: str) -> int:
+    """Of what is above 99 the device's own reader says the same."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not in 1 to 99 (try 25)")
+    return int(text)
 
 
 def _rate(text: str) -> str:
@@ -837,7 +856,7 @@ def _positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0 (try 0.5)")
     return value
 
 
@@ -864,7 +883,7 @@ def _setting(text: str) -> tuple[str, Any]:
     """Read NAME=VALUE; a VALUE that is an integer becomes one."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE (try warmup=20)")
     try:
         return name, int(value)
     except ValueError:

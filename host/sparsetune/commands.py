@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -162,7 +162,7 @@ def choose_plan(
     if not room.holds(layout):
         raise does_not_fit(Wanted(graph, chosen, room, is_filled), layout)
     check(layout.image)
-    warn(patch_doubts(graph, chosen, args, room))
+    warn([*_ram_doubts(args, spec), *patch_doubts(graph, chosen, args, room)])
     if not rate:
         print("measuring a learning rate: short runs on this computer ...", flush=True)
         rate = choose_rate(graph, chosen, model, data, groups_of(args))
@@ -259,6 +259,13 @@ def _check_layers(most: int, spelt: dict[str, Any]) -> None:
 
 def _limit(args: argparse.Namespace, spec: BoardSpec) -> int:
     return spec.heap_bytes if args.ram is None else min(args.ram, spec.heap_bytes)
+
+
+def _ram_doubts(args: argparse.Namespace, spec: BoardSpec) -> Iterator[str]:
+    if args.ram is not None and args.ram > spec.heap_bytes:
+        yield (
+            f"--ram {args.ram:,}: {spec.name} has {spec.heap_bytes:,} bytes, which are taken for it"
+        )
 
 
 def _use(

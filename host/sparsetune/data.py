@@ -6,7 +6,7 @@ import hashlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset | None]:
                 f"{path} is one array: save samples and labels with numpy.savez(..., x=x, y=y)"
             )
         with file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: _numbers(file, name, path) for name in file.files}
     except OSError as error:
         raise SparsetuneError(f"{path}: {error.strerror or error}: give an .npz file") from error
     except (ValueError, AttributeError, zlib.error, EOFError, zipfile.BadZipFile) as error:
@@ -71,6 +71,20 @@ def load_npz(path: Path) -> tuple[Dataset, Dataset | None]:
     if train is None:
         raise SparsetuneError(f"{path} has {sorted(arrays)}: it needs x_train and y_train, or x, y")
     return train, _pair(arrays, "x_test", "y_test")
+
+
+def _numbers(file: Mapping[str, Array], name: str, path: Path) -> Array:
+    """One array of an .npz. Raises SparsetuneError where it holds Python's objects, which would be
+    unpickled."""
+    try:
+        return file[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        raise SparsetuneError(
+            f"{path}: {name} is of dtype object, as of samples that differ in shape: save numbers, "
+            "all samples of one shape"
+        ) from error
 
 
 def _pair(arrays: dict[str, Array], x: str, y: str) -> Dataset | None:

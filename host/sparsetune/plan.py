@@ -219,7 +219,7 @@ def _check_patch(graph: Graph, op: Operator, layer: LayerPlan) -> None:
         return
     if layer.patch < 1:
         raise SparsetuneError(
-            f"the plan gives operator {op.index} patches of {layer.patch}: choose 1, 2, 4 or 7"
+            f"the plan gives operator {op.index} patches of {layer.patch}: choose 1 (exact) or more"
         )
     if op.kind == "FULLY_CONNECTED":
         raise SparsetuneError(

@@ -48,10 +48,11 @@ def _with_squares(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:
     """Raises SparsetuneError where there are layers, and none has room for patches."""
     filtered = with_patches(graph, plan, size)
     if size > 1 and plan.layers and filtered == plan:
+        less = "give smaller patches, " if size > 2 else ""
         raise SparsetuneError(
             f"--patch {size}: no layer whose weights train has a map of {SMALLEST_MAP} outputs "
-            f"a channel and more than {size} rows and columns: give smaller patches, train other "
-            "layers, or leave it out"
+            f"a channel and more than {size} rows and columns: {less}train other layers, or leave "
+            "it out"
         )
     return filtered
 

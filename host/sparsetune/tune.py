@@ -322,7 +322,11 @@ def _check_run(
 def _earlier_samples(args: argparse.Namespace, graph: Graph) -> Dataset | None:
     """Those of --replay. Raises SparsetuneError."""
     if args.replay is not None:
-        return fit_dataset(load_npz(args.replay)[0], input_of(graph), task_of(graph))
+        earlier, _ = load_npz(args.replay)
+        try:
+            return fit_dataset(earlier, input_of(graph), task_of(graph))
+        except SparsetuneError as error:
+            raise SparsetuneError(f"--replay {args.replay}: {error}") from error
     if args.replay_share is not None and args.twin:
         raise SparsetuneError("the twin keeps nothing of earlier runs: name --replay NPZ")
     return None

@@ -58,7 +58,7 @@ def searched_plan(
         plan, how = _by_runs(search, args, data)
     elif data is None or len(data) < FEWEST:
         plan = search.best(guessed(graph).of).plan
-        how = "the best choice by a guess for want of samples (--data)"
+        how = f"the best choice by a guess for want of samples ({_wants(data)})"
     else:
         worth = by_gradients(_task(graph, args, data))
         plan = search.best(thinned(graph, worth).of).plan
@@ -76,12 +76,18 @@ def _task(graph: Graph, args: argparse.Namespace, data: Dataset) -> Task:
     return Task(graph, choose_rate(graph, head, model, data), split(data), model)
 
 
+def _wants(data: Dataset | None) -> str:
+    if data is None:
+        return f"give --data, {FEWEST} or more"
+    return f"{len(data)} are too few: give {FEWEST} or more"
+
+
 def _by_runs(
     search: Search, args: argparse.Namespace, data: Dataset | None
 ) -> tuple[UpdatePlan, str]:
     """A plan, and how it was found."""
     if data is None or len(data) < FEWEST:
-        raise SparsetuneError(f"--search runs needs samples: give --data, {FEWEST} or more")
+        raise SparsetuneError(f"--search runs needs samples: {_wants(data)}")
     task = _task(search.graph, args, data)
     tell = lambda line: print(f"searching: {line} ...", flush=True)  # noqa: E731
     decided = any(getattr(args, name, None) is not None for name in ("residual", "time"))
