@@ -16,8 +16,8 @@ from sparsetune.board import Board
 from sparsetune.compile import compile_image
 from sparsetune.export import Checkpoint, trained_tensors
 from sparsetune.image import parse_image
+from sparsetune.monitor import describe_effort
 from sparsetune.plan import default_plan, load_plan, save_plan
-from sparsetune.tune import describe_effort
 from sparsetune_device.effort import Effort, Threshold, make_rule, threshold
 from sparsetune_device.momentum import Groups
 from sparsetune_device.worth import LEAST, ONE, Worth, logarithm, probability

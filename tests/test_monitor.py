@@ -114,6 +114,12 @@ def test_lost_lines_keep_their_numbers(tmp_path: Path) -> None:
     assert [record["step"] for record in read_steps(log)] == [1, 2, 3, 9, 10]
 
 
+def test_effort_is_told_in_percent(tmp_path: Path) -> None:
+    lines = [event_line("start", steps=20), *steps(3), event_line("effort", n=40, steps=1500)]
+    told = join(lines, tmp_path / "log.jsonl")[2]
+    assert "effort: 15.0% of the steps went behind their loss" in told and "1,500" not in told
+
+
 def join(lines: list[str], log: Path) -> tuple[Monitor, list[Any], str]:
     """A run that is watched from somewhere on: (monitor, step numbers in the log, output)."""
     out = io.StringIO()

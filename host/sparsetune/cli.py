@@ -483,7 +483,8 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="gradients",
         choices=("gradients", "runs"),
-        help="find the plan that gains most: by one pass of gradients, or by short runs (minutes)",
+        help="find the plan that gains most: by one pass of gradients (so do the limits below "
+        "by themselves), or by short runs (minutes)",
     )
     parser.add_argument(
         "--budget-analytic", type=_size, metavar="SIZE", help="search: memory as MCUNetV3 counts it"

@@ -199,8 +199,21 @@ def duration(seconds: float) -> str:
     return f"{1e3 * seconds:.1f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.0f} µs"
 
 
-def _fields_text(fields: dict[str, Any]) -> str:
+def describe_effort(event: dict[str, Any]) -> str:
+    """What a run's last `effort` told, which is in 1/10000."""
+    text = f"effort: {event['steps'] / 10000:.1%} of the steps went behind their loss"
+    if "backward" not in event:
+        return text
+    return text + (
+        f"; {event['backward'] / 10000:.1%} of the multiply-accumulates of full gradients, "
+        f"{event['all'] / 10000:.1%} of those of whole steps"
+    )
+
+
+def _fields_text(kind: str, fields: dict[str, Any]) -> str:
     """Write the fields of an event for people."""
+    if kind == "effort":
+        return describe_effort(fields).removeprefix("effort: ")
     return "  ".join(
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
         for name, value in fields.items()
@@ -252,7 +265,7 @@ def _figures(run: Run) -> Table:
 def _last_events(run: Run) -> list[Text]:
     """Return a line for each event worth keeping in view."""
     lines = [
-        Text(f"{kind:<9}{_fields_text(run.events[kind])}")
+        Text(f"{kind:<9}{_fields_text(kind, run.events[kind])}")
         for kind in ("mem", "epoch", "effort", "eval", "saved", "lost")
         if kind in run.events
     ]
@@ -384,7 +397,7 @@ class Monitor:
         self.run.add_event(kind, fields)
         self._write({**fields, "time": now, "kind": kind})
         if kind != "at":
-            self._say(f"{kind}: {_fields_text(fields)}".rstrip(": "))
+            self._say(f"{kind}: {_fields_text(kind, fields)}".rstrip(": "))
         if kind == "start" and self.run.remark:
             self._say(self.run.remark)
 

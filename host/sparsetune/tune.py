@@ -26,7 +26,7 @@ from .inputs import as_file_takes, as_graph_gives, input_of
 from .install import board_of, make_ready
 from .judge import Score, judge
 from .litert import predict
-from .monitor import Monitor, Options, duration, plot_loss
+from .monitor import Monitor, Options, describe_effort, duration, plot_loss
 from .options import blaming_policy, run_options
 from .search.asked import asks_for_search
 from .task import task_of
@@ -359,17 +359,6 @@ def _plan_cache(
             "samples, or leave out --cache"
         )
     options["cache"] = room.samples
-
-
-def describe_effort(event: dict[str, Any]) -> str:
-    """What a run's last `effort` told, which is in 1/10000."""
-    text = f"effort: {event['steps'] / 10000:.1%} of the steps went behind their loss"
-    if "backward" not in event:
-        return text
-    return text + (
-        f"; {event['backward'] / 10000:.1%} of the multiply-accumulates of full gradients, "
-        f"{event['all'] / 10000:.1%} of those of whole steps"
-    )
 
 
 def _what_is_left(
