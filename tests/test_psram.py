@@ -144,27 +144,3 @@ def test_the_heap_begins_in_the_chip_and_grows_beside_it(tmp_path: Path) -> None
 def test_memories_are_within_what_is_there(name: str) -> None:
     spec = load_spec(str(BOARD / f"{name}.toml"))
     assert 0 < spec.own_bytes < spec.ram_bytes
-
-
-LARGE = """
-import sys
-from sparsetune_device.image import open_image
-try:
-    open_image(sys.argv[1])
-except ValueError as error:
-    print(error)
-"""
-
-
-def test_an_image_without_room_in_ram_says_what_to_do(
-    tmp_path: Path, unix_micropython: Path
-) -> None:
-    """On boards without ROMFS it is read whole."""
-    (tmp_path / "large.img").write_bytes(bytes(300000))
-    (tmp_path / "main.py").write_text(STAND_IN + LARGE)
-    command = [unix_micropython, "-X", f"heapsize={HALF}", tmp_path / "main.py", "large.img"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={"MICROPYPATH": ROOT / "device"}, capture_output=True, check=True
-    )
-    told = done.stdout.decode()
-    assert told.startswith("there is too little RAM for the image, 300000 bytes: flash the")

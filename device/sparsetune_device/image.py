@@ -100,9 +100,5 @@ def open_image(path):
         try:
             data = memoryview(file)
         except TypeError:
-            try:
-                data = file.read()
-            except MemoryError:
-                raise ValueError("there is too little RAM for the image, %d bytes: flash the "
-                                 "sparsetune firmware, or plan for less" % file.seek(0, 2))
+            data = file.read()
     return Image(data)
