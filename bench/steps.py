@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from sparsetune.plan import UpdatePlan
 from sparsetune.program import Op
 from sparsetune.push import push_file
 from sparsetune.romfs import build_romfs
+from sparsetune_device.main import COLLECT_EVERY
 from sparsetune_tools.emulated_pico import MARK_PORT, EmulatedPico, Mark
 from whole_program import case_of, machine_of
 
@@ -60,14 +61,16 @@ train("/rom/model.img", {data!r}, steps={steps}, seed=1)
 @dataclass(frozen=True)
 class Step:
     """Kernels of a training step. inference: a forward pass that trains nothing. weights: what is
-    kept for weight gradients, and the updates. between: what passes between the kernels of two
-    steps on average, where it was measured."""
+    kept for weight gradients, and the updates. Where they were measured: between: what passes
+    between the kernels of two steps on average; collection: what more passes there, where garbage
+    is collected."""
 
     inference: Spent
     forward: Spent
     backward: Spent
     weights: Spent
     between: Spent | None = None
+    collection: Spent | None = None
 
     @property
     def kernels(self) -> Spent:
@@ -126,8 +129,9 @@ def operators(network: Network) -> Iterator[str]:
         )
 
 
-def measure_between(network: Network, plan: UpdatePlan) -> Spent:
-    """What passes between the kernels of a step and those of the next one, on average."""
+def measure_between(network: Network, plan: UpdatePlan) -> tuple[Spent, Spent]:
+    """What passes between the kernels of a step and those of the next one: on average, and what a
+    collection of garbage adds."""
     machine = Machine(network.graph, plan)
     samples = samples_of(network, machine)
     script = ON_BOARD.format(port=MARK_PORT, middle=machine.image.forward_ops, data=DATA,
@@ -138,7 +142,8 @@ def measure_between(network: Network, plan: UpdatePlan) -> Spent:
             push_file(board, DATA, samples)
             pico.marks()
             board.stream(script, lambda line: None)
-            return _mean_gap(pico.marks())
+            gaps = gaps_between(pico.marks())
+            return mean_of(gaps), collection_of(gaps)
 
 
 def samples_of(network: Network, machine: Machine, count: int = STEPS) -> bytes:
@@ -151,17 +156,31 @@ def samples_of(network: Network, machine: Machine, count: int = STEPS) -> bytes:
     return sample_file(Dataset(x, targets), task)
 
 
-def _mean_gap(marks: list[Mark]) -> Spent:
+def gaps_between(marks: list[Mark]) -> list[Spent]:
+    """From the second step on."""
     begins = [mark for mark in marks if mark.tag == 1][2:]
     ends = [mark for mark in marks if mark.tag == 3][1:-1]
-    gaps = [(b.cycles - a.cycles, b.instructions - a.instructions)
+    return [Spent(b.cycles - a.cycles, b.instructions - a.instructions)
             for a, b in zip(ends, begins, strict=True)]  # fmt: skip
-    return Spent(*(round(sum(column) / len(gaps)) for column in zip(*gaps, strict=True)))
+
+
+def mean_of(gaps: list[Spent]) -> Spent:
+    columns = zip(*map(astuple, gaps), strict=True)
+    return Spent(*(round(sum(column) / len(gaps)) for column in columns))
+
+
+def collection_of(gaps: list[Spent]) -> Spent:
+    """What the gaps with a collection, which are the longest, have more than the others."""
+    longest = len(gaps) // COLLECT_EVERY
+    by_length = sorted(gaps, key=lambda gap: gap.cycles)
+    others, collected = mean_of(by_length[:-longest]), mean_of(by_length[-longest:])
+    return Spent(collected.cycles - others.cycles, collected.instructions - others.instructions)
 
 
 def table(steps: dict[str, Step]) -> Iterator[str]:
     yield (f"{'ms emulated':<24}{'inference':>10}{'forward':>10}{'backward':>10}{'weights':>10}"
-           f"{'between':>10}{'step':>10}{'between':>9}{'kernels/inference':>19}")  # fmt: skip
+           f"{'between':>10}{'step':>10}{'between':>9}{'collection':>12}"
+           f"{'kernels/inference':>19}")  # fmt: skip
     for title, step in steps.items():
         parts = (step.inference, step.forward, step.backward, step.weights, step.between)
         columns = "".join(
@@ -170,7 +189,8 @@ def table(steps: dict[str, Step]) -> Iterator[str]:
         share = (
             f"{step.between.cycles / step.whole.cycles:.1%}" if step.between and step.whole else "-"
         )
-        yield f"{title:<24}{columns}{share:>9}{step.ratio:>19.2f}"
+        collection = f"{step.collection.ms:.1f}" if step.collection else "-"
+        yield f"{title:<24}{columns}{share:>9}{collection:>12}{step.ratio:>19.2f}"
 
 
 def main() -> None:
@@ -197,7 +217,10 @@ def all_steps(names: tuple[str, ...] = REPORTED, python: bool = True) -> dict[st
 def whole_step(network: Network, python: bool = True) -> Step:
     plan = plan_of(network)
     (step,) = measure_steps(network, [plan])
-    return replace(step, between=measure_between(network, plan)) if python else step
+    if not python:
+        return step
+    between, collection = measure_between(network, plan)
+    return replace(step, between=between, collection=collection)
 
 
 if __name__ == "__main__":
