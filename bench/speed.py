@@ -1,7 +1,7 @@
 """All figures of speed and size in one run (`make bench`): prints them, and keeps them with the
 versions of everything in bench/results, as JSON and in speed.md.
 
-    python bench/speed.py [--torch PYTHON] [--only layers,steps,ratios,cores,host,push,sizes]
+    python bench/speed.py [--torch PYTHON] [--only steps,promised]
 
 With --only, the other parts stay as they were kept.
 """
@@ -24,6 +24,7 @@ import cores
 import host_speed
 import kept
 import layers
+import promised
 import push
 import ratios
 import sizes
@@ -142,6 +143,13 @@ def part_push() -> Part:
     return [f"{name:<24}{rate:>10.1f} KB/s" for name, rate in figures.items()], figures
 
 
+def part_promised() -> Part:
+    found = promised.measure()
+    least, most = promised.ends(found)
+    whole = {"runs": len(found), "least": least, "most": most}
+    return list(promised.table(found)), {**whole, "each": [asdict(promise) for promise in found]}
+
+
 def part_sizes() -> Part:
     found = sizes.firmware_sizes(sizes.MAP.read_text())
     natmods = sizes.natmod_sizes()
@@ -162,6 +170,7 @@ TITLES = {
     "cores": "Steps on both cores, projected from emulated halves, no bus contention",
     "host": "The twin on this computer, against LiteRT with XNNPACK and PyTorch, one thread",
     "push": "Push, emulated Pico",
+    "promised": "RAM at the peak of runs, and what the planner promised them, emulated Pico",
     "sizes": "Sizes in bytes",
 }
 
@@ -170,7 +179,8 @@ def measure_part(name: str, torch: str) -> Part:
     parts: dict[str, Callable[[], Part]] = {
         "layers": part_layers, "steps": part_steps, "ratios": part_ratios,
         "cores": part_cores,
-        "host": lambda: part_host(torch), "push": part_push, "sizes": part_sizes,
+        "host": lambda: part_host(torch), "push": part_push,
+        "promised": part_promised, "sizes": part_sizes,
     }  # fmt: skip
     return parts[name]()
 

@@ -7,8 +7,9 @@ The kernels of a step are run operator by operator from the state that the twin 
 steps, so that their cycles repeat: forward, backward (loss, input gradients, masks), and what the
 weights take (what is kept for them, and the updates). With --python a training run is made as well,
 and what passes between the kernels is shown: samples from flash, choice of channels, telemetry,
-garbage collection. With --operators each operator of a step is listed, with its share of it. A file
-of yours trains what `tune` would choose, on random samples.
+garbage collection. estimated: what `plan` says of the kernels, of what they took. With --operators
+each operator of a step is listed, with its share of it. A file of yours trains what `tune` would
+choose, on random samples.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from emulated import FIRMWARE, NOTHING, Spent, flash_with, measure
+from emulated import FIRMWARE, NOTHING, PICO, Spent, flash_with, measure
 from machine import Machine
 from networks import REPORTED, Network, add_model_option, networks, plan_of, tell_errors
 from sparsetune.board import Board
+from sparsetune.compile import build_program
+from sparsetune.cycles import step_cycles
 from sparsetune.data import Dataset, sample_file
 from sparsetune.plan import UpdatePlan
 from sparsetune.program import Op
@@ -63,7 +66,7 @@ class Step:
     """Kernels of a training step. inference: a forward pass that trains nothing. weights: what is
     kept for weight gradients, and the updates. Where they were measured: between: what passes
     between the kernels of two steps on average; collection: what more passes there, where garbage
-    is collected."""
+    is collected. estimated: cycles of the kernels, as `plan` has them."""
 
     inference: Spent
     forward: Spent
@@ -71,6 +74,7 @@ class Step:
     weights: Spent
     between: Spent | None = None
     collection: Spent | None = None
+    estimated: float = 0.0
 
     @property
     def kernels(self) -> Spent:
@@ -180,7 +184,7 @@ def collection_of(gaps: list[Spent]) -> Spent:
 def table(steps: dict[str, Step]) -> Iterator[str]:
     yield (f"{'ms emulated':<24}{'inference':>10}{'forward':>10}{'backward':>10}{'weights':>10}"
            f"{'between':>10}{'step':>10}{'between':>9}{'collection':>12}"
-           f"{'kernels/inference':>19}")  # fmt: skip
+           f"{'kernels/inference':>19}{'estimated':>11}")  # fmt: skip
     for title, step in steps.items():
         parts = (step.inference, step.forward, step.backward, step.weights, step.between)
         columns = "".join(
@@ -189,8 +193,9 @@ def table(steps: dict[str, Step]) -> Iterator[str]:
         share = (
             f"{step.between.cycles / step.whole.cycles:.1%}" if step.between and step.whole else "-"
         )
+        guess = f"{step.estimated / step.kernels.cycles:.1%}" if step.estimated else "-"
         collection = f"{step.collection.ms:.1f}" if step.collection else "-"
-        yield f"{title:<24}{columns}{share:>9}{collection:>12}{step.ratio:>19.2f}"
+        yield f"{title:<24}{columns}{share:>9}{collection:>12}{step.ratio:>19.2f}{guess:>11}"
 
 
 def main() -> None:
@@ -215,8 +220,10 @@ def all_steps(names: tuple[str, ...] = REPORTED, python: bool = True) -> dict[st
 
 
 def whole_step(network: Network, python: bool = True) -> Step:
-    plan = plan_of(network)
+    plan, graph = plan_of(network), network.graph
     (step,) = measure_steps(network, [plan])
+    guess = sum(step_cycles(build_program(graph, plan), graph, PICO.clock)) if PICO.clock else 0.0
+    step = replace(step, estimated=round(guess))
     if not python:
         return step
     between, collection = measure_between(network, plan)
