@@ -82,6 +82,12 @@ def of_sizes(kept: Fields, name: str, asked: str) -> float:
 
 
 def of_layers(kept: Fields, name: str, asked: str) -> float:
+    if asked == "cycles":
+        model, layer, part = name.split(" ", 2)
+        rows = (dict(zip(kept["columns"], row, strict=True)) for row in kept["rows"])
+        key = (model, int(layer), part)
+        (found,) = (row for row in rows if (row["model"], row["layer"], row["part"]) == key)
+        return float(found["cycles"])
     return float(kept["kinds"][name][("average", "median", "worst").index(asked)])
 
 
