@@ -258,6 +258,28 @@ def test_plan_beyond_the_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert re.search(rf"RAM +{ram} of 30,720 bytes", capsys.readouterr().out)
 
 
+def test_leaving_the_residuals_is_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first, where it is one: it takes what is told of it, and leaving out the option fits."""
+    command = ["plan", str(runs.DIGITS), "--last", "6", "--ratio", "1"]
+    need = []
+    for option in ("--no-residual", "--residual"):
+        assert cli.main([*command, option]) == 0
+        found = re.search(r"RAM +([\d,]+) of", capsys.readouterr().out)
+        assert found
+        need.append(int(found[1].replace(",", "")))
+    low, high = need
+    between = str((low + high) // 2)
+    assert cli.main([*command, "--residual", "--ram", between]) == 1
+    way = capsys.readouterr().err.strip().splitlines()[1]
+    assert re.match(rf"  without --residual \(--no-residual\) +{low:,} bytes, trains", way)
+    assert cli.main([*command, "--no-residual", "--ram", str(low)]) == 0
+    assert cli.main([*command, "--ram", between]) == 0
+    capsys.readouterr()
+    for option, ram in (("--residual", low - 1), ("--no-residual", low - 1)):
+        assert cli.main([*command, option, "--ram", str(ram)]) == 1
+        assert "without" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [

@@ -95,10 +95,11 @@ def _hopeless(wanted: Wanted) -> str:
 
 
 def ways_out(wanted: Wanted) -> list[WayOut]:
-    """At most SHOWN that fit, all of them compiled; those first that give up the least training. Of
-    each kind (a ratio of channels, with or without biases, over patches where more layers fit so)
-    there is the one with the most layers. A way that trains fewer weights in no more layers than
-    another is only named for want of better ones, and where it takes less RAM."""
+    """At most SHOWN that fit, all of them compiled; those first that give up the least training.
+    Without residuals, where they were asked for and that fits, is always one of them. Of each kind
+    (a ratio of channels, with or without biases, over patches where more layers fit so) there is
+    the one with the most layers. A way that trains fewer weights in no more layers than another is
+    only named for want of better ones, and where it takes less RAM."""
     ways: dict[UpdatePlan, WayOut] = {}
     for way in (*_fewer_samples(wanted), *_over_patches(wanted), *_fewer_weights(wanted)):
         ways.setdefault(way.plan, way)
@@ -111,8 +112,9 @@ def ways_out(wanted: Wanted) -> list[WayOut]:
             good.append(way)
         elif way.ram < min(other.ram for other in better):
             rest.append(way)
-    shown = sorted((good + rest)[:SHOWN], key=lambda way: (-way.share, way.ram))
-    return [_filled(wanted, way) for way in shown]
+    coarse = list(_without_residual(wanted))
+    shown = sorted((good + rest)[: SHOWN - len(coarse)], key=lambda way: (-way.share, way.ram))
+    return [*coarse, *(_filled(wanted, way) for way in shown)]
 
 
 def _filled(wanted: Wanted, way: WayOut) -> WayOut:
@@ -135,6 +137,15 @@ def _fewer_samples(wanted: Wanted) -> Iterator[WayOut]:
     if samples >= FEWEST_SAMPLES:
         ram = used - (many - samples) * (more - used)
         yield _way(wanted, f"at most {samples:,} samples", wanted.plan, ram)
+
+
+def _without_residual(wanted: Wanted) -> Iterator[WayOut]:
+    """It trains what was asked for: first of all ways. Which bits a plan file asks for is not said
+    by leaving out an option."""
+    plan = replace(wanted.plan, residual=False)
+    ram = _ram(wanted, plan) if plan != wanted.plan else None
+    if ram is not None:
+        yield _way(wanted, "without --residual (--no-residual)", plan, ram)
 
 
 def _over_patches(wanted: Wanted) -> Iterator[WayOut]:
