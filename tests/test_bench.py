@@ -20,6 +20,7 @@ import learning
 import learning_picture
 import networks
 import numpy as np
+import promised
 import pytest
 import ratios
 import sizes
@@ -254,3 +255,27 @@ def test_the_picture_shows_the_figures_of_today() -> None:
     assert words in (folder / "learning.svg").read_text()
     known["precision"]["rows"][0]["mean"] += 0.01
     assert learning_picture.told(known) != words
+
+
+def test_a_collection_is_what_the_longest_gaps_have_more() -> None:
+    """One gap in eight has one."""
+    short, long = emulated.Spent(500, 300), emulated.Spent(2500, 1800)
+    gaps = [long, *[short] * 9, long, *[short] * 5]
+    assert steps.collection_of(gaps) == emulated.Spent(2000, 1500)
+    assert steps.mean_of(gaps) == emulated.Spent(750, 488)
+
+
+def test_what_runs_print_of_their_ram_is_read() -> None:
+    """More than one line of a test; those that collect garbage in each step are no end."""
+    line = "{}, emulated Pico: 139,664 of 270,336 bytes of RAM at the peak; "
+    line += "heap free {}, predicted {}"
+    printed = [line.format("kws", *pair) for pair in (("130,672", "130,584"), ("1,000", "988"))]
+    often = line.format("kws", "144,816", "141,734")
+    report = "<testsuites><testsuite>"
+    for name, lines in (("test_a[1]", printed), (f"test_{promised.OFTEN}", [often]), ("b", [])):
+        said = "\n".join(["noise", *lines])
+        report += f'<testcase name="{name}"><system-out>{said}</system-out></testcase>'
+    found = list(promised.read(report + "</testsuite></testsuites>"))
+    assert [(p.test, p.left) for p in found][:2] == [("test_a[1]", 88), ("test_a[1]", 12)]
+    assert (found[0].model, found[0].peak, found[0].ram) == ("kws", 139664, 270336)
+    assert len(found) == 3 and promised.ends(found) == (12, 88)
