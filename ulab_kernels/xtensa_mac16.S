@@ -52,7 +52,9 @@
 #define FLIP 28
 #define MASK 32
 
-// Of the frame.
+// Of the frame, whose uppermost 32 bytes are for windows of registers: 4 to 7 of this function lie
+// there while C code runs, and 0 to 3 of another one.
+#define FRAME 80
 #define JOB 0
 #define RETURN 4
 #define ROW_X 8
@@ -142,7 +144,7 @@
     .global st_mac16_windows
     .type   st_mac16_windows, @function
 st_mac16_windows:
-    entry   a1, 64
+    entry   a1, FRAME
     s32i    a2, a1, JOB
     s32i    a0, a1, RETURN
     l32i    a3, a2, X
@@ -298,7 +300,7 @@ st_mac16_dot:
     .global st_mac16_taps_\step\()_\name
     .type   st_mac16_taps_\step\()_\name, @function
 st_mac16_taps_\step\()_\name:
-    entry   a1, 80
+    entry   a1, FRAME
     s32i    a2, a1, JOB
     s32i    a0, a1, RETURN
     l32i    a3, a2, TAPS_Y
