@@ -57,13 +57,16 @@
 #define ST_LANES ST_ARMV6M
 #endif
 
-// Whether the loops of xtensa_mac16.S are there: for an ESP32 or S3. An S2 has neither loops nor
-// MAC16.
+// Whether the loops of xtensa_*.S are there: for an ESP32 or S3. An S2 has neither loops nor MAC16.
+// Benches set it to 0 to count the portable kernels.
+#ifndef ST_XTENSA_MAC16
 #if defined(__XTENSA__) && !ST_SMALL && __XCHAL_HAVE_MAC16 && __XCHAL_HAVE_LOOPS &&                \
-    __XCHAL_HAVE_MINMAX
+    __XCHAL_HAVE_MINMAX && __XCHAL_HAVE_CLAMPS && __XCHAL_HAVE_SEXT && __XCHAL_HAVE_MUL16 &&       \
+    __XCHAL_HAVE_MUL32
 #define ST_XTENSA_MAC16 1
 #else
 #define ST_XTENSA_MAC16 0
+#endif
 #endif
 
 // Whether there is MULSH, the upper half of a product; C has it everywhere.

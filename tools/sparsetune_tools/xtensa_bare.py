@@ -30,7 +30,7 @@ def build(variant: str = "qemu", portable: bool = False) -> Path:
     more = [OURS / "bare.c", OURS / "linux" / "start.S",
             trees.micropython / "shared" / "libc" / "string0.c"]
     folder = FOLDER / (f"{variant}-portable" if portable else variant)
-    flags = (*FLAGS, "-DST_MAC16=0") if portable else FLAGS
+    flags = (*FLAGS, "-DST_XTENSA_MAC16=0") if portable else FLAGS
     elf = folder / "kernels.elf"
     with locked(folder):
         headers = [*KERNELS.glob("*.h"), *OURS.glob("linux/*")]
