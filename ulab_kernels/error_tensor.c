@@ -82,14 +82,18 @@ static int32_t put_while_fitting(st_emit_t *e, int32_t at, const int32_t *sums, 
 
 #else
 
-// As put_element for all until one exceeds the peak; returns how many that were.
-static int32_t put_while_fitting(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+// As put_element for all until one exceeds the peak; returns how many that were. All of e in
+// locals: the int16 that are written might be its own.
+ST_HOT static int32_t put_while_fitting(st_emit_t *e, int32_t at, const int32_t *sums, int32_t n) {
+    const int32_t peak = e->peak, range = 2 * peak, shift = e->shift;
+    const int32_t before = shift ? shift - 1 : 0, after = shift ? 1 : 0;
+    int16_t *to = e->data + at;
     int32_t i = 0;
     for (; i < n; i++) {
-        const int32_t v = shift_round(sums[i], e->shift);
-        if (v > e->peak || v < -e->peak)
+        const int32_t v = ((sums[i] >> before) + after) >> after;
+        if ((uint32_t)v + (uint32_t)peak > (uint32_t)range)
             break;
-        e->data[at + i] = (int16_t)v;
+        to[i] = (int16_t)v;
     }
     e->written = at + i;
     return i;

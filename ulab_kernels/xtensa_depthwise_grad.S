@@ -1,5 +1,5 @@
 // Gradients of the input of a depthwise layer for ESP32 and ESP32-S3 (depthwise_conv2d.c): four
-// channels at a time. 6 instructions a multiply-accumulate, and 9 a channel.
+// channels at a time. 6 instructions a multiply-accumulate, and 9 a channel, or 12 without MULSH.
 #include "arch.h"
 #if ST_XTENSA_MAC16
 
@@ -11,21 +11,24 @@
 #define SCALE 16
 
 // Of the frame.
-#define JOB 0
-#define LEFT 4
-#define COUNT 8
-#define SUMS 12
-#define NEXT_SCALE 16
+#define COUNT 0
 
-// The sum times scale / 2^15, in two halves as st_mul_q15. a3: scale, a7: row.
+// The sum times scale / 2^15, as st_mul_q15. a3: scale, a7: row. MULSH: a sum of 25 products at most
+// has room for two bits more. Without it in two halves.
 .macro put_scaled sum, at_scale, at
     l16ui   a13, a3, \at_scale
+#if ST_MULSH
+    slli    \sum, \sum, 2
+    slli    a13, a13, 15
+    mulsh   a15, \sum, a13
+#else
     srai    a14, \sum, 16
     extui   a15, \sum, 0, 16
     mull    a14, a14, a13
     mull    a15, a15, a13
     srli    a15, a15, 15
     addx2   a15, a14, a15
+#endif
     s32i    a15, a7, \at
 .endm
 
@@ -34,20 +37,12 @@
     .global st_sum_taps
     .type   st_sum_taps, @function
 st_sum_taps:
-    entry   a1, 64
-    s32i    a2, a1, JOB
+    entry   a1, 32
     l32i    a3, a2, TAPS_END
     l32i    a4, a2, TAPS
-    l32i    a5, a2, CHANNELS
-    l32i    a6, a2, ROW
-    l32i    a7, a2, SCALE
     sub     a3, a3, a4
     srli    a3, a3, 3
-    srli    a5, a5, 2
     s32i    a3, a1, COUNT
-    s32i    a5, a1, LEFT
-    s32i    a6, a1, SUMS
-    s32i    a7, a1, NEXT_SCALE
     movi    a4, 0
     movi    a12, 0
 // a4, a12: bytes to these channels, of weights and of errors. a8 to a11: sums.
@@ -84,22 +79,18 @@ st_sum_taps:
     mul16s  a7, a7, a14
     add     a11, a11, a7
 .Lsummed:
-    l32i    a7, a1, SUMS
-    l32i    a3, a1, NEXT_SCALE
+    l32i    a3, a2, SCALE
+    l32i    a7, a2, ROW
+    l32i    a5, a2, CHANNELS
+    add     a3, a3, a12
+    addx2   a7, a12, a7
     put_scaled a8, 0, 0
     put_scaled a9, 2, 4
     put_scaled a10, 4, 8
     put_scaled a11, 6, 12
-    addi    a7, a7, 16
-    addi    a3, a3, 8
-    s32i    a7, a1, SUMS
-    s32i    a3, a1, NEXT_SCALE
     addi    a4, a4, 4
     addi    a12, a12, 8
-    l32i    a5, a1, LEFT
-    addi    a5, a5, -1
-    s32i    a5, a1, LEFT
-    bnez    a5, .Lchannels
+    bne     a4, a5, .Lchannels
     retw
     .size   st_sum_taps, . - st_sum_taps
 
