@@ -21,7 +21,7 @@ static __attribute__((noinline)) void dots_s8(const int8_t *x, const int8_t *w, 
             "1:\tldrsb %3, [%5, %0]\n\tldrsb %4, [%6, %0]\n\tadd %3, r12\n\tmul %4, %3\n\t"
             "add %1, %4\n\tldrsb %4, [%7, %0]\n\tmul %4, %3\n\tadd %2, %4\n\t"
             "add %0, #1\n\tcmp %0, lr\n\tbne 1b"
-            : "+l"(i), "+l"(first), "+l"(second), "+l"(a), "+l"(b)
+            : "+&l"(i), "+&l"(first), "+&l"(second), "+&l"(a), "+&l"(b)
             : "l"(x), "l"(w), "l"(w + next)
             : "r12", "lr", "cc", "memory");
     sums[0] += first;
