@@ -1,6 +1,6 @@
 """The kernels of the native modules for Cortex-M4F (RP2350) and RISC-V (ESP32-C3), their very
-object files, against the twin: in QEMU, without MicroPython. Every buffer stands apart at some
-alignment, with guard bytes around."""
+object files (flavour small: compiled alike), against the twin: in QEMU, without MicroPython. Every
+buffer stands apart at some alignment, with guard bytes around."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ from tool_chains import set_up
 SHIFTS = range(16)
 
 
-@pytest.fixture(scope="module", params=list(PROCESSORS))
+@pytest.fixture(scope="module", params=[*PROCESSORS, "rv32imc small"])
 def core(request: pytest.FixtureRequest) -> Iterator[QemuCore]:
-    """The twin's portable kernels are the reference: its fast ones have scratch of their own."""
-    set_up(lambda: qemu_bare.require_emulator(request.param))
+    """Of an ESP32-C3 in two flavours (natmod.mk). The twin's portable kernels are the reference:
+    its fast ones have scratch of their own."""
+    arch, _, flavour = request.param.partition(" ")
+    set_up(lambda: qemu_bare.require_emulator(arch))
     was_fast = kernels.set_simd(None)
     kernels.set_simd(False)
-    with QemuCore(request.param) as core:
+    with QemuCore(arch, flavour == "small") as core:
         yield core
     kernels.set_simd(was_fast)
 

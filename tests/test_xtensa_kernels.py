@@ -14,6 +14,7 @@ from guards import Scattered
 from machine import Machine
 from on_core import (
     GRADIENTS,
+    SCRATCH,
     check_equal,
     chosen_channels_and_strips,
     convolutions,
@@ -23,12 +24,15 @@ from on_core import (
     patches,
     scattered,
     steps_of,
+    take_scratch,
     training_steps,
     two_operands,
     with_gradient,
 )
 from small_models import Net
+from sparsetune.arena import Lifetime
 from sparsetune.plan import UpdatePlan
+from sparsetune.program import Program
 from sparsetune.tflite import parse_tflite
 from sparsetune_tools.bare import BareMachine
 from sparsetune_tools.xtensa import VARIANTS
@@ -68,6 +72,39 @@ def test_convolutions(shift: int, core: XtensaCore) -> None:
 def test_depthwise(shift: int, core: XtensaCore) -> None:
     for machine in depthwise_layers(shift):
         check_equal(machine, core)
+
+
+class EndsWithScratch(Scattered):
+    """Its arena has the scratch at its end, and nothing behind."""
+
+    def _scatter_arenas(
+        self, program: Program, lives: list[Lifetime], fast_bytes: int | None
+    ) -> tuple[int, int]:
+        buffers = sorted((x.buffer for x in lives), key=lambda b: b.name.startswith(SCRATCH))
+        self._scatter([(buffer, 16) for buffer in buffers], 0)
+        return buffers[-1].offset + buffers[-1].size, 0
+
+
+@pytest.mark.parametrize("stride", [0, 1, 2])
+def test_nothing_behind_the_scratch_is_read(stride: int, core: XtensaCore) -> None:
+    """Loops load words ahead. stride 0: pointwise. A board's memory may end there."""
+    fast = 0
+    for size in range(3, 13):
+        net = Net((1, 2 * size, size, 4), 3, size)
+        if stride:
+            net.depthwise(1, 3, stride=stride, same=True)
+        else:
+            net.conv(5, 1)
+        machine = EndsWithScratch(parse_tflite(net.to_bytes()), UpdatePlan(()), 0)
+        machine.load(net.sample())
+        board = BareMachine(core, machine.image.data, [bytes(m) for m in memories(machine)])
+        board.places[2] = core.data_end - board.sizes[2]
+        board.load(2, bytes(machine.arena))
+        machine.run(0, 1, False)
+        board.run(0, 1, False)
+        fast += take_scratch(machine, board, 0)
+        assert board.dump(2) == bytes(machine.arena)
+    assert fast
 
 
 def dense_layers(shift: int, is_trained: bool) -> Iterator[Machine]:
@@ -160,10 +197,12 @@ def test_instructions_are_counted(variant: str) -> None:
 
 @pytest.mark.usefixtures("xtensa")
 def test_an_s3s_kernels_have_its_products() -> None:
-    """What runs here in place of them was compiled with them."""
+    """What runs here in place of them was compiled with them, and with all else that it has."""
     build("esp32s3")
     text = "".join(file.read_text() for file in (FOLDER / "esp32s3").glob("*.s"))
     assert text.count("\tmulsh\t") > 20 and text.count("\tmuluh\t") > 20
+    assert text.count("\tmin\t") > 20 and text.count("\tmax\t") > 20
+    assert text.count("\tloop") > 40 and "clamps" in text
     assert "__umulsidi3" not in text
 
 

@@ -3,9 +3,11 @@ that compare bytes with the twin."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .bare import SMALL
 from .firmware import KERNELS
 from .linux_core import CountingLinuxCore, LinuxCore
 from .natmod import COMPILERS, compiler
@@ -53,15 +55,32 @@ def build(arch: str, portable: bool = False) -> Path:
     """The kernels as a static program, of the very object files that the native module is linked
     of; its path. portable: compiled anew, without SMLAD."""
     require_emulator(arch)
-    folder = FOLDER / (f"{arch}-portable" if portable else arch)
-    kernels = portable_sources() if portable else objects_of(build_module(arch).parent / "build")
-    elf = folder / "kernels.elf"
-    libc = ensure().micropython / "shared" / "libc" / "string0.c"
+    if portable:
+        return link(arch, f"{arch}-portable", [COMMANDS, *sources()])
+    return link(arch, arch, [COMMANDS, *objects_of(build_module(arch).parent / "build")])
+
+
+def build_small(arch: str) -> Path:
+    """The kernels of flavour small, compiled as natmod.mk does it, as one file."""
+    require_emulator(arch)
+    name = f"{arch}-small"
+    everything = FOLDER / name / "everything.c"
+    files = [path for path in sources() if not path.name.endswith("mac16.c")]
+    with locked(everything.parent):
+        everything.write_text("".join(f'#include "{path}"\n' for path in (*files, COMMANDS)))
+    return link(arch, name, [everything], SMALL)
+
+
+def link(arch: str, name: str, files: Sequence[Path], flags: Sequence[str] = ()) -> Path:
+    """flags: of the files alone."""
+    folder, start = FOLDER / name, f"building the kernels alone for {arch}"
+    elf, libc = folder / "kernels.elf", folder / "libc.o"
+    command = [str(COMPILERS[arch]), *PROCESSORS[arch].flags, *FLAGS]
     with locked(folder):
-        run(f"building the kernels alone for {arch}",
-            [str(COMPILERS[arch]), *PROCESSORS[arch].flags, *FLAGS, f"-I{KERNELS}", f"-I{OURS}",
-             OURS / "start.S", COMMANDS, libc, *kernels, "-nostdlib", "-static",
-             "-Wl,-Ttext-segment=0x400000", "-lgcc", "-o", elf], LOG)
+        run(start, [*command, "-c", ensure().micropython / "shared" / "libc" / "string0.c",
+                    "-o", libc], LOG)
+        run(start, [*command, *flags, f"-I{KERNELS}", f"-I{OURS}", OURS / "start.S", *files, libc,
+                    "-nostdlib", "-static", "-Wl,-Ttext-segment=0x400000", "-lgcc", "-o", elf], LOG)
     return elf
 
 
@@ -69,7 +88,7 @@ def objects_of(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.o")) if not path.name.startswith(LEFT_OUT)]
 
 
-def portable_sources() -> list[Path]:
+def sources() -> list[Path]:
     return [path for path in sorted(KERNELS.glob("*.c")) if not path.name.startswith(LEFT_OUT)]
 
 
@@ -81,10 +100,10 @@ def symbols(arch: str, elf: Path) -> dict[str, int]:
 
 
 class QemuCore(LinuxCore):
-    """The kernels of `arch`, a key of PROCESSORS."""
+    """The kernels of `arch`, a key of PROCESSORS. is_small: of flavour small."""
 
-    def __init__(self, arch: str) -> None:
-        self.arch, elf = arch, build(arch)
+    def __init__(self, arch: str, is_small: bool = False) -> None:
+        self.arch, elf = arch, build_small(arch) if is_small else build(arch)
         super().__init__([*PROCESSORS[arch].emulator, str(elf)], symbols(arch, elf))
 
 

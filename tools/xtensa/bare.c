@@ -4,6 +4,9 @@
 #include "linux.h"
 #include "program.h"
 
+// What is there too where all files are compiled as one, of which the rest is left out.
+#define BARE_ENTRY __attribute__((used, externally_visible))
+
 enum { WRITE, READ, CALL };
 
 typedef struct {
@@ -13,11 +16,12 @@ typedef struct {
 
 typedef uint32_t function_t(uint32_t, uint32_t, uint32_t, uint32_t);
 
-uint8_t bare_memory[16 << 20] __attribute__((aligned(16)));
+// Behind it nothing is mapped: a kernel that reads there stops.
+BARE_ENTRY uint8_t bare_memory[16 << 20] __attribute__((aligned(4096)));
 
 // args: {buffer address, size} five times, how (methods.def.h), begin, end; result: status |
 // operator << 8.
-int32_t bare_run(const uint32_t *arg);
+BARE_ENTRY int32_t bare_run(const uint32_t *arg);
 
 int32_t bare_run(const uint32_t *arg) {
     st_machine_t m;
@@ -30,7 +34,7 @@ int32_t bare_run(const uint32_t *arg) {
     return status | at << 8;
 }
 
-uint32_t bare_load(const volatile uint32_t *address);
+BARE_ENTRY uint32_t bare_load(const volatile uint32_t *address);
 
 uint32_t bare_load(const volatile uint32_t *address) {
     return *address;
@@ -57,7 +61,7 @@ static int obey(const command_t *c) {
     return transfer(LINUX_WRITE, 1, (uint32_t)&result, sizeof(result));
 }
 
-int start_main(int *arguments);
+BARE_ENTRY int start_main(int *arguments);
 
 int start_main(int *arguments) {
     (void)arguments;
