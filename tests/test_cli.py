@@ -252,6 +252,52 @@ def test_train_default_log(stand_in: StandIn, tmp_path: Path) -> None:
     assert f"log: out/{log.name}" in result.stdout
 
 
+def test_train_pushes_the_image_that_is_named(stand_in: StandIn, tmp_path: Path) -> None:
+    task = digits_task(steps=5)
+    image, data, log = tmp_path / "model.img", tmp_path / "train.dat", tmp_path / "log.jsonl"
+    image.write_bytes(task.image.data)
+    data.write_bytes(task.samples)
+    train = "train", image, data, "--steps", 5, "--port", stand_in(), "--log", log
+    told = run(*train)
+    assert told.returncode == 0, told.stderr
+    lines = [line.partition(":")[0] for line in told.stdout.splitlines()]
+    names = "/rom/model.img", "/sparsetune/train.dat"
+    assert [line for line in lines if line in names] == [*names]
+    assert "step 5/5" in told.stdout and len(log.read_text().splitlines()) == 7
+    again = run(*train).stdout  # what is there is not sent again
+    assert again.count("already on the board") == 2 and "step 5/5" in again
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("m.tflite",), "name the samples (.npz) that m.tflite shall learn, too"),
+        (("m.tflite", "s.npz", "--resume"), "leave out m.tflite, or them"),
+        (("m.img", "--data", "/other.dat"), "leave out m.img, or them"),
+        (("m.tflite", "s.npz", "--image", "/rom/x.img"), "leave out m.tflite, or them"),
+        (("m.img",), "m.img"),
+        (("m.tflite", "s.npz"), "m.tflite"),
+    ],
+)
+def test_train_is_told_what_does_not_go_together(words: tuple[str, ...], message: str) -> None:
+    """Before a board is looked for."""
+    result = run("train", *words, "--port", "/dev/no-such-port")
+    assert_error(result, message)
+    assert "no-such-port" not in result.stderr
+
+
+def test_train_of_a_model_is_tune_with_its_usual_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparsetune import commands
+
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(commands, "tune", lambda args: asked.append(vars(args)))
+    options = "--steps", "7", "--rate", "0.01", "--board", "esp32c3", "--plain", "-o", "t.tflite"
+    assert cli.main(["train", "m.tflite", "s.npz", *options]) == 0
+    assert cli.main(["tune", "m.tflite", "s.npz", *options]) == 0
+    of_train, of_tune = ({k: v for k, v in one.items() if k != "run"} for one in asked)
+    assert of_train == of_tune and of_train["steps"] == 7 and of_train["board"] == "esp32c3"
+
+
 def test_train_that_fails_on_the_board(stand_in: StandIn, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     args = ("train", "--port", stand_in(), "--steps", 20, "--set", "warmup=4", "--log", log)

@@ -184,7 +184,29 @@ def run_push(args: argparse.Namespace) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """Train on the board and watch."""
+    """Train on the board and watch; what is named on the command line is pushed first."""
+    if args.model is None:
+        _train_what_is_there(args)
+        return
+    if args.resume or args.image or args.data != BOARD_DATA:
+        raise SparsetuneError(
+            f"--resume, --image and --data are of what the board holds: leave out {args.model}, or "
+            "them"
+        )
+    if args.model.suffix == ".img":
+        data = ["--data", str(args.samples)] if args.samples else []
+        port = ["--port", args.port] if args.port else []
+        run_push(build_parser().parse_args(["push", str(args.model), *data, *port]))
+        _train_what_is_there(args)
+        return
+    if args.samples is None:
+        raise SparsetuneError(f"name the samples (.npz) that {args.model} shall learn, too")
+    whole = build_parser().parse_args(["tune", str(args.model), str(args.samples)])
+    given = {name: value for name, value in vars(args).items() if name in whole and name != "run"}
+    whole.run(argparse.Namespace(**{**vars(whole), **given}))
+
+
+def _train_what_is_there(args: argparse.Namespace) -> None:
     keywords: dict[str, object] = {
         "image": args.image,
         "data": args.data,
@@ -783,9 +805,19 @@ def _push_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     _add_port(parser)
+    _add_board(parser)
+    parser.add_argument(
+        "model",
+        type=Path,
+        nargs="?",
+        help="push this first: .img as built, or .tflite, for all that `tune` does with its usual "
+        "plan (without: what the board holds)",
+    )
+    parser.add_argument("samples", type=Path, nargs="?", help="to learn it from (.npz)")
     parser.add_argument("--image", help=f"on the board ({BOARD_IMAGE}, or {FILE_IMAGE})")
     parser.add_argument("--data", default=BOARD_DATA, help=f"on the board ({BOARD_DATA})")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    _add_output(parser, "of a .tflite: the trained one (out/MODEL_trained.tflite)")
     _add_run(parser)
     _add_view(parser)
 
@@ -935,7 +967,12 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
         _push_arguments,
         run_push,
     ),
-    "train": ("train on the board and watch", "train --steps 200", _train_arguments, run_train),
+    "train": (
+        "train on the board and watch",
+        "train model.tflite samples.npz --steps 200",
+        _train_arguments,
+        run_train,
+    ),
     "monitor": (
         "watch a run that is already going, or draw its log",
         "monitor --plain",
