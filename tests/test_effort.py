@@ -20,7 +20,7 @@ from sparsetune.monitor import describe_effort
 from sparsetune.plan import default_plan, load_plan, save_plan
 from sparsetune_device.effort import Effort, Threshold, make_rule, threshold
 from sparsetune_device.momentum import Groups
-from sparsetune_device.worth import LEAST, ONE, Worth, logarithm, probability
+from sparsetune_device.worth import AGE_AT, LEAST, ONE, SETTLED, Worth, logarithm, probability
 from test_training import check_board_against_twin, check_memory, needs_shared
 
 SHARED = shared_tasks.shared_folder()
@@ -216,19 +216,55 @@ def test_the_mean_of_a_samples_rates_is_the_rate() -> None:
 @pytest.mark.parametrize("scale", [1.0, 3e-4, 300.0])
 def test_the_share_is_held_whatever_the_norms(percent: int, scale: float) -> None:
     """Also where they fall over a run, from a first one that tells little: the bound moves by no
-    more than its logarithm's range, and so does the count."""
+    more than its logarithm's range, and so does the count, once its pace has settled."""
     rng, rule = np.random.default_rng(1), Worth(percent)
-    word = done = first = 0
+    word = done = settled = late = 0
     steps = 4000
     for step in range(steps):
+        if step == SETTLED:
+            settled, late = word, done
         norm = int(65536 * scale * 2 * rng.random() ** 3 * (1 - 0.9 * step / steps))
         goes_on = rule.look(norm, word, step)
-        first = first or rule.bound
         word = rule.after(goes_on)
-        assert 0 < word < 1 << 20
+        assert 0 < word & (1 << AGE_AT) - 1 and word < 1 << 30
         done += goes_on
-    assert 32 * (100 * done - percent * steps) == pytest.approx(word - first, abs=2)
+    counted = 32 * (100 * (done - late) - percent * (steps - SETTLED))
+    assert counted == pytest.approx(word - settled, abs=2)
     assert done / steps == pytest.approx(percent / 100, abs=0.04)
+
+
+@pytest.mark.parametrize("percent", [10, 25, 60])
+@pytest.mark.parametrize("first", [1 / 200, 1.0, 10.0])
+def test_a_short_run_holds_its_share(percent: int, first: float) -> None:
+    """Whatever the model makes of its first sample: one that it knows says nothing of the others.
+    Five points, and what chance adds in a run by itself."""
+    shares = []
+    for seed in range(20):
+        rng, rule = np.random.default_rng(seed), Worth(percent)
+        word = done = 0
+        for step in range(240):
+            norm = 65536 * first if step == 0 else 65536 * 2 * rng.random() ** 3
+            goes_on = rule.look(int(norm), word, 1000 * seed + step)
+            word = rule.after(goes_on)
+            done += goes_on
+        shares.append(done / 240)
+        assert done / 240 == pytest.approx(percent / 100, abs=0.08)
+    assert np.mean(shares) == pytest.approx(percent / 100, abs=0.05)
+
+
+@pytest.mark.parametrize("steps", [100, 240])
+def test_a_resumed_bound_keeps_its_pace(steps: int) -> None:
+    """The word alone says how fast the bound moves: another rule that gets it goes on alike."""
+    rule, word = Worth(25), 0
+    for step in range(steps):
+        word = rule.after(rule.look(65536, word, step))
+    other = Worth(25)
+    ages, moves = [], []
+    for each in (rule, other):
+        each.look(65536, word, steps)
+        ages.append(each.age)
+        moves.append(each.after(False))
+    assert ages[0] == ages[1] == min(steps, SETTLED) and moves[0] == moves[1]
 
 
 @pytest.mark.parametrize("percent", [10, 25, 50])

@@ -6,8 +6,10 @@ A sample whose loss has a gradient of L1 norm n is drawn with the probability p 
 the most, and its step takes 1 / p times the rate: so the mean of what is learnt is that of all
 steps. Behind each step the bound grows where the sample was drawn, and falls where it was not, so
 that the counts come to the share: what has grown is what has fallen, but for where the bound began
-and ended. Its logarithm is a word of the state, so that a resumed run goes on as if it had not been
-broken off.
+and ended. The first norm may be far from those that follow, and so the bound moves faster at first:
+by START / (AGE + steps) of a unit, until that is PACE (the step sizes of Robbins and Monro, 1951,
+which are held where they are small enough). Its logarithm and, above AGE_AT, the count of steps are
+a word of the state, so that a resumed run goes on as if it had not been broken off.
 
 A step moves the weights as far as that of a sample at the bound would, which lies at mean / share
 or above: with a small share further than any sample by itself. So the rate that was asked for is
@@ -20,6 +22,10 @@ from .schedule import scaled
 
 ONE = 1 << 15  # of a probability, and of a binary logarithm
 PACE = 32  # of the bound: 0.1 of a factor of two, up and down together
+START = 8192  # of the pace of the first steps, 16 times as fast, which falls to PACE
+AGE = 16  # steps
+SETTLED = START // PACE - AGE  # steps behind which the pace stays
+AGE_AT = 20  # bit of the word; its bound is below, the whole no more than 30 bits
 MOST = (30 << 15) - 1  # logarithm of what a norm cannot exceed
 LEAST = ONE >> 7  # probability: what is learnt is looked at now and then
 LONGEST = 150  # percent of the mean norm: whose step is the longest
@@ -60,18 +66,21 @@ class Worth:
         share = logarithm((100 << 8) // self.percent) - (8 << 15)
         return logarithm(norm) + share
 
-    def look(self, norm, bound, seed):
-        """Whether a step of this norm goes on. bound: as after() left it, 0 in the first step."""
+    def look(self, norm, word, seed):
+        """Whether a step of this norm goes on. word: as after() left it, 0 in the first step."""
         norm = max(1, norm)
-        self.bound = min(MOST, bound or self.begin(norm))
+        self.age = word >> AGE_AT
+        self.bound = min(MOST, word & (1 << AGE_AT) - 1 or self.begin(norm))
         self.chance = max(LEAST, probability(norm, self.bound))
         return kernels.random(seed, DRAW) & ONE - 1 < self.chance
 
     def after(self, goes_on):
-        """The bound behind a step."""
+        """The word behind a step: its bound, and how many steps it has seen."""
+        pace = max(PACE, START // (AGE + self.age))
+        age = min(SETTLED, self.age + 1) << AGE_AT
         if goes_on:
-            return min(MOST, self.bound + PACE * (100 - self.percent))
-        return max(1, self.bound - PACE * self.percent)
+            return age + min(MOST, self.bound + pace * (100 - self.percent))
+        return age + max(1, self.bound - pace * self.percent)
 
     def force(self):
         """The step of the last look goes on in any case."""
