@@ -10,9 +10,14 @@ import pytest
 import sparsetune
 from sparsetune import cli
 from sparsetune.boardspec import BOARDS, board_names, boards_with, load_spec
+from sparsetune.commands import Chosen, describe_plan
+from sparsetune.compile import build_program, source_of
 from sparsetune.errors import SparsetuneError
-from sparsetune.image import parse_image
+from sparsetune.image import lay_out, parse_image
 from sparsetune.memory import predict
+from sparsetune.plan import LayerPlan, UpdatePlan
+from sparsetune.plan_text import describe_layers
+from sparsetune.tflite import read_tflite
 from sparsetune.uf2 import FAMILIES
 from sparsetune_tools import natmod
 from test_budget import small_model
@@ -103,6 +108,19 @@ def test_plan_says_what_nobody_measured(
     assert ("nobody has measured times" in text) == (spec.clock is None)
     assert ("time: about" in text) == (spec.clock is not None)
     assert ("without ROMFS" in text) == (spec.romfs_bytes == 0)
+
+
+@pytest.mark.parametrize(("name", "place"), [("pico", "flash"), ("esp32c3", "the image")])
+def test_where_weights_are_left(name: str, place: str) -> None:
+    """Without ROMFS no word of a plan tells of flash: the image lies in RAM."""
+    graph, plan = read_tflite(DIGITS), UpdatePlan((LayerPlan(6, 8, slots=8),))
+    layout, spec = lay_out(build_program(graph, plan), source_of(graph)), load_spec(name)
+    chosen = Chosen(plan, "0.001", layout, spec.heap_bytes)
+    told = "\n".join(describe_plan(graph, chosen, spec, None))
+    assert f", in {place} but for 8 channels" in told
+    told += "\n".join(describe_layers(graph, plan, layout, spec))
+    assert f"/48, {place.removeprefix('the ')}" in told
+    assert ("flash" in told) == (place == "flash")
 
 
 def test_too_little_ram_names_the_image(capsys: pytest.CaptureFixture[str]) -> None:

@@ -280,19 +280,19 @@ def _count(data: Dataset | None) -> int:
 
 def describe_plan(graph: Graph, chosen: Chosen, spec: BoardSpec, data: Dataset | None) -> list[str]:
     """What trains, what it takes, and at which rate, in few lines."""
-    lines = []
+    lines, use = [], _use(chosen.layout, spec, data, chosen.beside)
     for layer in chosen.plan.layers:
         op = graph.operator(layer.operator)
         channels = input_channels(graph, op)
         bias = "and bias" if layer.bias else "no bias"
-        bias += f", in flash but for {layer.slots} channels" if layer.slots else ""
+        where = "in the image" if use.image else "in flash"
+        bias += f", {where} but for {layer.slots} channels" if layer.slots else ""
         bias += f", {layer.reach} take turns" if layer.reach else ""
         bias += f", {name_patches(layer)}" if layer.patch > 1 else ""
         lines.append(
             f"trains operator {op.index:>2} {op.kind:<18} "
             f"{layer.channels}/{channels} input channels a step, {bias}"
         )
-    use = _use(chosen.layout, spec, data, chosen.beside)
     there = chosen.ram + spec.slow_ram_bytes
     lines.append(
         f"RAM {use.used:,} of {there:,} bytes: arena {use.arena:,} (no order of buffers can "

@@ -35,7 +35,8 @@ def describe_layers(
     """A line for each operator of the model: frozen or trained, and the time it takes."""
     parts = partition(graph, plan, layout.program)
     time = step_time(layout.program, graph, spec.clock) if spec.clock else None
-    roles = {op.index: _role(graph, plan, parts, op) for op in graph.operators}
+    place = "flash" if spec.romfs_bytes else "image"  # which lies in RAM without ROMFS
+    roles = {op.index: _role(graph, plan, parts, op, place) for op in graph.operators}
     width = max(ROLE, *(len(role) for role in roles.values()))
     head = f"{'op':>3} {'kind':<18} {'output':<13} {'':<{width}}"
     lines = [f"{head} {'forward':>8} {'gradient':>8} {'update':>8}  ms" if time else head.rstrip()]
@@ -63,7 +64,8 @@ def _effort_lines(plan: UpdatePlan, layout: Layout) -> list[str]:
     ]
 
 
-def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator) -> str:
+def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator, place: str) -> str:
+    """place: where weights that a step leaves alone lie."""
     if op.index in parts.frozen:
         return "frozen, row by row" if parts.is_in_strip(op.index) else "frozen"
     layer = plan.layer(op.index)
@@ -72,9 +74,9 @@ def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator) -> str
         return "gradient passes" + patches
     bias = ["bias"] if layer.bias else []
     share = f"{layer.channels}/{input_channels(graph, op)} input channels"
-    if layer.slots:  # in flash but for these
+    if layer.slots:  # in the image but for these
         turns = f", {layer.reach} in turn" if layer.reach else ""
-        share = f"{layer.channels}/{input_channels(graph, op)}{turns}, flash"
+        share = f"{layer.channels}/{input_channels(graph, op)}{turns}, {place}"
     return "trains " + ", ".join([share, *bias] if layer.channels else bias) + patches
 
 
