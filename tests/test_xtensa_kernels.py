@@ -32,7 +32,7 @@ from on_core import (
 from small_models import Net
 from sparsetune.arena import Lifetime
 from sparsetune.plan import UpdatePlan
-from sparsetune.program import Program
+from sparsetune.program import Const, Flag, Program
 from sparsetune.tflite import parse_tflite
 from sparsetune_tools.bare import BareMachine
 from sparsetune_tools.xtensa import VARIANTS
@@ -128,6 +128,17 @@ def dense_layers(shift: int, is_trained: bool) -> Iterator[Machine]:
 def test_fully_connected(shift: int, is_trained: bool, core: XtensaCore) -> None:
     for machine in dense_layers(shift, is_trained):
         check_equal(machine, core, training=is_trained)
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_rows_of_weights_anywhere(shift: int, core: XtensaCore) -> None:
+    """A weight of -128 is not packed, and lies in the image where the file has it."""
+    net = Net((1, 8), 3, shift)
+    net.dense(7, weights=np.full((7, 8), -128))
+    machine = scattered(net, shift)
+    weights = machine.ops[0].words[2]
+    assert isinstance(weights, Const) and not machine.ops[0].flags & Flag.PACKED
+    assert check_equal(machine, core)
 
 
 @pytest.mark.parametrize("stride", [(1, 2), (2, 1), (3, 1), (3, 2), (4, 1)])
