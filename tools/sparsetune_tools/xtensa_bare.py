@@ -27,7 +27,7 @@ def build(variant: str = "qemu", portable: bool = False) -> Path:
     chain, trees = toolchain_and_emulator(), ensure()
     kernels = [path for pattern in ("*.c", "xtensa_*.S") for path in sorted(KERNELS.glob(pattern))
                if not path.name.startswith(LEFT_OUT)]
-    more = [OURS / "bare.c", OURS / "linux" / "start.S",
+    more = [OURS / "linux" / "exactly.S", OURS / "bare.c", OURS / "linux" / "start.S",
             trees.micropython / "shared" / "libc" / "string0.c"]
     folder = FOLDER / (f"{variant}-portable" if portable else variant)
     flags = (*FLAGS, "-DST_XTENSA_MAC16=0") if portable else FLAGS
