@@ -35,6 +35,7 @@ from sparsetune.plan import LayerPlan, UpdatePlan
 from sparsetune.program import Buffer, Flag
 from sparsetune.tflite import parse_tflite
 from sparsetune_tools.bare import BareCore, BareMachine, build_small
+from uint8_models import to_uint8
 
 RAM = 0x20010000
 
@@ -80,6 +81,19 @@ def test_convolutions(shift: int, core: BareCore) -> None:
 def test_depthwise(shift: int, core: BareCore) -> None:
     fast = sum(check_equal(machine, core) for machine in depthwise_layers(shift))
     assert (fast > 0) == is_fast(core)
+
+
+@pytest.mark.parametrize("weight_zero", [128, 60])
+@pytest.mark.parametrize("shift", range(4))
+def test_any_depthwise(shift: int, weight_zero: int, core: BareCore) -> None:
+    """Several outputs of an input, taps apart, and weights that have a zero point."""
+    for seed, (multiplier, dilation) in enumerate(((2, 1), (1, 2), (3, 2))):
+        net = Net((1, 6, 7, 3), 5 - seed, seed)
+        net.depthwise(multiplier, (2, 3), dilation=dilation, same=True)
+        model = parse_tflite(to_uint8(net, weight_zero))
+        machine = Scattered(model, UpdatePlan(()), 3 * shift + seed)
+        machine.load(net.sample())
+        check_equal(machine, core)
 
 
 # Depthwise layers between two ReLUs, by pairs of outputs (ulab_kernels/depthwise_pairs.h).
