@@ -239,13 +239,91 @@ def test_nothing_is_sent_where_the_abi_differs(pico: EmulatedPico, monkeypatch) 
             assert listing(board) == before
 
 
-def command(*args: object) -> str:
-    done = subprocess.run(
+def attempt(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "sparsetune.cli", *map(str, args)],
         capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
+
+
+def command(*args: object) -> str:
+    done = attempt(*args)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def refusal(*args: object) -> str:
+    """The line that is told, and what follows it."""
+    done = attempt(*args)
+    assert done.returncode == 1 and done.stderr.startswith("sparsetune: error: "), done
+    return done.stderr
+
+
+def push_of(task: runs.Task, folder: Path) -> tuple[object, ...]:
+    """The command that pushes it."""
+    image, data = folder / "model.img", folder / "train.dat"
+    image.write_bytes(task.image.data)
+    data.write_bytes(task.samples)
+    return "push", image, "--data", data
+
+
+def missing_blocks(told: str) -> int:
+    return int(re.findall(r"([\d,]+) bytes are missing", told)[0].replace(",", "")) // 4096
+
+
+def test_image_and_samples_have_room_before_the_kernels_are_sent(
+    pico: EmulatedPico, tmp_path: Path
+) -> None:
+    """Kernels and device package alone would have."""
+    push = *push_of(runs.digits_task(steps=5), tmp_path), "--port", pico.port
+    with Board.connect(pico.port) as board:
+        blocks_left(board, 25)
+    enough = 25 + missing_blocks(refusal(*push))
+    with Board.connect(pico.port) as board:
+        blocks_left(board, enough)
+        before = listing(board)
+    told = refusal(*push)
+    assert "no room for /sparsetune/train.dat (" in told and "/sparsetune/model.img (" in told
+    assert ":/mine.bin" in told
+    with Board.connect(pico.port) as board:
+        assert listing(board) == before
+        blocks_left(board, enough + missing_blocks(told))
+    assert "/sparsetune/model.img" in command(*push)
+
+
+FREE = "print(gc.mem_free())"
+LITTLE_RAM = "with open('/boot.py', 'w') as file: file.write('kept = bytearray({size})')"
+
+
+def test_an_image_without_room_in_ram_is_refused_before_anything_is_sent(
+    pico: EmulatedPico, tmp_path: Path
+) -> None:
+    """A boot.py that keeps most of the heap makes a small board of it."""
+    task = runs.digits_task(steps=5)
+    push = *push_of(task, tmp_path), "--port", pico.port
+    with Board.connect(pico.port) as board:
+        board.exec(LITTLE_RAM.format(size=190_000))
+        before = listing(board)
+    told = refusal(*push)
+    assert f"too little RAM for this image: {len(task.image.data):,} bytes, which it" in told
+    assert "or more are missing: build it for this board (--board" in told
+    with Board.connect(pico.port) as board:
+        assert listing(board) == before
+
+
+def test_a_run_whose_image_has_no_room_in_ram_says_what_to_do(
+    pico: EmulatedPico, tmp_path: Path
+) -> None:
+    """As where other things on the board have come to take RAM since it was pushed."""
+    task = runs.digits_task(steps=5)
+    command(*push_of(task, tmp_path), "--port", pico.port)
+    with Board.connect(pico.port) as board:
+        board.soft_reset()
+        free = int(board.exec(f"import sparsetune_device.main, gc\ngc.collect()\n{FREE}"))
+        board.exec(LITTLE_RAM.format(size=free - len(task.image.data) // 2))
+    told = refusal("train", "--steps", 2, "--port", pico.port, "--log", tmp_path / "run.jsonl")
+    assert "too little RAM for the image, which it reads whole: build it for this board" in told
+    assert told.count("\n") == 1
 
 
 def trains_as_the_twin(pico: EmulatedPico, task: runs.Task, folder: Path) -> dict[str, int]:

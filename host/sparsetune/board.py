@@ -151,6 +151,11 @@ _ADVICE = (
     ("ENOSPC", "the board's file system is full: remove files from it"),
     ("OSError: 28", "the board's file system is full: remove files from it"),  # ENOSPC, unnamed
 )
+# Of an image that is read into RAM, as on boards without ROMFS.
+LESS_RAM = (
+    "build it for this board (--board, see `sparsetune build --help`) or for less (--ram), or "
+    "flash the sparsetune firmware"
+)
 
 
 @final
@@ -571,6 +576,8 @@ def _explain(traceback: str) -> str:
         if not file.startswith(_OURS):
             last += f" ({file}, line {number})"
             break
+    if "MemoryError" in last and any("in open_image" in frame for frame in frames):
+        return f"the board has too little RAM for the image, which it reads whole: {LESS_RAM}"
     for key, advice in _ADVICE:
         if key in last:
             return f"the board stopped with {last}; {advice}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparsetune_device.checkpoint import OLD
 from sparsetune_device.data import cache_of
@@ -26,6 +26,7 @@ CHECKPOINTS = (BOARD_TRAINED, BOARD_TRAINED + OLD)
 # Nobody needs them once the command that made them has ended; a cache is made again.
 WRITTEN = (BOARD_TEST, BOARD_DATA, BOARD_REPLAY, BOARD_TRAINED)
 LEFT_BEHIND = (BOARD_TEST, BOARD_CACHE, *(path + ".part" for path in WRITTEN))
+INSTALLED = "/lib/sparsetune_"  # how files of kernels and device package begin (install.py)
 NAMED = 5  # files in a message
 
 _LOOK = """
@@ -119,16 +120,31 @@ def make_room(board: Board, files: Mapping[str, int], image: Image | None = None
     the place of their namesakes, and for checkpoints of `image`, which comes with them. Where that
     helps, pulled checkpoints of other images go."""
     found = look(board, files)
-    lacking = _lacking(found, files, image)
-    if lacking <= 0:
-        return
-    unneeded = list(_unneeded(found, image))
-    if lacking > found.blocks(unneeded):
-        raise _no_room(board, files, {*files, *unneeded}, lacking)
-    for path in unneeded:
+    for path in _going(board, found, files, image):
         board.remove_file(path)
         what = "another model's checkpoint, pulled before" if path in CHECKPOINTS else "left over"
         print(f"removed from the board: {path}, {what}")
+
+
+def check_room(
+    board: Board, files: Mapping[str, int], image: Image | None = None, taken: int = 0
+) -> None:
+    """As make_room, for a board of which other files take `taken` blocks first; removes nothing.
+    What nobody has pulled counts as pulled: it will be, before room is made."""
+    found = look(board, files)
+    kept = {path: replace(one, is_pulled=True) for path, one in found.kept.items()}
+    _going(board, replace(found, free=found.free - taken, kept=kept), files, image)
+
+
+def _going(board: Board, found: Files, files: Mapping[str, int], image: Image | None) -> list[str]:
+    """What has to go to make room; see make_room."""
+    lacking = _lacking(found, files, image)
+    if lacking <= 0:
+        return []
+    unneeded = list(_unneeded(found, image))
+    if lacking > found.blocks(unneeded):
+        raise _no_room(board, files, {*files, *unneeded}, lacking)
+    return unneeded
 
 
 def _lacking(found: Files, files: Mapping[str, int], image: Image | None) -> int:
@@ -164,10 +180,14 @@ def _no_room(
 
 
 def removals(board: Board, going: Iterable[str]) -> list[str]:
-    """A line for each of the largest files on the board but `going`: its size, and the command that
-    removes it."""
+    """A line for each of the largest files on the board but `going`, and what would be sent anew:
+    its size, and the command that removes it."""
     going = set(going)
-    lines = (line.split(" ", 1) for line in board.exec(_LIST).splitlines())
-    others = [(int(size), path.strip()) for size, path in lines if path.strip() not in going]
+    lines = (line.strip().split(" ", 1) for line in board.exec(_LIST).splitlines())
+    others = [
+        (int(size), path)
+        for size, path in lines
+        if path not in going and not path.startswith(INSTALLED)
+    ]
     in_the_way = sorted((file for file in others if file[0] >= 512), reverse=True)[:NAMED]
     return [f"{size:>9,} bytes: {board.removal(path)}" for size, path in in_the_way]

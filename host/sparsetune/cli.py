@@ -42,7 +42,7 @@ from sparsetune.errors import SparsetuneError, warn
 from sparsetune.files import check_outputs, read_file, write_output, write_whole
 from sparsetune.flash import Job, flash
 from sparsetune.image import Image, parse_image
-from sparsetune.install import make_ready
+from sparsetune.install import Coming, make_ready
 from sparsetune.monitor import Monitor, Options, Run, default_log, plot_loss
 from sparsetune.native import FLAVOURS
 from sparsetune.options import blaming_policy, run_options
@@ -171,10 +171,11 @@ def run_push(args: argparse.Namespace) -> None:
     if args.data and not is_last:
         contents.append((sample_bytes(args.data, image or b""), BOARD_DATA))
     with Board.connect(args.port) as board:
-        make_ready(board, None if image is None else parse_image(image), args.kernels)
         if is_last:
             contents.append((sample_bytes(args.data, image_head(board)), BOARD_DATA))
         sizes = {remote: len(data) for data, remote in contents}
+        coming = Coming(None if image is None else parse_image(image), sizes)
+        make_ready(board, coming, args.kernels)
         if image is not None:
             push_image(board, image, args.replace, sizes)
         else:
@@ -303,7 +304,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     checkpoint = None if args.untrained else BOARD_TRAINED
     correct, loss = 0, 0.0
     with Board.connect(args.port) as board:
-        make_ready(board, image)
+        make_ready(board, Coming(image))
         if checkpoint:
             check_trained(board, image)
         push_image(board, image.data)

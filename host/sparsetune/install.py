@@ -11,15 +11,17 @@ import base64
 import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from . import __version__
-from .board import Board, BoardInfo
-from .board_files import removals
+from .board import LESS_RAM, Board, BoardInfo
+from .board_files import check_room, removals
 from .boardspec import board_names
 from .errors import SparsetuneError
 from .firmware_file import OLDEST, version_number
 from .image import Image
 from .native import FLAVOURS, PACKAGE, check_core, device_files, native_module
+from .transfer import FILE_IMAGE
 
 LIB = "/lib"
 KERNELS_FILE = f"{LIB}/sparsetune_kernels.mpy"
@@ -27,10 +29,12 @@ PACKAGE_FOLDER = f"{LIB}/{PACKAGE}"
 # Of the heap: code and objects of the package, what a run has beside its buffers, and its samples'
 # labels; measured on the emulated Pico, tests/test_stock.py holds it.
 PACKAGE_RAM = 50 * 1024
+PACKAGE_LEAST = 36 * 1024  # of these, what no run does without
 PIECE = 768  # bytes of a line
 LINES = 8  # that are sent, and compiled on the board, at a time
 HASHED_S = 60.0  # for hashing all files
-FOLDERS = 6  # blocks: two of each of these folders, and two that littlefs moves things with
+FOLDERS = 4  # blocks: two of each of these folders
+MOVES = 2  # that littlefs moves things with
 
 _DIGESTS = """
 def _st_digests(paths):
@@ -86,15 +90,46 @@ _st_sizes({paths!r})
 del _st_sizes
 """
 
+# In the second line what the heap may still grow by, at most: the first has a part of that.
+_FREE = """
+import gc
+gc.collect()
+print(gc.mem_free())
+try:
+    import esp32
+    print(sum(heap[1] for heap in esp32.idf_heap_info(esp32.HEAP_DATA)))
+except (ImportError, AttributeError):
+    print(0)
+"""
 
-def make_ready(board: Board, image: Image | None = None, flavour: str | None = None) -> None:
+
+@dataclass(frozen=True)
+class Coming:
+    """What is pushed to a board when it is ready. image: the model's. files: sizes by path, of
+    others."""
+
+    image: Image | None = None
+    files: Mapping[str, int] = field(default_factory=dict)
+
+    def all_files(self, info: BoardInfo) -> dict[str, int]:
+        """With the image, where that is a file."""
+        if self.image is None or info.romfs_bytes:
+            return dict(self.files)
+        return {**self.files, FILE_IMAGE: len(self.image.data)}
+
+
+NOTHING = Coming()
+
+
+def make_ready(board: Board, coming: Coming = NOTHING, flavour: str | None = None) -> None:
     """Sees that the board has kernels and device package of this version, and sends what is missing
     or different where these are files. flavour: of the kernels; without it, the fastest beside
-    which `image` has room in RAM, and without that whichever the board has. Raises
-    SparsetuneError."""
+    which the image has room in RAM, and without that whichever the board has. Raises
+    SparsetuneError, where RAM or files have no room for what is coming before anything is sent."""
     info = board.identify()
     if info.is_frozen:
         return
+    image = coming.image
     check_core(info.mpy, info.machine, board.port)
     _check_ways(board, info)
     board.soft_reset()  # modules of old files would stay loaded
@@ -102,9 +137,11 @@ def make_ready(board: Board, image: Image | None = None, flavour: str | None = N
     package = _package(info)
     found = _digests(board, [KERNELS_FILE, *package])
     module = _choose(board, modules, found[KERNELS_FILE], image)
+    if image is not None and not info.romfs_bytes:
+        _check_ram(board, len(module), image)
     missing = _differing({KERNELS_FILE: module, **package}, found)
     if missing:
-        _install(board, {**missing, **_mark(package)})
+        _install(board, {**missing, **_mark(package)}, coming.all_files(info), image)
         info = board.identify()
         _check_ways(board, info)
         if not info.has_kernels or info.device_version != __version__:
@@ -160,10 +197,24 @@ def _choose(board: Board, modules: list[bytes], found: str, image: Image | None)
     if image is None:
         there = (module for module in modules if _sha256(module) == found)
         return next(there, modules[0])
-    free = int(board.exec("import gc\ngc.collect()\nprint(gc.mem_free())"))
+    free = int(board.exec(_FREE).split()[0])
     free -= PACKAGE_RAM + image.arena_bytes + image.state_bytes + len(image.data)
     whole = [module for module in modules[:2] if len(module) <= free]
     return whole[0] if whole else modules[min(1, len(modules) - 1)]
+
+
+def _check_ram(board: Board, module: int, image: Image) -> None:
+    """Raises SparsetuneError where RAM can never hold kernels (`module` bytes), package, image and
+    its buffers. What `plan` promises is closer; here no board may be refused that has room."""
+    free = sum(map(int, board.exec(_FREE).split()))
+    buffers, size = image.arena_bytes + image.state_bytes, len(image.data)
+    lacking = module + PACKAGE_LEAST + buffers + size - free
+    if lacking > 0:
+        raise SparsetuneError(
+            f"the board has too little RAM for this image: {size:,} bytes, which it reads whole, "
+            f"{buffers:,} of buffers, and kernels and device package; "
+            f"{free:,} are free, {lacking:,} or more are missing: {LESS_RAM}"
+        )
 
 
 def _mark(files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -186,11 +237,16 @@ def _differing(files: Mapping[str, bytes], found: Mapping[str, str]) -> dict[str
     return {path: data for path, data in files.items() if found[path] != _sha256(data)}
 
 
-def _install(board: Board, files: Mapping[str, bytes]) -> None:
+def _install(
+    board: Board, files: Mapping[str, bytes], later: Mapping[str, int], image: Image | None
+) -> None:
+    """later: sizes of the files that come then; image: that they are for."""
     marks = [f"{PACKAGE_FOLDER}/__init__{end}" for end in (".py", ".mpy")]
     files = {path: files[path] for path in sorted(files, key=lambda path: path in marks)}
     going = [*marks, *map(_part_of, files)]  # the latter are of an installation that broke off
-    _check_room(board, files, going)
+    taken = _check_room(board, files, going)
+    if later:
+        check_room(board, later, image, taken)
     print(f"sending to the board: {len(files)} files, {sum(map(len, files.values())):,} bytes")
     board.exec(_REMOVE.format(paths=going))
     for path, data in files.items():
@@ -203,15 +259,15 @@ def _install(board: Board, files: Mapping[str, bytes]) -> None:
     board.soft_reset()
 
 
-def _check_room(board: Board, files: Mapping[str, bytes], going: Iterable[str]) -> None:
-    """Raises SparsetuneError where the file system cannot take `files` one after the other. going:
-    what is removed first."""
+def _check_room(board: Board, files: Mapping[str, bytes], going: Iterable[str]) -> int:
+    """Blocks that `files` will take more than what they replace. Raises SparsetuneError where the
+    file system cannot take them one after the other. going: what is removed first."""
     paths = sorted({*going, *files, *map(_other, files)})
     block, free, *sizes = map(int, board.exec(_SIZES.format(paths=paths)).split())
     there = {path: _blocks(size, block) for path, size in zip(paths, sizes, strict=True)}
     freed = sum(there.pop(path) for path in going if path in there)
     new = {path: _blocks(len(data), block) for path, data in files.items()}
-    lacking = FOLDERS - freed + _peak(new, there) - free
+    lacking = FOLDERS + MOVES - freed + _peak(new, there) - free
     if lacking > 0:
         more = removals(board, paths)
         raise SparsetuneError(
@@ -219,6 +275,8 @@ def _check_room(board: Board, files: Mapping[str, bytes], going: Iterable[str]) 
             f"{lacking * block:,} bytes are missing; remove what is in the way{':' * bool(more)}",
             *more,
         )
+    replaced = freed + sum(there.get(one, 0) for path in new for one in (path, _other(path)))
+    return sum(new.values()) - replaced + (0 if replaced else FOLDERS)
 
 
 def _blocks(size: int, block: int) -> int:

@@ -23,7 +23,7 @@ from .graph import Graph
 from .head import FINE_ROOM, ROOM, HeadRequest, with_new_head
 from .image import Image, parse_image, refuse_no_image, write_image
 from .inputs import as_file_takes, as_graph_gives, input_of
-from .install import board_of, make_ready
+from .install import Coming, board_of, make_ready
 from .judge import Score, judge
 from .litert import predict
 from .monitor import Monitor, Options, describe_effort, duration, plot_loss
@@ -75,9 +75,10 @@ class OnBoard:
         self.policy = policy
 
     def push(self, image: bytes, samples: bytes, earlier: bytes) -> None:
-        make_ready(self.board, parse_image(image))
         files = {BOARD_DATA: samples, **({BOARD_REPLAY: earlier} if earlier else {})}
-        push_image(self.board, image, files={path: len(data) for path, data in files.items()})
+        sizes = {path: len(data) for path, data in files.items()}
+        make_ready(self.board, Coming(parse_image(image), sizes))
+        push_image(self.board, image, files=sizes)
         for path, data in files.items():
             push_data(self.board, path, data)
 
