@@ -320,7 +320,7 @@ def test_a_run_whose_image_has_no_room_in_ram_says_what_to_do(
     with Board.connect(pico.port) as board:
         board.soft_reset()
         free = int(board.exec(f"import sparsetune_device.main, gc\ngc.collect()\n{FREE}"))
-        board.exec(LITTLE_RAM.format(size=free - len(task.image.data) // 2))
+        board.exec(LITTLE_RAM.format(size=free - len(task.image.data) + 2000))
     told = refusal("train", "--steps", 2, "--port", pico.port, "--log", tmp_path / "run.jsonl")
     assert "too little RAM for the image, which it reads whole: build it for this board" in told
     assert told.count("\n") == 1

@@ -276,7 +276,7 @@ def _check_room(board: Board, files: Mapping[str, bytes], going: Iterable[str]) 
             *more,
         )
     replaced = freed + sum(there.get(one, 0) for path in new for one in (path, _other(path)))
-    return sum(new.values()) - replaced + (0 if replaced else FOLDERS)
+    return sum(new.values()) - replaced + (0 if replaced else FOLDERS + MOVES)
 
 
 def _blocks(size: int, block: int) -> int:
