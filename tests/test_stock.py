@@ -405,7 +405,7 @@ def test_two_commands_from_stock_firmware_to_a_trained_model(tmp_path: Path) -> 
         print(told)
         assert f"copying to {drive}" in told and "without sparsetune kernels" in told
         told = command(
-            "tune", model, tmp_path / "kws.npz", "--steps", 20, "--port", link, "-o", trained,
+            "train", model, tmp_path / "kws.npz", "--steps", 20, "--port", link, "-o", trained,
             "--log", tmp_path / "run.jsonl", "--plain",
         )  # fmt: skip
         print(told)
