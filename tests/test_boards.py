@@ -73,6 +73,12 @@ def test_costs_of_a_board_that_is_not_there(tmp_path: Path) -> None:
         load_spec(str(path))
 
 
+def test_a_path_that_is_not_there_is_no_unknown_board(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere.toml"
+    with pytest.raises(SparsetuneError, match=r"nowhere\.toml: No such file .*by name are .*pico"):
+        load_spec(str(path))
+
+
 def test_image_counts_as_ram_where_there_is_no_romfs() -> None:
     image = parse_image(small_model().layout.image)
     pico = load_spec("pico")

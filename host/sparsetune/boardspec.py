@@ -74,11 +74,8 @@ def load_spec(board: str) -> BoardSpec:
     path = Path(board) if board.endswith(".toml") else BOARDS / f"{board}.toml"
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError:
-        known = ", ".join(board_names()) or "none"
-        raise SparsetuneError(
-            f"unknown board {board!r}: choose one of {known}, or give the path of a .toml file"
-        ) from None
+    except OSError as error:
+        raise SparsetuneError(_not_read(board, error)) from None
     try:
         return _spec(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
@@ -86,6 +83,14 @@ def load_spec(board: str) -> BoardSpec:
             f"{path} is not a complete board description ({error}): compare it with"
             " boards/pico.toml"
         ) from None
+
+
+def _not_read(board: str, error: OSError) -> str:
+    """What is wrong with the name or path `board`, and what to do."""
+    known = ", ".join(board_names()) or "none"
+    if board.endswith(".toml"):
+        return f"cannot read {board}: {error.strerror}; boards by name are {known}"
+    return f"unknown board {board!r}: choose one of {known}, or give the path of a .toml file"
 
 
 def _spec(table: dict[str, Any]) -> BoardSpec:
