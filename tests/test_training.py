@@ -419,6 +419,33 @@ gc.enable()  # a soft reset does not
 """
 
 
+THRESHOLD = """
+import gc
+{set_it}
+from sparsetune_device.main import train
+print("THRESHOLD", gc.threshold())
+train("/rom/model.img", "/sparsetune/train.dat", save_to="/sparsetune/trained.ckpt", {options})
+print("THRESHOLD", gc.threshold())
+"""
+
+
+@pytest.mark.parametrize(
+    ("set_it", "want"),
+    [("", -1), ("gc.threshold(50000)", 50000 // 16 * 16), ("gc.threshold(4096)", 4096)],
+    ids=["none", "larger than the one for imports", "smaller"],
+)
+def test_the_threshold_of_the_users_program_is_kept(emulated_pico, set_it: str, want: int) -> None:
+    """The device package has one of its own for its imports; MicroPython counts in 16 bytes."""
+    task = runs.digits_task(steps=5)
+    lines: list[str] = []
+    with Board.connect(emulated_pico.port) as board:
+        runs.push(board, task)
+        options = ", ".join(f"{name}={value!r}" for name, value in task.options.items())
+        board.stream(THRESHOLD.format(set_it=set_it, options=options), lines.append)
+    assert [line for line in lines if line.startswith("THRESHOLD")] == [f"THRESHOLD {want}"] * 2
+    assert runs.losses(lines) == runs.losses(runs.twin_train(task)[0])
+
+
 FULL = """
 import gc
 gc.disable()

@@ -7,6 +7,7 @@ import gc
 
 if hasattr(gc, "threshold"):  # MicroPython
     # Else what imports leave behind parts a heap of hundreds of KB, and no large buffer fits.
+    threshold = gc.threshold()
     gc.threshold(16384)
 
 import sparsetune_kernels as kernels
@@ -22,7 +23,8 @@ from .telemetry import event_line, hex_events, parse, step_line
 from .teller import Teller, open_teller
 
 if hasattr(gc, "threshold"):
-    gc.threshold(-1)
+    gc.threshold(threshold)  # the user's, or none
+    del threshold
 
 CHECKPOINT_MORE = 1024  # bytes of a checkpoint beside the state, at most
 WINDOW = 64  # steps over which the running accuracy is taken
