@@ -385,14 +385,19 @@ def test_kws_trains_from_stock(pico: EmulatedPico, tmp_path: Path, last: int) ->
     check_ram(pico, task, trains_as_the_twin(pico, task, tmp_path))
 
 
-@needs_shared
-def test_resnet_trains_from_stock(pico: EmulatedPico, tmp_path: Path) -> None:
-    assert SHARED is not None
-    task = runs.cifar_task(SHARED, steps=10)
+def resnet_of(shared: Path, steps: int) -> runs.Task:
+    """ResNet-8 in the RAM that stock firmware leaves."""
+    task = runs.cifar_task(shared, steps)
     sets = {"x_train": task.train.x, "y_train": task.train.y}
     sets |= {"x_test": task.test.x, "y_test": task.test.y}
     plan = default_plan(task.graph, 2, residual=False)
-    small = runs.make_task(task.model, sets, lambda g: plan, **task.options)
+    return runs.make_task(task.model, sets, lambda g: plan, **task.options)
+
+
+@needs_shared
+def test_resnet_trains_from_stock(pico: EmulatedPico, tmp_path: Path) -> None:
+    assert SHARED is not None
+    small = resnet_of(SHARED, steps=10)
     check_ram(pico, small, trains_as_the_twin(pico, small, tmp_path))
 
 

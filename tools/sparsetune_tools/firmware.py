@@ -31,15 +31,16 @@ RAM_SECTIONS = (".ram_vector_table", ".data", ".uninitialized_data", ".uninitial
 
 @dataclass(frozen=True)
 class Firmware:
-    """One variant of the firmware and where it is built."""
+    """One variant of the firmware and where it is built. suffix: of Trees."""
 
     variant: str
+    suffix: str = ""
 
     @property
     def folder(self) -> Path:
         """Holds firmware.bin, .uf2 and .elf."""
         stock = "-STOCK" if self.variant == "stock" else ""
-        return BUILD / "firmware" / (BOARD + stock)
+        return BUILD / "firmware" / (BOARD + stock + self.suffix)
 
     @property
     def work(self) -> Path:
@@ -50,13 +51,17 @@ class Firmware:
         return BUILD / "logs" / f"{self.folder.name}.log"
 
 
+def mpy_cross_folder(trees: Trees) -> Path:
+    return BUILD / f"mpy-cross{trees.suffix}"
+
+
 def build_environment(trees: Trees) -> dict[str, str]:
     """What makes MicroPython's builds repeatable and keeps them from writing into its tree."""
     return {
         "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
         "MICROPY_GIT_TAG": micropython_version(trees.micropython),
         "MICROPY_GIT_HASH": "",
-        "MICROPY_MPYCROSS": str(BUILD / "mpy-cross" / "mpy-cross"),
+        "MICROPY_MPYCROSS": str(mpy_cross_folder(trees) / "mpy-cross"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
         "LC_ALL": "C",
@@ -79,12 +84,13 @@ def build_mpy_cross(trees: Trees) -> Path:
     """MicroPython's own cross-compiler, for the host."""
     require("make", "gcc")
     refuse_spaces(ROOT, trees.micropython)
-    with locked(BUILD / "mpy-cross"):
+    folder = mpy_cross_folder(trees)
+    with locked(folder):
         run("building mpy-cross",
             ["make", jobs(), "-C", trees.micropython / "mpy-cross",
-             f"BUILD={BUILD / 'mpy-cross'}", f"PYTHON={sys.executable}"],
-            BUILD / "logs" / "mpy-cross.log", env=build_environment(trees))
-    return BUILD / "mpy-cross" / "mpy-cross"
+             f"BUILD={folder}", f"PYTHON={sys.executable}"],
+            BUILD / "logs" / f"{folder.name}.log", env=build_environment(trees))
+    return folder / "mpy-cross"
 
 
 def cmake_options(firmware: Firmware, trees: Trees) -> list[str]:
@@ -181,11 +187,11 @@ def publish(firmware: Firmware) -> int:
     return len(image)
 
 
-def build(variant: str = "sparsetune") -> Firmware:
+def build(variant: str = "sparsetune", trees: Trees | None = None) -> Firmware:
     """Build one variant, or only what changed since; returns where it lies."""
     require("make", "cmake", "gcc", "arm-none-eabi-gcc")
-    firmware = Firmware(variant)
-    trees = ensure()
+    trees = trees or ensure()
+    firmware = Firmware(variant, trees.suffix)
     with locked(firmware.folder):
         if not (firmware.folder / "firmware.bin").exists():
             say(f"firmware ({variant}): building, about a minute")

@@ -13,7 +13,7 @@ from .firmware import build_environment, jobs, refuse_spaces
 from .natmod import compiler
 from .needs import require
 from .shell import BUILD, ROOT, locked, run, run_main, say
-from .sources import ensure, micropython_version
+from .sources import Trees, ensure, micropython_version
 
 BOARDS = ROOT / "tools" / "qemu"
 HEAP = 480000  # that of boards/pico2.toml
@@ -74,10 +74,10 @@ def require_emulator(arch: str) -> None:
     compiler(arch)
 
 
-def build(arch: str) -> Path:
+def build(arch: str, trees: Trees | None = None) -> Path:
     """Build the port, or only what changed; returns the firmware."""
     require_emulator(arch)
-    trees = ensure()
+    trees = trees or ensure()
     refuse_spaces(ROOT, trees.micropython)
     folder = BUILD / "qemu_port" / f"{arch}-{micropython_version(trees.micropython)}"
     with locked(folder):
@@ -100,16 +100,18 @@ def start_script(base: int, files: Mapping[str, bytes]) -> str:
                         files=rows)
 
 
-def run_script(arch: str, text: str, files: Mapping[str, bytes], folder: Path) -> str:
+def run_script(arch: str, text: str, files: Mapping[str, bytes], folder: Path,
+               trees: Trees | None = None) -> str:
     """What a program prints with these files in its file system, path -> content. folder: for what
-    QEMU reads. Raises RuntimeError with what it printed where it ends with an exception."""
+    QEMU reads. trees: of another MicroPython. Raises RuntimeError with what it printed where it
+    ends with an exception."""
     machine, given = MACHINES[arch], {"time.py": NO_CLOCK, **files}
     memory = folder / "memory.bin"
     memory.write_bytes(b"".join(given.values()))
     commands = start_script(machine.memory, given), text, "import machine\nmachine.reset()"
     done = subprocess.run(
         [machine.emulator, *machine.words, "-nographic", "-monitor", "none", "-semihosting",
-         "-serial", "stdio", "-kernel", build(arch), "-device",
+         "-serial", "stdio", "-kernel", build(arch, trees), "-device",
          f"loader,file={memory},addr={machine.memory:#x},force-raw=on"],
         input=b"\x01" + b"".join(command.encode() + b"\x04" for command in commands),
         capture_output=True, check=False, timeout=TIMEOUT_S)

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .apt import PrivateApt, debian_mirror
@@ -20,6 +20,7 @@ from .needs import require
 from .shell import BUILD, Missing, ToolError, locked, run, run_main, say, show
 
 SUITE = "trixie"
+NEXT_SUITE = "forky"  # whose versions go when others come
 STAMP = ".sha256"
 DOWNLOADS = BUILD / "downloads"
 SOURCES = BUILD / "sources"
@@ -37,12 +38,17 @@ class Package:
     sha256: str
     variable: str = ""  # of the environment: names a checkout of one's own
     marker: str = ""  # a file that every checkout of this project has
+    suite: str = SUITE
 
 
 MICROPYTHON = Package(
     "micropython", "1.25.0", "micropython=1.25.0+ds-1", "micropython_1.25.0+ds.orig.tar.xz",
     "7b25be99a502f070b2de81dafc08da7051d992325d6e67daa9045a918fffdbea",
     "MICROPYTHON_DIR", "py/mpconfig.h")
+# Another version, on which tests try what is built of the first.
+NEWER_MICROPYTHON = Package(
+    "micropython-1.26.1", "1.26.1", "micropython=1.26.1+ds-1", "micropython_1.26.1+ds.orig.tar.xz",
+    "f5ad2ec89d3e921f753d448955af98b6005655f84ba26087dde6ba0e8d062f34", suite=NEXT_SUITE)
 PICO_SDK = Package(
     "pico-sdk", "2.1.1", "pico-sdk-source=2.1.1-1", "pico-sdk-source_2.1.1-1_all.deb",
     "507a3ca37636641bc90239d7c04dc9dc28c5008087a8162102ea94d2273153d3",
@@ -56,11 +62,12 @@ PACKAGES = (MICROPYTHON, PICO_SDK, TINYUSB)
 
 @dataclass(frozen=True)
 class Trees:
-    """Where the three source trees lie."""
+    """Where the three source trees lie. suffix: of the folders of what is built of them."""
 
     micropython: Path
     pico_sdk: Path
     tinyusb: Path
+    suffix: str = ""
 
 
 def check_sha256(path: Path, expected: str) -> None:
@@ -76,24 +83,25 @@ def fetch(package: Package) -> Path:
     """The package's file in build/downloads/, fetched when it is not there, and checked."""
     path = DOWNLOADS / package.file
     if not path.exists():
-        download(package, updated_apt())
+        download(package, updated_apt(package.suite))
     check_sha256(path, package.sha256)
     return path
 
 
-def updated_apt() -> PrivateApt:
+def updated_apt(suite: str = SUITE) -> PrivateApt:
     """An apt that has the suite's package lists."""
     mirror = debian_mirror()
     if mirror is None:
         wanted = ", ".join(f"{each.variable} ({each.version})" for each in PACKAGES)
         raise Missing("this machine's apt names no Debian mirror: set DEBIAN_MIRROR to the "
                       f"address of one, or name checkouts of your own in {wanted}")
-    return _apt_of(mirror)
+    return _apt_of(mirror, suite)
 
 
 @functools.cache
-def _apt_of(mirror: str) -> PrivateApt:
-    apt = PrivateApt(BUILD / "apt", mirror, SUITE)
+def _apt_of(mirror: str, suite: str) -> PrivateApt:
+    folder = BUILD / "apt"
+    apt = PrivateApt(folder if suite == SUITE else folder / suite, mirror, suite)
     apt.update()
     return apt
 
@@ -171,6 +179,19 @@ def ensure() -> Trees:
             own_checkout(package) or submodule(micropython, package) or from_debian(package)
             for package in (PICO_SDK, TINYUSB))
     return Trees(micropython, pico_sdk, tinyusb)
+
+
+def newer() -> Trees:
+    """Those with NEWER_MICROPYTHON. Raises Missing where nobody has that version any more."""
+    trees, package = ensure(), NEWER_MICROPYTHON
+    with locked(SOURCES):
+        try:
+            if not (DOWNLOADS / package.file).exists():
+                download(package, updated_apt(package.suite))
+        except ToolError as error:
+            raise Missing(str(error)) from None
+        tree = from_debian(package)
+    return replace(trees, micropython=tree, suffix=f"-{package.version}")
 
 
 def micropython_version(tree: Path) -> str:

@@ -8,25 +8,26 @@ import sys
 from .firmware import build_environment, jobs, refuse_spaces
 from .needs import require
 from .shell import BUILD, ROOT, locked, run, run_main, say
-from .sources import ensure
+from .sources import Trees, ensure
 from .xtensa import EMULATOR, OURS, toolchain_and_emulator
 
 FOLDER = BUILD / "xtensa_port"
 
 
-def build() -> list[str]:
+def build(trees: Trees | None = None) -> list[str]:
     """Build it, or only what changed; returns the command that runs it."""
     require("make", "gcc")
-    chain, trees = toolchain_and_emulator(), ensure()
+    chain, trees = toolchain_and_emulator(), trees or ensure()
     refuse_spaces(ROOT, trees.micropython)
-    with locked(FOLDER):
+    folder = FOLDER.with_name(FOLDER.name + trees.suffix)
+    with locked(folder):
         run("building MicroPython for QEMU's Xtensa",
-            ["make", jobs(), "-C", OURS / "port", f"TOP={trees.micropython}", f"BUILD={FOLDER}",
+            ["make", jobs(), "-C", OURS / "port", f"TOP={trees.micropython}", f"BUILD={folder}",
              f"CROSS_COMPILE={chain.cross}", f"RUNTIME={chain.runtime}",
              f"PORT_FLAGS={' '.join(chain.flags)}", f"PYTHON={sys.executable}"],
-            BUILD / "logs" / "xtensa_port.log",
+            BUILD / "logs" / f"{folder.name}.log",
             env={**build_environment(trees), **chain.environment})
-    return [*EMULATOR, str(FOLDER / "micropython")]
+    return [*EMULATOR, str(folder / "micropython")]
 
 
 def main() -> None:
