@@ -26,6 +26,7 @@ from networks import REPORTED, Network, network, networks, plan_of
 from small_models import RELU, Array, Net, wide_front
 from sparsetune.compile import build_program
 from sparsetune.cycles import (
+    CODES,
     MORE,
     OTHER,
     PATCHES,
@@ -41,7 +42,7 @@ from sparsetune.cycles import (
 )
 from sparsetune.graph import input_channels
 from sparsetune.numerics import rate
-from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, with_patches
+from sparsetune.plan import CODED, WHOLE, LayerPlan, UpdatePlan, default_plan, with_patches
 from sparsetune.program import Buffer, Code, Flag, Op
 from sparsetune.tflite import parse_tflite
 from steps import measure_between, measure_steps
@@ -139,16 +140,22 @@ def in_flash() -> tuple[Machine, Array]:
     return Machine(graph, UpdatePlan(tuple(layers))), net.sample()
 
 
-def in_patches(channels: int, side: int, size: int) -> tuple[Machine, Array]:
-    """Gradients over patches: half of the channels, all of them; a stride, one window of one."""
+def in_patches(
+    channels: int, side: int, size: int, bits: int = WHOLE
+) -> tuple[Machine, Array]:
+    """Gradients over patches: half of the channels, all of them; a stride, one window of one.
+    bits: of what is kept."""
     net = Net((1, side, side, channels), seed=8)
     net.conv(channels, 1, activation=RELU, zero=-128)
     net.conv(2 * channels, 1, activation=RELU, zero=-128)
     net.conv(channels, 3, stride=2)
     net = with_head(net)
     graph = parse_tflite(net.to_bytes())
-    layers = [replace(layer, channels=layer.channels // (1 + i % 2), patch=size if i < 3 else 1)
-              for i, layer in enumerate(train_all(graph).layers)]  # fmt: skip
+    layers = [
+        replace(layer, channels=layer.channels // (1 + i % 2), patch=size if i < 3 else 1,
+                kept_bits=bits)
+        for i, layer in enumerate(train_all(graph).layers)
+    ]  # fmt: skip
     return Machine(graph, UpdatePlan(tuple(layers))), net.sample()
 
 
@@ -217,6 +224,12 @@ def measure_patches() -> Iterator[Measured]:
         for channels, side in ((8, 8), (24, 12), (64, 8), (48, 16)):
             rows = measure_ops(*in_patches(channels, side, size))
             yield from (row for row in rows if row.op.code in PATCHES)
+
+
+def measure_codes() -> Iterator[Measured]:
+    for channels, side in ((8, 8), (24, 12), (64, 8), (48, 16)):
+        rows = measure_ops(*in_patches(channels, side, 1, CODED))
+        yield from (row for row in rows if row.op.code in CODES)
 
 
 def measure_strips() -> list[Measured]:
@@ -357,7 +370,7 @@ def main() -> None:
     for machine, x in models():
         for row in measure_ops(machine, x):
             found.setdefault(cost_name(row.op), []).append(row)
-    for row in measure_patches():
+    for row in (*measure_patches(), *measure_codes()):
         found.setdefault(cost_name(row.op), []).append(row)
     found = {code: large_enough(rows) for code, rows in sorted(found.items())}
     costs = {code: fit(rows) for code, rows in found.items()}

@@ -78,6 +78,10 @@ EFFORTS = (
     "0.75, skip 0.5=published:residual=1,tinyprop=0.75:1:1,skip=0.5",
 )
 KWS = ("--common", "last=6,ratio=0.5", "--rates", "auto", "--search-epochs", "4")
+LESS_KEPT = (
+    OURS[1], "2=published:residual=1,patch=2",
+    *(f"kept {n}=published:residual=1,kept={n}" for n in (30, 10)),
+)  # fmt: skip
 # Other rules of the update, each at rates of its own. Deutel's (2407.10734) steps are of filters'
 # gradients over groups of samples, standardised: by so many quantisation steps.
 RULES = (
@@ -147,13 +151,13 @@ EXPERIMENTS = {
         (), ("--rates", "0.0017"), epochs=20,
     ),
     "patches": Experiment(
-        "cifar", f"CIFAR-10, {SCHEME} with a residual: gradients over patches",
-        (OURS[1], "2=published:residual=1,patch=2", "kept 30=published:residual=1,kept=30"),
+        "cifar", f"CIFAR-10, {SCHEME} with a residual: patches, codes of what is kept",
+        LESS_KEPT,
         (), ("--rates", "0.0017"),
     ),
     "patches-clothing": Experiment(
-        "clothing", f"clothing, {SCHEME} with a residual: gradients over patches",
-        (OURS[1], "2=published:residual=1,patch=2", "kept 30=published:residual=1,kept=30"),
+        "clothing", f"clothing, {SCHEME} with a residual: patches, codes of what is kept",
+        LESS_KEPT,
         (), ("--rates", "0.0015"),
     ),
     "blocks": Experiment(

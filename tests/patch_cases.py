@@ -40,11 +40,19 @@ def sparse(graph: Graph, size: int) -> UpdatePlan:
     return UpdatePlan(tuple(layers))
 
 
+def in_codes(plan: UpdatePlan) -> UpdatePlan:
+    """With codes of 2 bits of all that is kept."""
+    return replace(plan, layers=tuple(
+        replace(p, kept_bits=2 if p.channels else 8) for p in plan.layers
+    ))
+
+
 def drawn_plan(case: str, seed: int) -> tuple[Graph, UpdatePlan, Array, int | Array]:
-    """One of the random models, in patches of each size in turn, all channels or some."""
+    """One of the random models, in patches of each size in turn, all channels or some; of every
+    other one codes are kept."""
     drawn = draw(case, seed)
     plan = (filtered, sparse, weights_only)[seed % 3](drawn.graph, SIZES[seed // 3 % 3])
-    return drawn.graph, plan, drawn.x, drawn.target
+    return drawn.graph, in_codes(plan) if seed % 2 else plan, drawn.x, drawn.target
 
 
 def mixed_net() -> Net:

@@ -84,12 +84,13 @@ def kws_task(shared: Path, steps: int = 200, seed: int = 1) -> Task:
 
 
 def kws_in_patches_task(shared: Path, weights_only: bool = False, steps: int = 100) -> Task:
-    """The same with gradients over patches of its maps, those of weights alone or both."""
+    """The same with gradients over patches of its maps, those of weights alone, which read codes,
+    or both."""
     task = kws_task(shared, steps)
     sets = {"x_train": task.train.x, "y_train": task.train.y}
     sets |= {"x_test": task.test.x, "y_test": task.test.y}
     plan = default_plan(task.graph, 6)
-    plan = with_kept(task.graph, plan, 30) if weights_only else with_patches(task.graph, plan, 2)
+    plan = with_kept(task.graph, plan, 10) if weights_only else with_patches(task.graph, plan, 2)
     assert sum(layer.patch > 1 for layer in plan.layers) == 5
     assert any(layer.weights_only for layer in plan.layers) == weights_only
     return make_task(task.model, sets, lambda g: plan, **task.options)

@@ -12,7 +12,7 @@ import pytest
 from gradient_cases import CASES, draw, train_all
 from guards import Job, Scattered, guarded
 from machine import Machine
-from patch_cases import mixed, weights_only
+from patch_cases import in_codes, mixed, weights_only
 from small_models import Net, wide_front
 from sparsetune.graph import Graph
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan
@@ -65,6 +65,7 @@ def special(shift: int) -> Iterator[Job]:
     yield Job(mixed_graph, plan, patched.sample(), shift % 5)
     alone = weights_only(mixed_graph, 2, bool(shift % 2))
     yield Job(mixed_graph, alone, patched.sample(), shift % 5)
+    yield Job(mixed_graph, in_codes(plan), patched.sample(), shift % 5)
     for case in ("CONV_2D", "CONV_2D: groups", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D"):
         yield half_of_the_channels(case, shift)
         half = half_of_the_channels(case, shift)

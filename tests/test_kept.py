@@ -1,4 +1,4 @@
-"""Patches that keep a share of the activations: host/sparsetune/kept.py and `plan --kept`."""
+"""Codes and patches that keep a share of the activations: host/sparsetune/kept.py, `--kept`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sparsetune.rules import with_rules_of
 from sparsetune.tflite import parse_tflite
 
 Patch = tuple[int, bool, bool]
+CODED = 2
 
 
 def net_of_maps() -> Net:
@@ -50,6 +51,10 @@ def patches(plan: UpdatePlan) -> dict[int, Patch]:
     return {p.operator: (p.patch, p.weights_only, p.wide) for p in plan.layers if p.patch > 1}
 
 
+def codes(plan: UpdatePlan) -> set[int]:
+    return {p.operator for p in plan.layers if p.kept_bits == CODED}
+
+
 def measured(graph: Graph, plan: UpdatePlan) -> float:
     kept, exact = kept_use(lean_program(graph, plan))
     return 100 * kept / exact
@@ -59,22 +64,26 @@ SQUARES, ROWS, LARGE = (2, True, False), (2, True, True), (4, True, False)
 
 
 @pytest.mark.parametrize(
-    ("percent", "wanted"),
+    ("percent", "coded", "wanted"),
     [
-        (100, {}),
-        (65, {0: SQUARES}),
-        (40, {0: SQUARES, 1: SQUARES}),
-        (31, {0: SQUARES, 1: SQUARES, 3: SQUARES}),
-        (28, {0: SQUARES, 1: SQUARES, 3: SQUARES, 5: ROWS}),
-        (18, {0: LARGE, 1: SQUARES, 3: SQUARES, 5: ROWS}),
+        (100, set(), {}),
+        (65, {0}, {}),
+        (40, {0, 1}, {}),
+        (30, {0, 1, 3}, {}),
+        (20, {0, 1, 3, 5}, {0: SQUARES}),
+        (12, {0, 1, 3, 5}, {0: SQUARES, 1: SQUARES}),
+        (10, {0, 1, 3, 5}, {0: SQUARES, 1: SQUARES, 3: SQUARES}),
+        (7, {0, 1, 3, 5}, {0: LARGE, 1: SQUARES, 3: SQUARES, 5: ROWS}),
     ],
 )
-def test_what_costs_least_comes_first(percent: float, wanted: dict[int, Patch]) -> None:
-    """Large maps before small ones, and of these what keeps most; operators 1 and 3 feed a stride,
-    so that they never have patches of 4."""
+def test_what_costs_least_comes_first(
+    percent: float, coded: set[int], wanted: dict[int, Patch]
+) -> None:
+    """Codes before patches, of these large maps before small ones, and of all what keeps most;
+    operators 1 and 3 feed a stride, so that they never have patches of 4."""
     graph = graph_of_maps()
     plan = with_kept(graph, plan_of_maps(graph), percent)
-    assert patches(plan) == wanted
+    assert (codes(plan), patches(plan)) == (coded, wanted)
     assert measured(graph, plan) <= percent
 
 
@@ -88,7 +97,7 @@ def test_what_feeds_a_stride_never_has_patches_of_four() -> None:
 def test_shares_are_those_of_the_program() -> None:
     graph = graph_of_maps()
     whole = plan_of_maps(graph)
-    for percent in (100, 50, 30, 20):
+    for percent in (100, 50, 30, 20, 8):
         plan = with_kept(graph, whole, percent)
         assert kept_share(graph, plan) == pytest.approx(measured(graph, plan))
     over = filtered(graph, 2)
@@ -99,7 +108,7 @@ def test_part_of_the_channels_counts_as_it_lies() -> None:
     """Rows of channels are padded to words."""
     graph = graph_of_maps()
     plan = default_plan(graph, 5, 0.6)
-    for percent in (100, 60, 35):
+    for percent in (100, 60, 35, 12):
         grown = with_kept(graph, plan, percent)
         assert measured(graph, grown) <= percent
         assert kept_share(graph, grown) == pytest.approx(measured(graph, grown))
@@ -108,7 +117,7 @@ def test_part_of_the_channels_counts_as_it_lies() -> None:
 def test_what_patches_cannot_keep() -> None:
     graph = graph_of_maps()
     plan = plan_of_maps(graph)
-    with pytest.raises(SparsetuneError, match="--kept 2: patches leave .* at least"):
+    with pytest.raises(SparsetuneError, match="--kept 2: codes and patches leave .* at least"):
         with_kept(graph, plan, 2)
     for percent in (0, -3, 101, float("nan")):
         with pytest.raises(SparsetuneError, match="not in"):
@@ -120,10 +129,12 @@ def test_what_patches_cannot_keep() -> None:
 def test_other_plans_get_as_many() -> None:
     """What ways out are tried with."""
     graph = graph_of_maps()
-    wanted = with_kept(graph, plan_of_maps(graph), 30)
-    other = with_rules_of(graph, default_plan(graph, 5), wanted)
-    assert all(weights_only for _, weights_only, _ in patches(other).values())
-    assert kept_share(graph, other) <= kept_share(graph, wanted)
+    for percent in (30, 12):
+        wanted = with_kept(graph, plan_of_maps(graph), percent)
+        other = with_rules_of(graph, default_plan(graph, 5), wanted)
+        assert codes(other) and (patches(other) or percent > 20)
+        assert all(weights_only for _, weights_only, _ in patches(other).values())
+        assert kept_share(graph, other) <= kept_share(graph, wanted)
 
 
 # On the command line ----------------------------------------------------------------------------
@@ -133,12 +144,12 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     model, plan = tmp_path / "model.tflite", tmp_path / "plan.json"
     model.write_bytes(net_of_maps().to_bytes())
     words = ["plan", str(model), "--last", "7", "--ratio", "1"]
-    assert main([*words, "--kept", "30", "-o", str(plan)]) == 0
+    assert main([*words, "--kept", "12", "-o", str(plan)]) == 0
     text = capsys.readouterr().out
-    assert "patches of 2, weights only" in text
+    assert "patches of 2, weights only" in text and "keeps 2 bits" in text
     grown = load_plan(plan)
     share = measured(parse_tflite(model.read_bytes()), grown)
-    assert share <= 30 and f"({share:.0f} %)" in text
+    assert share <= 12 and f"({share:.0f} %)" in text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import sparsetune_kernels as kernels
 from c_tools import KERNELS, SOURCES, STRICT, TESTS, compile_program, compiler
 from gradient_cases import CASES, draw, train_all
 from machine import Machine
-from patch_cases import MODELS, drawn_plan, in_patches, mixed
+from patch_cases import MODELS, drawn_plan, in_codes, in_patches, mixed
 from real_models import NAMES, real_model
 from small_models import RELU, Array, Net, wide_front
 from sparsetune.graph import input_channels
@@ -117,8 +117,10 @@ def few_channels(seed: int = 0) -> tuple[Machine, Array, Array]:
 
 
 def with_patches(size: int = 2) -> tuple[Machine, Array, Array]:
-    """Gradients over patches: of half of the channels, and of a layer that does not train."""
+    """Gradients over patches: of half of the channels, and of a layer that does not train. What
+    patches of 2 keep is codes."""
     net, graph, plan = mixed(size)
+    plan = in_codes(plan) if size == 2 else plan
     return Machine(graph, plan), np.stack([net.sample() for _ in range(2)]), np.arange(2)
 
 
@@ -461,6 +463,7 @@ DIVISIONS = {
     "share_out",  # once a patch and row of the map
     "st_run_patch_values",  # once a call
     "st_run_loss",  # once a step
+    "ratio_kept",  # once a level
     "append_number",  # error text
 }
 

@@ -63,19 +63,84 @@ ST_HOT static void keep_channel(const uint8_t *x, int32_t of, int32_t positions,
         *kept = *x;
 }
 
-static void clear_channel(int32_t positions, int8_t *kept, int32_t step) {
-    for (; positions > 0; positions--, kept += step)
-        *kept = 0;
-}
-
 void keep_channels_s8(const int8_t *x, int32_t positions, const st_channels_t *channels,
                       int8_t *kept) {
-    const uint8_t *from = (const uint8_t *)x;
-    const int32_t n = channels->n, step = channels->step;
-    for (int32_t i = 0; i < n; i++)
-        keep_channel(from + channels->index[i], channels->of, positions, (uint8_t *)kept + i, step);
-    for (int32_t i = n; i < step; i++)
-        clear_channel(positions, kept + i, step);
+    const uint8_t *from = (const uint8_t *)x, zero = 0;
+    for (int32_t i = 0; i < channels->step; i++) {
+        const int is_kept = i < channels->n;
+        keep_channel(is_kept ? from + channels->index[i] : &zero, is_kept ? channels->of : 0,
+                     positions, (uint8_t *)kept + i, channels->step);
+    }
+}
+
+// a / b to nearest, ties up.
+ST_ONCE static int32_t ratio_kept(uint32_t a, uint32_t b) {
+    return (int32_t)((a + b / 2) / b);
+}
+
+// Counts each value at its byte without a sign, which loads faster.
+static void count_kept(const uint8_t *x, int32_t n, uint32_t *counts) {
+    for (int32_t i = 0; i < ST_VALUES; i++)
+        counts[i] = 0;
+    ST_UNROLL(4)
+    for (; n > 0; n--)
+        counts[*x++]++;
+}
+
+// Writes the levels, and to each value its code in place of its count. v: of value + 128.
+static void levels_kept(uint32_t *counts, int32_t n, uint8_t *level) {
+    uint32_t all = 0, distance = 0;
+    for (uint32_t v = 0; v < ST_VALUES; v++)
+        all += counts[v ^ 128u] * v;
+    const int32_t mean = ratio_kept(all, (uint32_t)n);
+    for (int32_t v = 0; v < ST_VALUES; v++)
+        distance += counts[v ^ 128] * (uint32_t)(v < mean ? mean - v : v - mean);
+    const int32_t far = ratio_kept(distance + distance / 4, (uint32_t)n);
+    const int32_t end[ST_LEVELS] = {mean - far, mean, st_min(mean + far + 1, ST_VALUES), ST_VALUES};
+    for (int32_t code = 0, v = 0; code < ST_LEVELS; code++) {
+        uint32_t sum = 0, count = 0;
+        for (; v < end[code]; v++) {
+            uint32_t *of = counts + (v ^ 128);
+            sum += *of * (uint32_t)v;
+            count += *of;
+            *of = (uint32_t)code;
+        }
+        level[code] = (uint8_t)(ratio_kept(sum, count + !count) - 128);
+    }
+}
+
+static void pack_kept(const uint8_t *x, int32_t n, const uint32_t *code, uint8_t *bytes) {
+    for (; !ST_SMALL && n >= 4; n -= 4, x += 4)
+        *bytes++ = (uint8_t)(code[x[0]] | code[x[1]] << 2 | code[x[2]] << 4 | code[x[3]] << 6);
+    for (; n > 0; n -= 4, x += 4) {
+        uint32_t byte = 0;
+        for (int32_t i = st_min(n, 4) - 1; i >= 0; i--)
+            byte = byte << 2 | code[x[i]];
+        *bytes++ = (uint8_t)byte;
+    }
+}
+
+void encode_kept_s8(const int8_t *x, int32_t n, uint32_t *counts, uint8_t *codes) {
+    count_kept((const uint8_t *)x, n, counts);
+    levels_kept(counts, n, codes);
+    pack_kept((const uint8_t *)x, n, counts, codes + ST_LEVELS);
+}
+
+void decode_kept_s8(const uint8_t *codes, int32_t n, int8_t *x) {
+    const uint8_t *level = codes, *bytes = codes + ST_LEVELS;
+    uint8_t *to = (uint8_t *)x;
+    for (; !ST_SMALL && n >= 4; n -= 4, to += 4) {
+        const uint32_t byte = *bytes++;
+        to[0] = level[byte & 3];
+        to[1] = level[byte >> 2 & 3];
+        to[2] = level[byte >> 4 & 3];
+        to[3] = level[byte >> 6];
+    }
+    for (; n > 0; n -= 4, to += 4) {
+        uint32_t byte = *bytes++;
+        for (int32_t i = 0, some = st_min(n, 4); i < some; i++, byte >>= 2)
+            to[i] = level[byte & 3];
+    }
 }
 
 void error_add(const int16_t *dy, int32_t n, st_emit_t *dx) {

@@ -27,6 +27,7 @@ enum {
     OP_CONV2D_COLUMNS = 20,
     OP_FULLY_CONNECTED_COLUMNS = 21,
     OP_PATCH_VALUES = 22,
+    OP_ENCODE_KEPT = 23,
     OP_LOSS = 32,
     OP_APPLY_MASK = 33,
     OP_ERROR_ADD = 34,
@@ -48,6 +49,7 @@ enum {
     OP_SELECT_ERRORS = 54,
     OP_PATCH_ERRORS = 55,
     OP_SPREAD_ERRORS = 56,
+    OP_DECODE_KEPT = 57,
     OP_SCORES = 59,
 };
 
@@ -152,6 +154,13 @@ typedef struct {
     st_ref_t patches, x, channels, kept;
     int32_t chosen, of, step;
 } st_op_patch_values_t;
+
+// ENCODE_KEPT writes the codes of x, DECODE_KEPT x, without counts (activation.h).
+typedef struct {
+    st_op_head_t head;
+    st_ref_t x, codes, counts;
+    int32_t count;
+} st_op_codes_t;
 
 // Runs the `count` operators behind it row by row: `stages` convolutions and poolings, each with or
 // without a LOOKUP in place behind it. windows: int32 [stages - 1], rows of each buffer between two
@@ -414,6 +423,7 @@ void st_run_resize(st_context_t *c, const st_op_resize_t *op);
 void st_run_lookup(st_context_t *c, const st_op_lookup_t *op);
 void st_run_clamp_mask(st_context_t *c, const st_op_clamp_mask_t *op);
 void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op);
+void st_run_kept_codes(st_context_t *c, const st_op_codes_t *op);
 void st_run_patch_values(st_context_t *c, const st_op_patch_values_t *op);
 
 /// Backward ///

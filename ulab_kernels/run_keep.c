@@ -39,6 +39,22 @@ void st_run_keep_channels(st_context_t *c, const st_op_keep_t *op) {
         keep_channels_s8(x, op->positions, &channels, kept);
 }
 
+void st_run_kept_codes(st_context_t *c, const st_op_codes_t *op) {
+    const int32_t n = op->count;
+    if (!st_in_range(n, 1, ST_MAX_CODES))
+        c->status = ST_BAD_OPERATOR;
+    int8_t *x = PLACE_ARENA(int8_t, op->x, n);
+    uint8_t *codes = PLACE_ARENA(uint8_t, op->codes, ST_LEVELS + ((uint32_t)n + 3) / 4);
+    const int is_encoded = op->head.opcode == OP_ENCODE_KEPT;
+    uint32_t *counts = is_encoded ? PLACE_ARENA(uint32_t, op->counts, ST_VALUES) : NULL;
+    if (c->status != ST_OK)
+        return;
+    if (is_encoded)
+        encode_kept_s8(x, n, counts, codes);
+    else
+        decode_kept_s8(codes, n, x);
+}
+
 typedef struct {
     int16_t *dy;
     const uint8_t *bits;

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from .geometry import conv_geometry
 from .graph import Graph, Operator, input_channels
+from .kept import code_bytes
 from .patches import kept_positions
-from .plan import LayerPlan, UpdatePlan
+from .plan import WHOLE, LayerPlan, UpdatePlan
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,11 @@ def input_bytes(graph: Graph, op: Operator, channels: int) -> int:
 def _kept_bytes(graph: Graph, op: Operator, layer: LayerPlan) -> int:
     """The same of a layer as it is planned: over patches fewer."""
     if layer.patch == 1:
-        return input_bytes(graph, op, layer.channels)
-    geometry = conv_geometry(graph, op)
-    return kept_positions(geometry, layer.patch, layer.wide) * layer.channels
+        count = input_bytes(graph, op, layer.channels)
+    else:
+        geometry = conv_geometry(graph, op)
+        count = kept_positions(geometry, layer.patch, layer.wide) * layer.channels
+    return count if layer.kept_bits == WHOLE else code_bytes(count)
 
 
 def bias_bytes(graph: Graph, op: Operator) -> int:

@@ -3,16 +3,18 @@ each layer takes. peak.py says what makes the arena as large as it is; plan_text
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .compile import active_operators
 from .cycles import UPDATES, Clock, patches_of, step_cycles
 from .graph import Graph, input_channels
 from .image import Image
+from .kept import kept_step
 from .plan import LayerPlan, UpdatePlan
 from .program import Buffer, Code, Const, Op, Program, Slot
 
+COPIES = ("kept", "means")  # buffers of chosen channels, of patches
 FORWARD_WEIGHTED = (
     *(Code.CONV2D, Code.DEPTHWISE_CONV2D, Code.FULLY_CONNECTED),
     *(Code.CONV2D_COLUMNS, Code.FULLY_CONNECTED_COLUMNS),
@@ -127,15 +129,37 @@ def _size(slot: Slot | None) -> int:
 
 def kept_use(program: Program) -> tuple[int, int]:
     """Bytes of activations that are kept for the weights' gradients: as they are, and if no
-    gradient were filtered."""
-    updates = [op for op in program.ops if op.code in UPDATES]
-    kept = {kept: kept.size for op in updates if isinstance(kept := op.words[3], Buffer)}
-    exact = dict(kept)
+    gradient were filtered and no activation encoded."""
+    updates = {op.words[3]: op for op in program.ops if op.code in UPDATES}
+    codes = {op.words[0]: op.words[1] for op in program.ops if op.code == Code.DECODE_KEPT}
+    sources = {op.words[1]: op.words[0] for op in program.ops if op.code == Code.ENCODE_KEPT}
+    patches = dict(_patch_sizes(program))
+    kept = exact = 0
+    for read, update in updates.items():
+        stored = codes.get(read, read)
+        source = sources.get(stored, stored)
+        if isinstance(stored, Buffer) and isinstance(source, Buffer):
+            kept += stored.size
+            padded = source.size if source is stored else _with_padding(source, update)
+            exact += round(padded * patches.get(source, 1.0))
+    return kept, exact
+
+
+def _with_padding(source: Buffer, update: Op) -> int:
+    """Bytes of what is encoded if it were kept as it is: rows of chosen channels are padded."""
+    chosen, is_depthwise = update.words[5], update.code == Code.DEPTHWISE_CONV2D_UPDATE
+    assert isinstance(chosen, int)
+    if is_depthwise or not source.name.startswith(COPIES):  # the map itself
+        return source.size
+    return source.size // chosen * kept_step("CONV_2D", chosen)
+
+
+def _patch_sizes(program: Program) -> Iterator[tuple[Buffer, float]]:
+    """Elements of the map for each one that is kept."""
     for op in program.ops:
         if op.code == Code.PATCH_VALUES and isinstance(buffer := op.words[3], Buffer):
             patches = patches_of(op)
-            exact[buffer] = buffer.size // patches.count * patches.h * patches.w
-    return sum(kept.values()), sum(exact.values())
+            yield buffer, patches.h * patches.w / patches.count
 
 
 # Time -----------------------------------------------------------------------------------------

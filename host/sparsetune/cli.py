@@ -475,15 +475,15 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="R",
         help="gradients of convolutions over patches of R x R, where maps are large enough: less "
-        "is kept for them (any R; 2, 4 and 7 are those that were measured)",
+        "is kept for them (any R; 2, 4 and 7 are those that were measured; --kept loses less)",
     )
     parser.add_argument(
         "--kept",
         type=float,
         metavar="PERCENT",
-        help="the same for the weights' gradients alone, in as many layers as it takes to keep at "
-        "most PERCENT of the activations that exact ones do (30); beside --search as far as they "
-        "go",
+        help="codes of 2 bits of the activations that are kept, in as many layers as it takes to "
+        "keep at most PERCENT of the bytes (30); below about 28 patches for the weights' gradients "
+        "as well; beside --search as far as both go",
     )
     parser.add_argument(
         "--no-qas",

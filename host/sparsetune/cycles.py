@@ -38,6 +38,7 @@ WINDOWS = (
 UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE, Code.CONV2D_COLUMNS_UPDATE)
 FINE_UPDATES = (Code.CONV2D_UPDATE, Code.DEPTHWISE_CONV2D_UPDATE)
 PATCHES = (Code.PATCH_VALUES, Code.PATCH_ERRORS, Code.SPREAD_ERRORS)
+CODES = (Code.ENCODE_KEPT, Code.DECODE_KEPT)
 RESIZES = (Code.RESIZE, Code.RESIZE_GRAD_INPUT)
 POINTWISE = "conv2d_pointwise"  # CONV2D with a window of one: nothing is gathered for it
 MORE = "_residual"  # behind the name of an update: what its weights' residuals take beside it
@@ -156,6 +157,8 @@ def work_of(op: Op, share: float = 1.0) -> Work:
         return _backward_work(op, share) if op.flags & Flag.TRAINING_ONLY else _forward_work(op)
     if op.code == Code.KEEP_CHANNELS:
         return Work(0, 0, _size(op.words[2]))
+    if op.code in CODES:
+        return Work(0, 0, _size(op.words[0]))
     if op.code in PATCHES:
         return _patch_work(op)
     if op.code == Code.COPY:

@@ -1,19 +1,21 @@
-"""What is kept of activations for the weights' gradients, and the patches with which that is at
-most a share of what exact gradients keep (`--kept`)."""
+"""What is kept of activations for the weights' gradients, and the codes and patches with which that
+is at most a share of what exact gradients keep (`--kept`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 
 from .errors import SparsetuneError
 from .geometry import conv_geometry
 from .graph import Graph, Operator, input_channels
 from .patches import kept_positions
-from .plan import SMALLEST_MAP, LayerPlan, UpdatePlan, exact
+from .plan import CODED, SMALLEST_MAP, WHOLE, LayerPlan, UpdatePlan, exact
 
 SMALL, LARGE = 2, 4  # patches
 BLOCK = 8  # channels that ulab_kernels/add_rows.c adds at once; fewer go by rows of errors
+LEVELS = 4  # of codes: ulab_kernels/activation.h
 WORD = 4  # channels: of more than a block those kept are padded to whole words
 
 Growth = Callable[[Graph, Operator, LayerPlan], "LayerPlan | None"]
@@ -25,14 +27,21 @@ def kept_step(kind: str, chosen: int) -> int:
     return -(-chosen // WORD) * WORD if is_padded else chosen
 
 
+def code_bytes(count: int) -> int:
+    """Bytes of as many activations in codes of 2 bits, with their levels."""
+    return LEVELS + -(-count // 4)
+
+
 def kept_bytes(graph: Graph, layer: LayerPlan) -> int:
-    """int8 activations that a layer keeps for its weights' gradient."""
+    """Of activations that a layer keeps for its weights' gradient."""
     op = graph.operator(layer.operator)
-    are_all = layer.channels == input_channels(graph, op)
-    if layer.patch == 1 and are_all and not layer.slots:  # the map itself
-        return graph.tensor(op.inputs[0]).size
     geometry = conv_geometry(graph, op)
     positions = kept_positions(geometry, layer.patch, layer.wide) * geometry.groups
+    if layer.kept_bits < WHOLE:
+        return code_bytes(positions * layer.channels)
+    are_all = layer.channels == input_channels(graph, op)
+    if layer.patch == 1 and are_all and not layer.slots:  # the map itself
+        return positions * layer.channels
     return positions * kept_step(op.kind, layer.channels)
 
 
@@ -44,16 +53,17 @@ def kept_share(graph: Graph, plan: UpdatePlan) -> float:
 
 
 def with_kept(graph: Graph, plan: UpdatePlan, percent: float) -> UpdatePlan:
-    """The plan with patches for its weights' gradients, no more of them than it takes to keep at
-    most `percent` of the activations. Raises SparsetuneError where patches do not do."""
+    """The plan with codes of what it keeps, and patches for its weights' gradients where these do
+    not do: no more of them than it takes to keep at most `percent` of the bytes. Raises
+    SparsetuneError where both do not do."""
     if not 0 < percent <= 100:
         raise SparsetuneError(f"--kept {percent:g} is not in (0, 100]: try 30")
     found = with_fewer_kept(graph, plan, percent)
     least = kept_share(graph, found)
     if least > percent:
         raise SparsetuneError(
-            f"--kept {percent:g}: patches leave {least:.3g} % of what is kept for the weights' "
-            "gradients at least: give a larger share, or train other layers"
+            f"--kept {percent:g}: codes and patches leave {least:.3g} % of what is kept for the "
+            "weights' gradients at least: give a larger share, or train other layers"
         )
     return found
 
@@ -70,8 +80,15 @@ def with_fewer_kept(graph: Graph, plan: UpdatePlan, percent: float) -> UpdatePla
                 return found
             op = graph.operator(layer.operator)
             if layer.channels and op.kind != "FULLY_CONNECTED":
-                layers[layer.operator] = grow(graph, op, layer) or layers[layer.operator]
+                so_far = layers[layer.operator]
+                layers[layer.operator] = grow(graph, op, so_far) or so_far
     return replace(plan, layers=tuple(layers.values()))
+
+
+def _codes(graph: Graph, op: Operator, layer: LayerPlan) -> LayerPlan | None:
+    """Of maps: a layer behind a pool keeps little, and is most often the head."""
+    is_map = prod(graph.tensor(op.inputs[0]).shape[1:3]) > 1
+    return replace(layer, kept_bits=CODED) if is_map else None
 
 
 def _small_squares(graph: Graph, op: Operator, layer: LayerPlan) -> LayerPlan | None:
@@ -93,7 +110,7 @@ def _large_squares(graph: Graph, op: Operator, layer: LayerPlan) -> LayerPlan | 
     return replace(layer, patch=LARGE, weights_only=True)
 
 
-GROWTHS: tuple[Growth, ...] = (_small_squares, _rows, _large_squares)
+GROWTHS: tuple[Growth, ...] = (_codes, _small_squares, _rows, _large_squares)
 
 
 def _is_large(graph: Graph, op: Operator) -> bool:

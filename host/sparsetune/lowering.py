@@ -33,6 +33,7 @@ class Layer:
     channels: Place = None
     kept: Buffer | None = None
     kept_step: int = 0  # from position to position of kept, bytes
+    codes: Buffer | None = None  # of what is kept
     filtering: Filtering | None = None
     visited: Slot | None = None  # what the policy knows of the channels
     scores: Slot | None = None

@@ -17,6 +17,8 @@ DIRECTIONS = {
     Code.APPLY_MASK: ", gradient",
     Code.ERROR_ADD: ", gradient",
     Code.PATCH_VALUES: ", patches to keep",
+    Code.ENCODE_KEPT: ", codes to keep",
+    Code.DECODE_KEPT: ", codes read",
     Code.PATCH_ERRORS: ", gradient in patches",
     Code.SPREAD_ERRORS: ", gradient in patches",
     Code.SELECT_ERRORS: ", selection of errors",
@@ -45,13 +47,16 @@ KINDS = {
     "norms": Kind("norms of gradients", "int32", ""),
     "kept": Kind("kept channels", "int8", "operator"),
     "means": Kind("kept patches", "int8", "operator"),
+    "codes": Kind("codes of what is kept", "int8", "operator"),
+    "counts": Kind("counts of values", "int32", ""),
+    "decoded": Kind("kept, decoded", "int8", "operator"),
     "sums": Kind("error of patches", "int16", "tensor"),
     "shares": Kind("error of patches", "int16", "tensor"),
     "filter": Kind("one filter", "int8", ""),
     "lanes": Kind("packed weights and windows", "int32", ""),
     "target": Kind("target of the sample", "int8", ""),
 }
-OF_INPUTS = ("kept", "means")  # all others are of outputs
+OF_INPUTS = ("kept", "means", "codes", "decoded")  # all others are of outputs
 WINDOW = Kind("rows of a map", "int8", "tensor")  # the few that a strip needs at a time
 UNKNOWN = Kind("work space", "int8", "")
 
@@ -162,7 +167,7 @@ def shape_of(buffer: Buffer, kind: Kind, tensor: Tensor | None) -> tuple[int, ..
     if tensor is None:
         return (buffer.size // 4,) if kind.dtype == "int32" else (buffer.size,)
     shape = tensor.shape[1:]
-    if kind.what.endswith("patches"):
+    if kind.what.endswith("patches") or kind in (KINDS["codes"], KINDS["decoded"]):
         return (buffer.size // (2 if kind.dtype == "int16" else 1),)
     if kind.what == "kept channels":
         return (*shape[:-1], buffer.size * shape[-1] // tensor.size)

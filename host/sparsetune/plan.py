@@ -21,6 +21,8 @@ _Plan = TypeVar("_Plan")
 WORTH_IT = 1.25  # as many times the channels that have room in RAM
 FEWEST_BITS, MOST_BITS = 4, 16  # of an error's mantissa, with its sign
 SMALLEST_MAP = 64  # outputs of a channel: patches of smaller maps cost accuracy (docs/DESIGN.md)
+WHOLE, CODED = 8, 2  # bits of an activation that is kept
+MOST_CODES = 1 << 20  # ulab_kernels/activation.h
 LARGE_LAYER = 4096  # weights: smaller ones are worth their place in RAM
 
 
@@ -34,7 +36,8 @@ class LayerPlan:
     patches of so many rows and columns (patches.py; 1: exact). With no channels and no bias that is
     all it says: of a layer that does not train, but that a gradient passes. coarse: has none of the
     plan's residuals. weights_only: patches are for the weights' gradient, the one that is passed on
-    is exact. wide: patches have one row and patch * patch columns."""
+    is exact. wide: patches have one row and patch * patch columns. kept_bits: of an activation that
+    is kept for the weights' gradient, 8 or 2 (codes: ulab_kernels/activation.h)."""
 
     operator: int
     channels: int
@@ -45,6 +48,7 @@ class LayerPlan:
     coarse: bool = False
     weights_only: bool = False
     wide: bool = False
+    kept_bits: int = WHOLE
 
     @property
     def trains(self) -> bool:
@@ -125,8 +129,8 @@ def with_patches(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:
 
 
 def exact(layer: LayerPlan) -> LayerPlan:
-    """The layer without patches."""
-    return replace(layer, patch=1, weights_only=False, wide=False)
+    """The layer without patches or codes."""
+    return replace(layer, patch=1, weights_only=False, wide=False, kept_bits=WHOLE)
 
 
 def _has_room(graph: Graph, layer: LayerPlan, size: int) -> bool:
@@ -175,6 +179,7 @@ def check_plan(graph: Graph, plan: UpdatePlan) -> None:
             )
         _check_layer(graph, op, layer)
         _check_patch(graph, op, layer)
+        _check_kept_bits(graph, op, layer)
 
 
 def _check_smoothing(graph: Graph, smoothing: float) -> None:
@@ -230,6 +235,24 @@ def _check_patch(graph: Graph, op: Operator, layer: LayerPlan) -> None:
         raise SparsetuneError(
             f"the plan gives operator {op.index} patches for its weights' gradient alone, but no "
             "channels that learn: set weights_only to false"
+        )
+
+
+def _check_kept_bits(graph: Graph, op: Operator, layer: LayerPlan) -> None:
+    if layer.kept_bits not in (WHOLE, CODED):
+        raise SparsetuneError(
+            f"the plan keeps {layer.kept_bits} bits of the activations of operator {op.index}: "
+            f"choose {CODED} or {WHOLE}"
+        )
+    if layer.kept_bits == CODED and not layer.channels:
+        raise SparsetuneError(
+            f"the plan keeps codes of the activations of operator {op.index}, whose weights do "
+            f"not learn: set kept_bits to {WHOLE}"
+        )
+    if layer.kept_bits == CODED and graph.tensor(op.inputs[0]).size > MOST_CODES:
+        raise SparsetuneError(
+            f"operator {op.index} has more than {MOST_CODES:,} inputs, too many for codes: set "
+            f"kept_bits to {WHOLE}"
         )
 
 

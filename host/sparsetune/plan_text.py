@@ -21,7 +21,7 @@ from .graph import Graph, Operator, input_channels
 from .image import Layout, parse_image
 from .memory import RamUse
 from .peak import Tenant, find_peak, short_name
-from .plan import LayerPlan, UpdatePlan
+from .plan import WHOLE, LayerPlan, UpdatePlan
 from .room import files_room
 from .share import convolution_weights, updated_share
 from .tinyprop import parse_tinyprop
@@ -70,6 +70,7 @@ def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator, place:
         return "frozen, row by row" if parts.is_in_strip(op.index) else "frozen"
     layer = plan.layer(op.index)
     patches = f", {name_patches(layer)}" if layer and layer.patch > 1 else ""
+    patches += f", keeps {layer.kept_bits} bits" if layer and layer.kept_bits < WHOLE else ""
     if layer is None or not layer.trains:
         return "gradient passes" + patches
     bias = ["bias"] if layer.bias else []
@@ -161,8 +162,8 @@ def describe_memory(
     kept, exact = kept_use(program)
     if kept < exact:
         lines.append(
-            f"kept  {kept:>9,} bytes for the weights' gradients, {exact:,} without patches "
-            f"({100 * kept / exact:.0f} %)"
+            f"kept  {kept:>9,} bytes for the weights' gradients, {exact:,} without codes and "
+            f"patches ({100 * kept / exact:.0f} %)"
         )
     room = files_room(spec, image.state_bytes)
     each = graph.tensor(graph.input).size + image.task.target_bytes

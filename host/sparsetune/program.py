@@ -29,6 +29,7 @@ class Code(IntEnum):
     CONV2D_COLUMNS = 20
     FULLY_CONNECTED_COLUMNS = 21
     PATCH_VALUES = 22
+    ENCODE_KEPT = 23
     LOSS = 32
     APPLY_MASK = 33
     ERROR_ADD = 34
@@ -50,6 +51,7 @@ class Code(IntEnum):
     SELECT_ERRORS = 54
     PATCH_ERRORS = 55
     SPREAD_ERRORS = 56
+    DECODE_KEPT = 57
     SCORES = 59
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from .errors import SparsetuneError
 from .graph import Graph
 from .kept import kept_share, with_fewer_kept, with_kept
-from .plan import SMALLEST_MAP, UpdatePlan, with_patches
+from .plan import SMALLEST_MAP, WHOLE, UpdatePlan, with_patches
 from .tinyprop import COUNT_ALONE
 
 FIELDS = ("qas", "error_bits", "smoothing", "residual", "velocity", "tinyprop")  # of UpdatePlan
@@ -36,7 +36,7 @@ def _with_patches(
 ) -> UpdatePlan:
     patch, kept = getattr(args, "patch", None), getattr(args, "kept", None)
     if patch and kept:
-        raise SparsetuneError("--kept chooses patches: leave out --patch, or --kept")
+        raise SparsetuneError("--kept chooses codes and patches: leave out --patch, or --kept")
     if patch:
         return (with_patches if is_found else _with_squares)(graph, plan, patch)
     if kept is None:
@@ -87,7 +87,7 @@ def groups_of(args: argparse.Namespace) -> dict[str, Any]:
 def with_rules_of(graph: Graph, plan: UpdatePlan, other: UpdatePlan) -> UpdatePlan:
     """The plan with the rules of another one, its kind of patches among them."""
     patch = max((layer.patch for layer in other.layers), default=1)
-    if any(layer.weights_only for layer in other.layers):
+    if any(layer.weights_only or layer.kept_bits < WHOLE for layer in other.layers):
         plan = with_fewer_kept(graph, plan, kept_share(graph, other))
     elif patch > 1:
         plan = with_patches(graph, plan, patch)

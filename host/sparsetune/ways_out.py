@@ -12,18 +12,21 @@ from .compile import build_program, compile_image, source_of
 from .errors import SparsetuneError
 from .graph import Graph
 from .image import Layout, lay_out, parse_image
+from .kept import kept_share, with_fewer_kept
 from .memory import predict
 from .peak import Tenant, find_peak, short_name
-from .plan import UpdatePlan, default_plan, with_biases, with_patches
+from .plan import UpdatePlan, default_plan, exact, with_biases, with_patches
 from .room import Room, with_residual
 from .rules import with_rules_of
 
 SHOWN = 3
 RATIOS = (1.0, 0.5, 0.25, 0.125)
+KEPT = 30.0  # percent of what exact gradients keep
 PATCH = 2  # of gradients that are filtered
 FEWEST_SAMPLES = 100  # fewer are no way out
 
 Family: TypeAlias = Callable[[int], UpdatePlan]  # how many layers -> their plan
+Cut: TypeAlias = Callable[[Graph, UpdatePlan], UpdatePlan]  # in less RAM; the same if it cannot
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,11 @@ def _hopeless(wanted: Wanted) -> str:
 def ways_out(wanted: Wanted) -> list[WayOut]:
     """At most SHOWN that fit, all of them compiled; those first that give up the least training.
     Without residuals, where they were asked for and that fits, is always one of them. Of each kind
-    (a ratio of channels, with or without biases, over patches where more layers fit so) there is
+    (a ratio of channels, with or without biases, with less kept where more layers fit so) there is
     the one with the most layers. A way that trains fewer weights in no more layers than another is
     only named for want of better ones, and where it takes less RAM."""
     ways: dict[UpdatePlan, WayOut] = {}
-    for way in (*_fewer_samples(wanted), *_over_patches(wanted), *_fewer_weights(wanted)):
+    for way in (*_fewer_samples(wanted), *_with_less(wanted), *_fewer_weights(wanted)):
         ways.setdefault(way.plan, way)
     ranked = sorted(ways.values(), key=lambda way: (-way.share, way.ram))
     good: list[WayOut] = []
@@ -148,17 +151,34 @@ def _without_residual(wanted: Wanted) -> Iterator[WayOut]:
         yield _way(wanted, "without --residual (--no-residual)", plan, ram)
 
 
-def _over_patches(wanted: Wanted) -> Iterator[WayOut]:
-    """What was asked for with filtered gradients."""
-    plan = with_patches(wanted.graph, wanted.plan, PATCH)
-    ram = _ram(wanted, plan) if _may_have_patches(wanted) and plan != wanted.plan else None
-    if ram is not None:
-        yield _way(wanted, f"the same with --patch {PATCH}", plan, ram)
+def _with_less(wanted: Wanted) -> Iterator[WayOut]:
+    """What was asked for in less RAM, by what costs least accuracy."""
+    for change, cut in CUTS if _is_exact(wanted) else ():
+        plan = cut(wanted.graph, wanted.plan)
+        ram = _ram(wanted, plan) if plan != wanted.plan else None
+        if ram is not None:
+            yield _way(wanted, f"the same with {change}", plan, ram)
+            return
 
 
-def _may_have_patches(wanted: Wanted) -> bool:
-    """Where they were asked for, every plan has them anyway."""
-    return all(layer.patch == 1 for layer in wanted.plan.layers)
+def _is_exact(wanted: Wanted) -> bool:
+    """Where codes or patches were asked for, every plan has them anyway."""
+    return all(layer == exact(layer) for layer in wanted.plan.layers)
+
+
+def _in_codes(graph: Graph, plan: UpdatePlan) -> UpdatePlan:
+    found = with_fewer_kept(graph, plan, KEPT)
+    return found if kept_share(graph, found) <= KEPT else plan
+
+
+def _over_patches(graph: Graph, plan: UpdatePlan) -> UpdatePlan:
+    return with_patches(graph, plan, PATCH)
+
+
+CUTS: tuple[tuple[str, Cut], ...] = (
+    (f"--kept {KEPT:g}", _in_codes),
+    (f"--patch {PATCH}", _over_patches),
+)
 
 
 def _fewer_weights(wanted: Wanted) -> Iterator[WayOut]:
@@ -166,18 +186,25 @@ def _fewer_weights(wanted: Wanted) -> Iterator[WayOut]:
     for ratio in RATIOS:
         change = f"--last {{}} --ratio {ratio:g}"
         weights = partial(default_plan, graph, ratio=ratio)
-        exact = list(_most_layers(wanted, change, weights))
-        yield from exact
-        if exact and _may_have_patches(wanted):
-            filtered, fewest = _filtered(graph, weights), len(exact[0].plan.layers)
-            yield from _most_layers(wanted, f"{change} --patch {PATCH}", filtered, fewest)
+        whole = list(_most_layers(wanted, change, weights))
+        yield from whole
+        yield from _in_codes_too(wanted, change, weights, whole)
         both = _both(graph, weights, most)
         yield from _most_layers(wanted, f"{change} --biases {most}", both)
     yield from _most_layers(wanted, "--biases {}", partial(with_biases, graph, UpdatePlan(())))
 
 
-def _filtered(graph: Graph, weights: Family) -> Family:
-    return lambda last: with_patches(graph, weights(last), PATCH)
+def _in_codes_too(
+    wanted: Wanted, change: str, weights: Family, whole: list[WayOut]
+) -> Iterator[WayOut]:
+    """More layers than fit with exact gradients."""
+    if whole and _is_exact(wanted):
+        coded, fewest = _coded(wanted.graph, weights), len(whole[0].plan.layers)
+        yield from _most_layers(wanted, f"{change} --kept {KEPT:g}", coded, fewest)
+
+
+def _coded(graph: Graph, weights: Family) -> Family:
+    return lambda last: _in_codes(graph, weights(last))
 
 
 def _both(graph: Graph, weights: Family, most: int) -> Family:

@@ -10,12 +10,12 @@ import numpy as np
 from ..backward import INT32_ROOM, Backward, Error
 from ..geometry import Geometry, conv_geometry
 from ..graph import Array, Graph, Operator, input_channels, output_channels, per_channel_scales
-from ..kept import BLOCK, kept_step
+from ..kept import BLOCK, code_bytes, kept_step
 from ..lowering import Layer, Lowering
 from ..magnitude import by_magnitude
 from ..numerics import channel_scale_q15, quantize_multiplier, rate
 from ..patches import Filtering, filtering_of
-from ..plan import LayerPlan, UpdatePlan
+from ..plan import WHOLE, LayerPlan, UpdatePlan
 from ..program import (
     Buffer,
     Code,
@@ -39,6 +39,7 @@ Words = tuple[Word, ...]
 LARGE_PAIRS, SMALL_PAIRS, MANY_PAIRS, WINDOWS = 2048, 384, 1536, 1024
 MOST_SUMS = 128
 INT32 = 2.0**31  # LiteRT's FULLY_CONNECTED saturates there, ours wraps
+VALUES = 256  # of a byte: ulab_kernels/activation.h
 MOST_SHIFT = 30  # of a factor to the left (st_requant_table of run_conv.c)
 SIXES = 6  # ulab_kernels/fully_connected.h
 MOST_POSITIONS = 32  # ulab_kernels/conv2d_lanes.c
@@ -65,7 +66,7 @@ class Weighted(Kind):
 
     def holds(self, graph: Graph, op: Operator, plan: UpdatePlan) -> set[int]:
         layer = plan.layer(op.index)
-        if layer is None or layer.slots or layer.patch > 1:
+        if layer is None or layer.slots or layer.patch > 1 or layer.kept_bits < WHOLE:
             return set()
         return {op.inputs[0]} if layer.channels == input_channels(graph, op) else set()
 
@@ -76,6 +77,7 @@ class Weighted(Kind):
         layer = _layer(low, op)
         x = low.values[op.inputs[0]]
         _keep_input(low, op, layer, x)
+        _encode_kept(low, op, layer)
         words = (layer.geometry_const, x, layer.weights, layer.bias, _requants(low.graph, op))
         y = low.new_value(op.outputs[0])
         if layer.columns:
@@ -158,13 +160,14 @@ class Weighted(Kind):
         velocity = (v.weights, v.channels, v.biases)
         ends = (row, op.index, layer.kept_step, WordsOf(row), *velocity, norms)
         weight_rate, bias_rate = _rates(back.graph, op, layer, back.low.plan)
+        kept = _decoded(back, op, layer) if layer.codes else layer.kept
         bias = layer.bias if layer.plan.bias else None
         if layer.columns:
             back.emit(
                 Code.CONV2D_COLUMNS_UPDATE,
                 op,
                 *(layer.gradient_const, dy.data, dy.exponent),
-                *(layer.kept, layer.channels, chosen, layer.columns.table),
+                *(kept, layer.channels, chosen, layer.columns.table),
                 *(bias, weight_rate, bias_rate, *ends),
             )
         else:
@@ -172,7 +175,7 @@ class Weighted(Kind):
                 self.update_code,
                 op,
                 *(layer.gradient_const, dy.data, dy.exponent),
-                *(layer.kept, layer.channels, chosen),
+                *(kept, layer.channels, chosen),
                 *(layer.weights if chosen else None, layer.residual),
                 bias,
                 *(weight_rate, bias_rate, *ends),
@@ -425,7 +428,7 @@ def _bias_alone(layer: Layer) -> Layer:
     plan = LayerPlan(layer.plan.operator, 0)
     velocity = layer.velocity and Velocity(None, None, layer.velocity.biases)
     frozen = replace(layer, plan=plan, columns=None, residual=None, velocity=velocity)
-    return replace(frozen, kept=None, channels=None, kept_step=0)
+    return replace(frozen, kept=None, codes=None, channels=None, kept_step=0)
 
 
 def _without_bias(layer: Layer) -> Layer:
@@ -534,7 +537,8 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
             layer.kept = x
             return
     positions = layer.gradient.in_positions * layer.geometry.groups
-    layer.kept_step = kept_step(op.kind, chosen)
+    if layer.plan.kept_bits == WHOLE:  # codes are of the chosen channels alone
+        layer.kept_step = kept_step(op.kind, chosen)
     if not layer.channels:
         _list_channels(low, op, layer)
     rest = (chosen, channels, layer.kept_step)
@@ -547,6 +551,24 @@ def _keep_input(low: Lowering, op: Operator, layer: Layer, x: Buffer) -> None:
     layer.kept = Buffer(f"kept{op.index}", positions * layer.kept_step)
     words = (x, layer.channels, layer.kept, positions, *rest)
     low.emit(Code.KEEP_CHANNELS, op, *words, flags=Flag.TRAINING_ONLY)
+
+
+def _encode_kept(low: Lowering, op: Operator, layer: Layer) -> None:
+    """Of what is kept whole until here, the codes alone are kept on."""
+    if layer.plan is None or not layer.kept or layer.plan.kept_bits == WHOLE:
+        return
+    count = layer.kept.size
+    layer.codes = Buffer(f"codes{op.index}", code_bytes(count))
+    counts = Buffer(f"counts{op.index}", 4 * VALUES)
+    words: Words = (layer.kept, layer.codes, counts, count)
+    low.emit(Code.ENCODE_KEPT, op, *words, flags=Flag.TRAINING_ONLY)
+
+
+def _decoded(back: Backward, op: Operator, layer: Layer) -> Buffer:
+    assert layer.codes and layer.kept
+    kept = Buffer(f"decoded{op.index}", layer.kept.size)
+    back.emit(Code.DECODE_KEPT, op, kept, layer.codes, None, kept.size)
+    return kept
 
 
 def _list_channels(low: Lowering, op: Operator, layer: Layer) -> None:

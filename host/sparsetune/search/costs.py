@@ -274,7 +274,7 @@ def _own_buffers(
     biases: _Built, built: _Built, layer: LayerPlan
 ) -> Iterator[tuple[Buffer, set[Place]]]:
     """Buffers that are there for a layer's weights alone, and where they are alive."""
-    names = {f"{name}{layer.operator}" for name in ("kept", "urow", "filter")}
+    names = {f"{name}{layer.operator}" for name in ("kept", "codes", "urow", "filter")}
     for life in built.lives:
         if life.buffer.name in names:
             yield life.buffer, built.where(life.buffer)
