@@ -57,6 +57,10 @@ SCHEME = "MCUNetV3's MbV2-99 scheme"
 OURS = ("int8=published", "residual=published:residual=1")
 FOUND = "searched=int8:plan=bench/results/searched-{}.json"  # by bench/search.py --find
 BY_GRADIENTS = "by gradients=int8:plan=bench/results/gradients-{}.json"  # --find gradients
+# Of layers that keep codes: --find runs-codes, gradients-codes.
+IN_CODES = "searched, codes=int8:plan=bench/results/searched-codes-{}.json"
+IN_CODES_TOO = "by gradients, codes=int8:plan=bench/results/gradients-codes-{}.json"
+BY_SEARCH = (FOUND, BY_GRADIENTS, IN_CODES, IN_CODES_TOO)
 # Those of `bench/cached.py --plan later --plan latest`.
 LATER = tuple(f"{name}=int8:plan=bench/results/{name}-{kb}.json"
               for name, kb in (("later", 99), ("latest", 96)))  # fmt: skip
@@ -180,11 +184,11 @@ EXPERIMENTS = {
     "searched": Experiment(
         "cifar", f"CIFAR-10: the plans that --search finds for 100 KB, and {SCHEME}",
         # The other one's rate.
-        (OURS[1], *(how.format("cifar") + ",rate=0.0017" for how in (FOUND, BY_GRADIENTS))),
+        (OURS[1], *(how.format("cifar") + ",rate=0.0017" for how in BY_SEARCH)),
     ),
     "searched-clothing": Experiment(
         "clothing", f"clothing: the plans that --search finds for 100 KB, and {SCHEME}",
-        (OURS[1], *(how.format("clothing") for how in (FOUND, BY_GRADIENTS))),
+        (OURS[1], *(how.format("clothing") for how in BY_SEARCH)),
     ),
     "later": Experiment(
         "cifar", f"CIFAR-10: 100 KB behind longer fronts, and {SCHEME}",

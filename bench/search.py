@@ -72,7 +72,13 @@ CODE = (*(ROOT / "host" / "sparsetune" / "search").glob("*.py"), *(
 ))  # fmt: skip
 BUDGETS = {"gradients": (49, 99), "runs": (25, 49, 73, 99, 138)}  # KB
 FOUND_AT = 100  # KB
-FOUND_BY = {"runs": "searched", "gradients": "gradients"}  # what the plans are called
+CODES = ("--kept", "30")
+FOUND_BY = {  # what the plans are called, and how they are asked for
+    "runs": ("searched", ("--search", "runs")),
+    "gradients": ("gradients", ("--search", "gradients")),
+    "runs-codes": ("searched-codes", ("--search", "runs", *CODES)),
+    "gradients-codes": ("gradients-codes", ("--search", "gradients", *CODES)),
+}
 HELD_BY_COMPARE = 0.1  # of the training samples, which choose rates
 SCHEMES = ("mbv2-49", "mbv2-73", "mbv2-99", "mbv2-138")
 SEEDS = (1, 2)
@@ -379,14 +385,15 @@ def tell_kept(tasks: Iterable[str], folder: Path, kept: Kept) -> None:
 def find(name: str, shared: Path, how: str) -> None:
     """As the command does, with its time, on a board whose RAM is no limit."""
     model, data = TASKS[name].files(shared)
-    words = ["plan", str(model), "--data", str(data), "--search", how]
+    title, asked = FOUND_BY[how]
+    words = ["plan", str(model), "--data", str(data), *asked]
     args = cli.build_parser().parse_args([*words, "--budget-analytic", f"{FOUND_AT}K"])
     subject = Subject(model, data, HELD_BY_COMPARE)
     samples, base = subject.parts["train"], UpdatePlan((), residual=True, scratch=False)
     begin, used = time.perf_counter(), time.process_time()
     room = Room(PICO, MUCH_RAM, len(samples))
     plan = searched_plan(subject.graph, args, room, base, samples)
-    path = RESULTS.with_name(f"{FOUND_BY[how]}-{name}.json")
+    path = RESULTS.with_name(f"{title}-{name}.json")
     path.write_bytes(save_plan(replace(plan, scratch=True)))
     print(f"{name}: {len(samples)} samples, {time.perf_counter() - begin:.0f} s by the clock, "
           f"{time.process_time() - used:.0f} s of processor time")  # fmt: skip

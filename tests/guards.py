@@ -25,7 +25,7 @@ GUARD, PATTERN = 48, 0xA5
 RATE = rate(0.05)
 # Of int16 and int32; all other buffers are bytes.
 ALIGNMENTS = {"d": 2, "sums": 2, "shares": 2, "row": 4, "urow": 4, "srow": 4, "lanes": 4,
-              "norms": 4}
+              "norms": 4, "counts": 4}
 # Where an operator names bytes that may stand in the image: weights, tables, constant operands.
 BYTES = {
     Code.LOOKUP: (0,),

@@ -248,7 +248,7 @@ def test_plan_beyond_the_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     line, *ways = capsys.readouterr().err.strip().splitlines()
     assert re.search(r"30,720 are there: the arena's peak is operators? \d+", line)
     assert re.search(r"largest tensor [td]\d+ \(.* bytes, .*\); the cheapest ways out:$", line)
-    assert len(ways) == 2
+    assert len(ways) == 3
     shares = [float(re.search(r"trains ([\d.]+) %", way)[1]) for way in ways]
     assert shares == sorted(shares, reverse=True)
     for way in ways:

@@ -31,11 +31,12 @@ from sparsetune.graph import Graph, input_channels
 from sparsetune.head import HeadRequest, with_new_head
 from sparsetune.image import parse_image
 from sparsetune.memory import IN_FLASH, TAKING_TURNS, fixed_bytes, predict
-from sparsetune.plan import LayerPlan, UpdatePlan, check_plan, check_store, load_plan
+from sparsetune.plan import CODED, WHOLE, LayerPlan, UpdatePlan, check_plan, check_store, load_plan
+from sparsetune.plan import exact as without
 from sparsetune.room import Room
 from sparsetune.search.choice import Choice, Problem, Row, best, least
 from sparsetune.search.chosen import Gains, Limits, Search, problem_of, search_plan, worth
-from sparsetune.search.costs import Menu, Part, menu_of
+from sparsetune.search.costs import Menu, Offer, Part, menu_of
 from sparsetune.search.gains import Task, Worth, _common, by_gradients, guessed, split, thinned
 from sparsetune.search.gradients import LayerGradient, measure_gradients
 from sparsetune.task import task_of
@@ -76,9 +77,11 @@ def graph_of(name: str) -> Graph:
 
 
 @cache
-def menu(name: str, scratch: bool = True, residual: bool = False) -> Menu:
-    base = UpdatePlan((), scratch=scratch, residual=residual)
-    return menu_of(graph_of(name), base, PICO.clock, PICO.store_bytes)
+def menu(
+    name: str, scratch: bool = True, residual: bool = False, kept_bits: int = WHOLE
+) -> Menu:
+    base, offer = UpdatePlan((), scratch=scratch, residual=residual), Offer(kept_bits=kept_bits)
+    return menu_of(graph_of(name), base, PICO.clock, PICO.store_bytes, offer)
 
 
 def drawn(found: Menu, rng: np.random.Generator) -> tuple[int, list[Part]]:
@@ -104,10 +107,11 @@ def ram_by_sums(found: Menu, depth: int, parts: list[Part]) -> float:
 # What plans take ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kept_bits", [WHOLE, CODED])
 @pytest.mark.parametrize("name", ["small", "digits", "kws", "resnet8", "mbv2"])
-def test_ram_as_a_sum_against_compiled_plans(name: str) -> None:
+def test_ram_as_a_sum_against_compiled_plans(name: str, kept_bits: int) -> None:
     """Never less than the compiled program's but for gaps between buffers, which no sum knows."""
-    found, rng = menu(name), np.random.default_rng(1)
+    found, rng = menu(name, kept_bits=kept_bits), np.random.default_rng(1)
     over = []
     for _ in range(12 if name == "mbv2" else 40):
         depth, parts = drawn(found, rng)
@@ -121,9 +125,10 @@ def test_ram_as_a_sum_against_compiled_plans(name: str) -> None:
     assert np.mean(over) < 0.05
 
 
+@pytest.mark.parametrize("kept_bits", [WHOLE, CODED])
 @pytest.mark.parametrize("name", ["small", "digits", "kws", "mbv2"])
-def test_time_and_analytic_memory_as_sums(name: str) -> None:
-    found, rng = menu(name), np.random.default_rng(2)
+def test_time_and_analytic_memory_as_sums(name: str, kept_bits: int) -> None:
+    found, rng = menu(name, kept_bits=kept_bits), np.random.default_rng(2)
     assert PICO.clock
     for _ in range(6):
         depth, parts = drawn(found, rng)
@@ -492,7 +497,7 @@ def needs(graph: Graph, plan: UpdatePlan) -> dict[str, float]:
     ("patches", "says"),
     [
         (["--kept", "60"], ""),
-        (["--kept", "5"], "warning: --kept 5: patches leave "),
+        (["--kept", "5"], "warning: --kept 5: codes and patches leave "),
         (["--patch", "2"], ""),
         (["--patch", "8"], "warning: --patch 8: no layer of the plan that was found has a map"),
     ],
@@ -500,8 +505,8 @@ def needs(graph: Graph, plan: UpdatePlan) -> dict[str, float]:
 def test_what_is_found_gets_patches(
     limit: str, patches: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As far as they go, which is said, and within the limits: those that the plan without them
-    just keeps, as patches may take more."""
+    """Or codes, as far as they go, which is said, and within the limits: those that the plan
+    without them just keeps, as patches may take more."""
     graph, file = graph_of("digits"), tmp_path / "p.json"
     exact = search_plan(graph, UpdatePlan(()), Limits(OF_BOARD, share=5), guessed(graph).of).plan
     most = math.ceil(1e6 * needs(graph, exact)[limit]) / 1e6
@@ -509,7 +514,7 @@ def test_what_is_found_gets_patches(
     words += [limit, f"{most:.10g}"]
     assert cli.main([*words, *patches, "-o", str(file)]) == 0
     told, plan = capsys.readouterr().out, load_plan(file)
-    assert any(layer.patch > 1 for layer in plan.layers) == (patches != ["--patch", "8"])
+    assert any(layer != without(layer) for layer in plan.layers) == (patches != ["--patch", "8"])
     assert says in told and ("warning: --" in told) == bool(says)
     assert needs(graph, plan)[limit] <= most
 

@@ -42,7 +42,7 @@ def analytic_memory(graph: Graph, plan: UpdatePlan) -> Analytic:
         layer = plan.layer(op.index)
         if layer:
             weights += weight_bytes(graph, op, layer.channels)
-            inputs += _kept_bytes(graph, op, layer)
+            inputs += kept_input_bytes(graph, op, layer)
             biases += bias_bytes(graph, op) if layer.bias else 0
     masks = sum(mask_bytes(graph, op) for op in reached)
     of_head = plan.layer(head.index)
@@ -61,7 +61,7 @@ def input_bytes(graph: Graph, op: Operator, channels: int) -> int:
     return x.size // x.shape[-1] * channels
 
 
-def _kept_bytes(graph: Graph, op: Operator, layer: LayerPlan) -> int:
+def kept_input_bytes(graph: Graph, op: Operator, layer: LayerPlan) -> int:
     """The same of a layer as it is planned: over patches fewer."""
     if layer.patch == 1:
         count = input_bytes(graph, op, layer.channels)

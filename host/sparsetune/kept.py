@@ -70,7 +70,9 @@ def with_kept(graph: Graph, plan: UpdatePlan, percent: float) -> UpdatePlan:
 
 def with_fewer_kept(graph: Graph, plan: UpdatePlan, percent: float) -> UpdatePlan:
     """The same as far as it goes. What costs least accuracy comes first (docs/DESIGN.md), and of
-    that the layers that keep most."""
+    that the layers that keep most. A plan that does with what it has is left as it is."""
+    if kept_share(graph, plan) <= percent:
+        return plan
     layers = {layer.operator: exact(layer) for layer in plan.layers}
     order = sorted(layers.values(), key=lambda layer: -kept_bytes(graph, layer))
     for grow in GROWTHS:
@@ -85,7 +87,7 @@ def with_fewer_kept(graph: Graph, plan: UpdatePlan, percent: float) -> UpdatePla
     return replace(plan, layers=tuple(layers.values()))
 
 
-def _codes(graph: Graph, op: Operator, layer: LayerPlan) -> LayerPlan | None:
+def in_codes(graph: Graph, op: Operator, layer: LayerPlan) -> LayerPlan | None:
     """Of maps: a layer behind a pool keeps little, and is most often the head."""
     is_map = prod(graph.tensor(op.inputs[0]).shape[1:3]) > 1
     return replace(layer, kept_bits=CODED) if is_map else None
@@ -110,7 +112,7 @@ def _large_squares(graph: Graph, op: Operator, layer: LayerPlan) -> LayerPlan | 
     return replace(layer, patch=LARGE, weights_only=True)
 
 
-GROWTHS: tuple[Growth, ...] = (_codes, _small_squares, _rows, _large_squares)
+GROWTHS: tuple[Growth, ...] = (in_codes, _small_squares, _rows, _large_squares)
 
 
 def _is_large(graph: Graph, op: Operator) -> bool:

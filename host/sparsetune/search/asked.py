@@ -10,7 +10,7 @@ from ..data import Dataset
 from ..errors import SparsetuneError
 from ..files import read_file
 from ..graph import Graph
-from ..plan import UpdatePlan, default_plan, leave_in_flash
+from ..plan import CODED, WHOLE, UpdatePlan, default_plan, leave_in_flash
 from ..room import Room, with_residual
 from ..rules import with_rules
 from ..share import checked_share
@@ -53,7 +53,8 @@ def searched_plan(
     if getattr(args, "share", None) is not None:
         values["share"] = checked_share(args.share)
     finish = partial(with_rules, graph, args=args, is_found=True)
-    search = Search(graph, base, Limits(room, **values), finish)
+    bits = WHOLE if getattr(args, "kept", None) is None else CODED
+    search = Search(graph, base, Limits(room, **values), finish, bits)
     if args.search == "runs":
         plan, how = _by_runs(search, args, data)
     elif data is None or len(data) < FEWEST:

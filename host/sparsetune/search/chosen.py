@@ -16,13 +16,13 @@ from ..cycles import step_cycles
 from ..errors import SparsetuneError
 from ..graph import Array, Graph
 from ..memory import IN_FLASH, TAKING_TURNS, VELOCITY, fixed_bytes
-from ..plan import UpdatePlan
+from ..plan import WHOLE, UpdatePlan
 from ..room import Room
 from ..share import convolution_weights, updated_share
 from ..store_room import MOST_FULL
 from ..task import task_of
 from .choice import Choice, Problem, Row, best, least
-from .costs import FINER, MOST_PAGES, RATIOS, Cost, Menu, menu_of
+from .costs import FINER, MOST_PAGES, RATIOS, Cost, Menu, Offer, menu_of
 
 TRIES = 12  # at a plan that really fits
 STEP_SHARE = 1e-4  # of all that can be gained: what a step's time counts among equals
@@ -73,12 +73,18 @@ def same(plan: UpdatePlan) -> UpdatePlan:
 class Search:
     """For plans within limits, of one value after another. base: a plan without layers, whose
     residual and loss all shall have. finish: adds the patches with which a plan has to keep the
-    limits; what is found has none."""
+    limits; what is found has none. kept_bits: of what layers keep of maps."""
 
     def __init__(
-        self, graph: Graph, base: UpdatePlan, limits: Limits, finish: Finish = same
+        self,
+        graph: Graph,
+        base: UpdatePlan,
+        limits: Limits,
+        finish: Finish = same,
+        kept_bits: int = WHOLE,
     ) -> None:
         self.graph, self.base, self.limits, self.finish = graph, base, limits, finish
+        self.kept_bits = kept_bits
         self.bases = (base, replace(base, scratch=False)) if base.scratch else (base,)
         self.menus: list[Menu] = []
 
@@ -109,8 +115,8 @@ class Search:
         """Of one of the bases, in their order."""
         room = self.limits.room
         while len(self.menus) <= number:
-            base, ratios = self.bases[len(self.menus)], self._ratios
-            menu = menu_of(self.graph, base, room.spec.clock, room.store_bytes, ratios)
+            base, offer = self.bases[len(self.menus)], Offer(self._ratios, self.kept_bits)
+            menu = menu_of(self.graph, base, room.spec.clock, room.store_bytes, offer)
             self.menus.append(menu)
         return self.menus[number]
 
@@ -141,7 +147,7 @@ class Search:
     def within(self, layers: float) -> Search:
         """The same, of plans that train the weights of so many layers at most."""
         limits = replace(self.limits, layers=layers)
-        other = Search(self.graph, self.base, limits, self.finish)
+        other = Search(self.graph, self.base, limits, self.finish, self.kept_bits)
         other.menus = self.menus
         return other
 

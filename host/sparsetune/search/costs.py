@@ -17,21 +17,25 @@ import numpy as np
 from sparsetune_device.main import HOLD
 from sparsetune_device.store import PAGE
 
-from ..analytic import bias_bytes, input_bytes, mask_bytes, weight_bytes
+from ..analytic import bias_bytes, input_bytes, kept_input_bytes, mask_bytes, weight_bytes
 from ..arena import lifetimes, live_bytes, rounded
 from ..compile import lean_program
 from ..cycles import UPDATES, Clock, step_cycles
 from ..graph import TRAINABLE, Array, Graph, Operator, input_channels
 from ..image import CONTROL_BYTES, state_slots
+from ..kept import in_codes
 from ..memory import CHOICE, LAYER, VISITED
-from ..plan import LARGE_LAYER, WORTH_IT, LayerPlan, UpdatePlan, column_bytes, has_one_group
-from ..program import Buffer, Op, Program, TrainedLayer
+from ..plan import LARGE_LAYER, WHOLE, WORTH_IT, LayerPlan, UpdatePlan, column_bytes, has_one_group
+from ..program import Buffer, Code, Op, Program, TrainedLayer
 from ..share import updated_weights
 from ..store_room import Kept
 
 RATIOS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)  # of a layer's input channels
+BESIDE_CODES = {Code.ENCODE_KEPT.name: "forward", Code.DECODE_KEPT.name: "update"}
 FINER = (1 / 64, 1 / 32, 1 / 16, *RATIOS)
 MOST_PAGES = 4  # of a column: longer ones take no turns
+
+OWN = ("kept", "counts", "codes", "decoded", "urow", "filter")  # buffers of a layer's weights
 
 Place = tuple[bool, int, str, int]  # (is forward, operator of the model, what is done, how often)
 
@@ -55,6 +59,15 @@ class Cost:
     takes_turns: bool = False
     updated: int = 0
     layers: int = 0
+
+
+@dataclass(frozen=True)
+class Offer:
+    """As what layers may train. ratios: of their input channels. kept_bits: of each activation that
+    is kept, where it is one of a map."""
+
+    ratios: tuple[float, ...] = RATIOS
+    kept_bits: int = WHOLE
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ def menu_of(
     base: UpdatePlan,
     clock: Clock | None,
     store_bytes: int = 0,
-    ratios: tuple[float, ...] = RATIOS,
+    offer: Offer = Offer(),
 ) -> Menu:
     """base: a plan without layers, whose residual, scratch and loss all plans shall have."""
     biases = _Built(graph, _biases(graph, base, len(graph.trainable)), clock)
@@ -108,7 +121,7 @@ def menu_of(
         _depth(_Built(graph, _biases(graph, base, n), clock), places, n)
         for n in range(1, len(graph.trainable) + 1)
     )
-    return Menu(graph, base, places, depths, tuple(_parts(biases, places, store_bytes, ratios)))
+    return Menu(graph, base, places, depths, tuple(_parts(biases, places, store_bytes, offer)))
 
 
 def _biases(graph: Graph, base: UpdatePlan, depth: int) -> UpdatePlan:
@@ -178,18 +191,24 @@ def _depth(built: _Built, places: tuple[Place, ...], depth: int) -> Cost:
 
 
 def _parts(
-    biases: _Built, places: tuple[Place, ...], store_bytes: int, ratios: tuple[float, ...]
+    biases: _Built, places: tuple[Place, ...], store_bytes: int, offer: Offer
 ) -> Iterator[Part]:
     """One program for each ratio and each place of the weights, with all layers that can."""
     graph, base = biases.graph, biases.plan
-    for ratio in ratios:
+    for ratio in offer.ratios:
         for way in (_in_ram, _in_flash, _in_turns if store_bytes else _nothing):
             found = (way(graph, op, ratio) for op in graph.trainable)
-            layers = {layer.operator: layer for layer in found if layer}
+            layers = {layer.operator: _kept_in(graph, layer, offer) for layer in found if layer}
             if layers:
                 mixed = (layers.get(layer.operator, layer) for layer in base.layers)
                 built = _Built(graph, replace(base, layers=tuple(mixed)), biases.clock)
                 yield from (_part(biases, built, places, layer) for layer in layers.values())
+
+
+def _kept_in(graph: Graph, layer: LayerPlan, offer: Offer) -> LayerPlan:
+    if offer.kept_bits == WHOLE:
+        return layer
+    return in_codes(graph, graph.operator(layer.operator), layer) or layer
 
 
 def _in_ram(graph: Graph, op: Operator, ratio: float) -> LayerPlan | None:
@@ -258,7 +277,7 @@ def _part(biases: _Built, built: _Built, places: tuple[Place, ...], layer: Layer
 def _analytic(graph: Graph, op: Operator, layer: LayerPlan) -> int:
     if op is graph.trainable[-1]:  # whose input is counted with the biases, its weights never
         return 0
-    return sum(of(graph, op, layer.channels) for of in (weight_bytes, input_bytes))
+    return weight_bytes(graph, op, layer.channels) + kept_input_bytes(graph, op, layer)
 
 
 def _state_of(record: TrainedLayer) -> int:
@@ -274,14 +293,21 @@ def _own_buffers(
     biases: _Built, built: _Built, layer: LayerPlan
 ) -> Iterator[tuple[Buffer, set[Place]]]:
     """Buffers that are there for a layer's weights alone, and where they are alive."""
-    names = {f"{name}{layer.operator}" for name in ("kept", "codes", "urow", "filter")}
+    names = {f"{name}{layer.operator}" for name in OWN}
     for life in built.lives:
         if life.buffer.name in names:
-            yield life.buffer, built.where(life.buffer)
-    if not layer.slots and layer.channels == input_channels(
-        built.graph, built.graph.operator(layer.operator)
-    ):
+            yield life.buffer, {_known(place) for place in built.where(life.buffer)}
+    are_all = layer.channels == input_channels(built.graph, built.graph.operator(layer.operator))
+    if are_all and not layer.slots and layer.kept_bits == WHOLE:
         yield _held_input(built, layer.operator)
+
+
+def _known(place: Place) -> Place:
+    """One that every program has: what is alive while codes are made or read counts where their
+    layer runs or learns."""
+    forward, operator, deed, _ = place
+    deed = BESIDE_CODES.get(deed, "")
+    return (forward, operator, deed, 0) if deed else place
 
 
 def _held_input(built: _Built, operator: int) -> tuple[Buffer, set[Place]]:
