@@ -100,6 +100,16 @@ def test_file_for_another_chip(tmp_path: Path) -> None:
     )
 
 
+WHOLE = esp_files.firmware()
+
+
+def changed(at: int) -> bytes:
+    """A bit of a whole file."""
+    data = bytearray(WHOLE)
+    data[at] ^= 4
+    return bytes(data)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -109,7 +119,14 @@ def test_file_for_another_chip(tmp_path: Path) -> None:
         (esp_files.firmware(chip_id=77), r"a chip that is not known here \(number 77\)"),
         (b"\xe9", "no firmware that is known here"),
         (b"\x7fELF" + bytes(600), "no firmware that is known here"),
-        (b"", "not a whole UF2 file"),
+        (b"", "f.bin is empty: download or build it again"),
+        (WHOLE[:0x8C00], "cut off or damaged: download"),
+        (WHOLE[:0x10010], "cut off or damaged"),
+        (WHOLE[:-33], "cut off or damaged"),
+        (WHOLE[:-1], "cut off or damaged"),
+        (changed(-40), "cut off or damaged"),
+        (changed(-1), "cut off or damaged"),
+        (changed(100), "cut off or damaged"),
     ],
 )
 def test_what_is_not_a_whole_firmware(tmp_path: Path, data: bytes, message: str) -> None:

@@ -74,7 +74,7 @@ def test_uf2_is_read(firmware: Path, spec: BoardSpec) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not a whole UF2"),
+        (b"", "is empty: download or build it again"),
         (uf2()[:-1], "not a whole UF2"),
         (uf2()[:-512], "not a whole UF2"),
         (b"\x7fELF" + bytes(508), "not a UF2 file"),

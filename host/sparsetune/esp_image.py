@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import reduce
+from hashlib import sha256
+from operator import xor
 from pathlib import Path
 
 from sparsetune.errors import SparsetuneError
@@ -18,9 +21,12 @@ IMAGE_MAGIC = 0xE9
 TABLE_AT = 0x8000
 TABLE_BYTES = 0xC00
 
-_CHIP_AT = 12  # in an image's header
+_CHIP_AT, _HASHED_AT = 12, 23  # in an image's header
+_SEGMENTS_AT = 24  # behind it
+_CHECK_START = 0xEF
 _DESCRIPTION_AT = 32  # behind the headers of image and segment
 _APP_MAGIC = 0xABCD5432
+_APPLICATION = "an application alone"
 _ENTRY = struct.Struct("<2sBBII16sI")  # magic, type, subtype, offset, size, label, flags
 _ENTRY_MAGIC = b"\xaa\x50"
 
@@ -81,7 +87,36 @@ def parse_esp(data: bytes, path: Path) -> EspFirmware:
             f"{path} is {_what_part(data)} for {chip}, not all of a firmware: choose the file that"
             " holds boot loader, partition table and application (MicroPython's firmware.bin)"
         )
+    first = min((part.offset for part in partitions if part.kind == 0), default=0)
+    if not (_is_whole(data) and _is_whole(data[max(0, first - offset) :])):
+        raise SparsetuneError(f"{path} is cut off or damaged: download or build it again")
     return EspFirmware(chip, offset, len(data), partitions, _idf(data, offset, partitions))
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether an image begins here and is all there: segments, and the byte that all of theirs
+    XORed with 0xef give, which ends a row of 16. An application's hash is behind that."""
+    if not is_esp_image(data):
+        return False
+    at, check = _SEGMENTS_AT, _CHECK_START
+    for _ in range(data[1]):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size
+        if at > len(data):
+            return False
+        check ^= _xor(data[at - size : at])
+    end = at | 15
+    if end >= len(data) or data[end] != check:
+        return False
+    is_hashed = data[_HASHED_AT] == 1 and _what_part(data) == _APPLICATION
+    return not is_hashed or sha256(data[: end + 1]).digest() == data[end + 1 : end + 33]
+
+
+def _xor(data: bytes) -> int:
+    """All bytes XORed, eight at a time."""
+    words = struct.unpack(f"<{len(data) // 8}Q", data[: len(data) & ~7])
+    word = reduce(xor, words, 0).to_bytes(8, "little")
+    return reduce(xor, word + data[len(data) & ~7 :], 0)
 
 
 def parse_partitions(table: bytes) -> tuple[Partition, ...]:
@@ -98,7 +133,7 @@ def parse_partitions(table: bytes) -> tuple[Partition, ...]:
 
 def _what_part(data: bytes) -> str:
     (magic,) = struct.unpack_from("<I", data, _DESCRIPTION_AT)
-    return "an application alone" if magic == _APP_MAGIC else "a boot loader alone, or a part"
+    return _APPLICATION if magic == _APP_MAGIC else "a boot loader alone, or a part"
 
 
 def _idf(data: bytes, offset: int, partitions: tuple[Partition, ...]) -> str | None:

@@ -70,9 +70,11 @@ def read_firmware(path: Path) -> Firmware:
         raise SparsetuneError(
             f"cannot read {path} ({error.strerror}): build the firmware, or name another file"
         ) from None
+    if not data:
+        raise SparsetuneError(f"{path} is empty: download or build it again")
     if is_esp_image(data):
         return _recognise(path, parse_esp(data, path), data)
-    if data and not is_uf2(data) and path.suffix != ".uf2":
+    if not is_uf2(data) and path.suffix != ".uf2":
         raise SparsetuneError(
             f"{path} is no firmware that is known here: choose a .uf2 for RP2040 and RP2350, or"
             " MicroPython's firmware.bin for Espressif's chips"

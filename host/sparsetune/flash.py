@@ -164,9 +164,8 @@ def _describe(
 ) -> None:
     """Say what a run without --dry-run would do."""
     if drive is None and port is None:
-        say(f"would stop: no board and no {job.spec.drive_label} drive is plugged in")
-        return
-    if drive is None:
+        say(f"would stop: {_no_board(job)}; with its drive it")
+    elif drive is None:
         say(f"would restart the board on {port} into its boot loader (machine.bootloader())")
         say(f"would wait for its drive, {job.drive or job.spec.drive_label}")
     say(f"would copy {firmware.path} to {drive or job.drive or 'the drive'}")
@@ -217,10 +216,7 @@ def _drive_now(job: Job) -> Path | None:
 def _restart_into_drive(job: Job, port: str | None, say: Say) -> Path:
     """Send a running board into its boot loader and wait for the drive."""
     if port is None:
-        where = job.drive or f"{job.spec.drive_label} drive"
-        raise SparsetuneError(
-            f"no board to flash ({where} not found): hold BOOTSEL while plugging the board in"
-        )
+        raise SparsetuneError(_no_board(job))
     say(f"restarting the board on {port} into its boot loader")
     with Board.connect(port) as board:
         _check_running(board.identify(), port, job.spec)
@@ -230,6 +226,11 @@ def _restart_into_drive(job: Job, port: str | None, say: Say) -> Path:
         if drive is not None:
             return drive
     raise SparsetuneError(_no_drive(job.spec))
+
+
+def _no_board(job: Job) -> str:
+    where = job.drive or f"{job.spec.drive_label} drive"
+    return f"no board to flash ({where} not found): hold BOOTSEL while plugging the board in"
 
 
 def _check_running(info: BoardInfo, port: str, spec: BoardSpec) -> None:
