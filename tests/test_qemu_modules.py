@@ -18,7 +18,7 @@ from sparsetune.plan import default_plan
 from sparsetune_tools import natmod, qemu_port
 from sparsetune_tools.device_package import compile_package
 from sparsetune_tools.shell import BUILD
-from test_native_module import METHODS, call_of, twin_answer
+from test_native_module import METHODS, call_of, kws_of, twin_answer
 from tool_chains import set_up
 
 SHARED = shared_folder()
@@ -152,12 +152,43 @@ def test_small_flavours_train_as_the_twin(arch: str, tmp_path: Path) -> None:
         check_training(arch, task, tmp_path, flavour)
 
 
+def keep_but(heap: int) -> str:
+    """A script after which so many bytes are free, as good as in one piece: that of the largest
+    free one is left, all others are taken."""
+    return f"""
+import gc
+gc.collect()
+low, high = 0, gc.mem_free()
+while high - low > 64:
+    size = (low + high) // 2
+    try:
+        bytearray(size)
+        low = size
+    except MemoryError:
+        high = size
+    gc.collect()
+held = [bytearray(low - {heap} - 64)]
+for size in 16384, 4096, 1024, 256, 64, 16:
+    while gc.mem_free() > {heap} + size:
+        held.append(bytearray(size))
+"""
+
+
 def test_the_digits_train_in_an_esp32_c3s_heap(tmp_path: Path) -> None:
     need("rv32imc")
     natmod.build("rv32imc", flavour="small")
-    heap = load_spec("esp32c3").heap_bytes
-    hold = f"import gc\ngc.collect()\nheld = bytearray(gc.mem_free() - {heap})\n"
+    compile_package()
+    hold = keep_but(load_spec("esp32c3").heap_bytes)
     check_training("rv32imc", runs.digits_task(steps=10), tmp_path, "small", hold)
+
+
+@needs_shared
+def test_the_head_of_kws_trains_in_an_esp32_c3s_heap(tmp_path: Path) -> None:
+    need("rv32imc")
+    natmod.build("rv32imc", flavour="head")
+    compile_package()
+    hold = keep_but(load_spec("esp32c3").heap_bytes)
+    check_training("rv32imc", kws_of(SHARED, 1, steps=10), tmp_path, "head", hold)
 
 
 def head_of(task: runs.Task) -> runs.Task:

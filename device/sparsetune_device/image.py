@@ -100,5 +100,8 @@ def open_image(path):
         try:
             data = memoryview(file)
         except TypeError:
-            data = file.read()
+            # At once: read() lets a buffer grow, and may need the space of two.
+            data = bytearray(file.seek(0, 2))
+            file.seek(0)
+            file.readinto(data)
     return Image(data)
