@@ -14,10 +14,10 @@ import pytest
 import runs
 import shared_tasks
 from sparsetune import native
-from sparsetune.board import Board
+from sparsetune.board import Board, BoardInfo
 from sparsetune.boardspec import load_spec
 from sparsetune.errors import SparsetuneError
-from sparsetune.install import KERNELS_FILE, PACKAGE_FOLDER, PACKAGE_RAM, make_ready
+from sparsetune.install import KERNELS_FILE, PACKAGE_FOLDER, PACKAGE_RAM, Coming, make_ready
 from sparsetune.memory import predict
 from sparsetune.monitor import read_steps
 from sparsetune.native import Abi, device_files, native_module
@@ -292,6 +292,27 @@ def test_image_and_samples_have_room_before_the_kernels_are_sent(
         assert listing(board) == before
         blocks_left(board, enough + missing_blocks(told))
     assert "/sparsetune/model.img" in command(*push)
+
+
+def test_an_image_without_room_in_romfs_is_refused_before_anything_is_sent(
+    pico: EmulatedPico, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stock firmware with a ROMFS, as some boards of MicroPython's have."""
+    image, identify, room = runs.digits_task(steps=5).image, Board.identify, [0]
+
+    def with_romfs(board: Board) -> BoardInfo:
+        return replace(identify(board), romfs_bytes=room[0])
+
+    monkeypatch.setattr(Board, "identify", with_romfs)
+    with Board.connect(pico.port) as board:
+        assert not board.identify().is_frozen
+        before, room[0] = listing(board), len(image.data)  # too few for the headers of ROMFS
+        with pytest.raises(SparsetuneError, match="the board's ROMFS partition has"):
+            make_ready(board, Coming(image))
+        assert listing(board) == before
+        room[0] += 4096
+        make_ready(board, Coming(image), "small")
+        assert board.has_file(KERNELS_FILE)
 
 
 FREE = "print(gc.mem_free())"

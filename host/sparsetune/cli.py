@@ -174,8 +174,8 @@ def run_push(args: argparse.Namespace) -> None:
         if is_last:
             contents.append((sample_bytes(args.data, image_head(board)), BOARD_DATA))
         sizes = {remote: len(data) for data, remote in contents}
-        coming = Coming(None if image is None else parse_image(image), sizes)
-        make_ready(board, coming, args.kernels)
+        parsed = None if image is None else parse_image(image)
+        make_ready(board, Coming(parsed, sizes, args.replace), args.kernels)
         if image is not None:
             push_image(board, image, args.replace, sizes)
         else:

@@ -21,7 +21,8 @@ from .errors import SparsetuneError
 from .firmware_file import OLDEST, version_number
 from .image import Image
 from .native import FLAVOURS, PACKAGE, check_core, device_files, native_module
-from .transfer import FILE_IMAGE
+from .push import check_rom
+from .transfer import FILE_IMAGE, ROM_IMAGE
 
 LIB = "/lib"
 KERNELS_FILE = f"{LIB}/sparsetune_kernels.mpy"
@@ -106,10 +107,11 @@ except (ImportError, AttributeError):
 @dataclass(frozen=True)
 class Coming:
     """What is pushed to a board when it is ready. image: the model's. files: sizes by path, of
-    others."""
+    others. replace: whether other files in the board's ROMFS may go."""
 
     image: Image | None = None
     files: Mapping[str, int] = field(default_factory=dict)
+    replace: bool = False
 
     def all_files(self, info: BoardInfo) -> dict[str, int]:
         """With the image, where that is a file."""
@@ -125,11 +127,13 @@ def make_ready(board: Board, coming: Coming = NOTHING, flavour: str | None = Non
     """Sees that the board has kernels and device package of this version, and sends what is missing
     or different where these are files. flavour: of the kernels; without it, the fastest beside
     which the image has room in RAM, and without that whichever the board has. Raises
-    SparsetuneError, where RAM or files have no room for what is coming before anything is sent."""
-    info = board.identify()
+    SparsetuneError, where RAM, ROMFS or files have no room for what is coming before anything is
+    sent."""
+    info, image = board.identify(), coming.image
+    if image is not None and info.romfs_bytes:
+        check_rom(board, {ROM_IMAGE: image.data}, coming.replace)
     if info.is_frozen:
         return
-    image = coming.image
     check_core(info.mpy, info.machine, board.port)
     _check_ways(board, info)
     board.soft_reset()  # modules of old files would stay loaded

@@ -72,6 +72,13 @@ def push_rom(
     return True
 
 
+def check_rom(board: Board, files: Mapping[str, bytes], replace: bool = False) -> None:
+    """Raises SparsetuneError where push_rom() would, before anything is sent."""
+    _check_fits(board, board.identify(), len(build_romfs(files)))
+    if not replace:
+        _check_foreign_files(board, files)
+
+
 def _rom_holds(board: Board, image: bytes) -> bool:
     """Whether the board's ROMFS is `image`. Of another one mostly the first block differs."""
     return all(
