@@ -144,16 +144,21 @@ def call_of(task):
     return f"from sparsetune_device.main import train\ntrain('model.img', 'train.dat', {options})"
 
 
-def test_training_on_the_x64_module_equals_the_twin(tmp_path):
+def trains_as_the_twin(task, folder):
     """The device package and the native module under MicroPython's unix port."""
-    task = runs.digits_task(steps=20)
-    files_of(task, tmp_path / "board")
+    files_of(task, folder)
     path = f"{DEVICE}:{natmod.build('x64').parent}"
     done = subprocess.run([unix.build(), "-c", call_of(task)], check=True, capture_output=True,
-                          text=True, cwd=tmp_path / "board", env={"MICROPYPATH": path})
+                          text=True, cwd=folder, env={"MICROPYPATH": path})
+    told = done.stdout.splitlines()
     twin_lines, twin_checkpoint = runs.twin_train(task)
-    assert runs.telemetry(done.stdout.splitlines()) == runs.telemetry(twin_lines)
-    assert (tmp_path / "board" / "trained.ckpt").read_bytes() == twin_checkpoint
+    assert len(runs.losses(told)) == task.options["steps"]
+    assert runs.telemetry(told) == runs.telemetry(twin_lines)
+    assert (folder / "trained.ckpt").read_bytes() == twin_checkpoint
+
+
+def test_training_on_the_x64_module_equals_the_twin(tmp_path):
+    trains_as_the_twin(runs.digits_task(steps=20), tmp_path / "board")
 
 
 def stock_output(task, flavour, folder):
@@ -192,6 +197,12 @@ def test_training_on_stock_firmware_equals_the_twin(flavour, tmp_path):
 
 
 needs_shared = pytest.mark.skipif(SHARED is None, reason="the folder with shared data is missing")
+
+
+@needs_shared
+def test_kws_and_resnet_on_the_x64_module_equal_the_twin(tmp_path):
+    trains_as_the_twin(runs.kws_task(SHARED, steps=100), tmp_path / "kws")
+    trains_as_the_twin(runs.cifar_task(SHARED, steps=10), tmp_path / "resnet")
 
 
 @needs_shared
