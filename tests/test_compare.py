@@ -21,6 +21,7 @@ import sparsetune_kernels as kernels
 from runs import DIGITS
 from small_models import Net
 from sparsetune import cli, comparing, comparison, comparison_plots, probe, run_lines
+from sparsetune.arguments import method_parser
 from sparsetune.boardspec import load_spec
 from sparsetune.comparison_table import Figure, Table, markdown
 from sparsetune.compile import compile_image
@@ -490,7 +491,7 @@ def study(samples: Path, *more: object) -> comparison.Study:
 
 def test_all_that_plan_and_train_take_is_a_key(samples: Path) -> None:
     """Also what is added there tomorrow."""
-    parser = cli._method_parser()
+    parser = method_parser()
     known = set(Reader(parser, {}).known)
     of_plan = {f.name for f in dataclasses.fields(UpdatePlan)} - set(NOT_PLAN)
     of_layer = {f.name for f in dataclasses.fields(LayerPlan)} - set(NOT_LAYER)
@@ -517,7 +518,7 @@ def test_no_key_is_ignored(samples: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     graph = read_tflite(DIGITS)
     Path("other.json").write_bytes(save_plan(default_plan(graph, 3)))
-    assert set(Reader(cli._method_parser(), {}).known) == set(CHANGES)
+    assert set(Reader(method_parser(), {}).known) == set(CHANGES)
 
     def comes_to(method: str) -> Any:
         (bundle,) = study(samples, "--methods", f"m={method}").methods
