@@ -46,9 +46,9 @@ from sparsetune.methods import (
 from sparsetune.plan import LayerPlan, UpdatePlan, default_plan, save_plan
 from sparsetune.run_log import RunLog, key_of
 from sparsetune.search.asked import asks_for_search
+from sparsetune.target import OnTwin
 from sparsetune.task import task_of
 from sparsetune.tflite import parse_tflite, read_tflite
-from sparsetune.tune import OnTwin
 from sparsetune_device import momentum
 from sparsetune_device.channels import POLICIES, Cyclic
 from sparsetune_device.choices import RandomEpoch

@@ -13,7 +13,7 @@ from sparsetune import cli
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
 from sparsetune.errors import SparsetuneError
-from sparsetune.tune import OnBoard, OnTwin
+from sparsetune.target import OnBoard, OnTwin
 
 
 def tune(folder: Path, *where: object, shared: int = 0) -> int:

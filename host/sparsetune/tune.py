@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from sparsetune_device.telemetry import parse
 
 from .beside import SHARE, cache_room, check_cut, replay_file, stored_bytes
 from .board import Board, PortLost, still_learnt
-from .board_files import BOARD_DATA, BOARD_REPLAY, BOARD_TRAINED
 from .boardspec import BoardSpec, load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model
 from .data import Dataset, doubts, fit_dataset, leaks, load_npz, sample_file
@@ -23,187 +21,22 @@ from .graph import Graph
 from .head import FINE_ROOM, ROOM, HeadRequest, with_new_head
 from .image import Image, parse_image, refuse_no_image, write_image
 from .inputs import as_file_takes, as_graph_gives, input_of
-from .install import Coming, board_of, make_ready
-from .judge import Score, judge
+from .install import board_of
+from .judge import judge
 from .litert import predict
-from .monitor import Monitor, Options, describe_effort, duration, plot_loss
+from .monitor import Monitor, Options, duration, plot_loss
 from .options import blaming_policy, run_options
 from .search.asked import asks_for_search
+from .target import OnBoard, OnTwin, Target
 from .task import task_of
 from .transfer import (
     check_file_room,
-    image_path,
-    mark_pulled,
-    pull_checkpoint,
-    push_data,
-    push_image,
-    push_policy,
 )
+from .tune_result import Result
 from .twin import Twin
 
 CHECKED = 10  # samples on which the board's outputs are compared with LiteRT's
 HELD_OUT = 0.2  # share of the samples when the file has no test set
-ENDS = 20  # steps that first and last loss are averaged over
-
-Line = Callable[[str], None]
-
-
-class Target(Protocol):
-    """Where training runs: a board, or the host twin."""
-
-    def push(self, image: bytes, samples: bytes, earlier: bytes) -> None:
-        """earlier: a buffer of earlier samples, or nothing."""
-
-    def train(self, options: dict[str, Any], out: Line) -> bytes:
-        """Returns the checkpoint."""
-
-    def fetched(self) -> None:
-        """What was learnt is safe here."""
-
-    def interrupted(self) -> bytes | None:
-        """The checkpoint after a broken-off run, where it would be lost otherwise."""
-
-    def outputs(self, count: int, out: Line) -> None:
-        """Runs the trained model on the first training samples, telling each output."""
-
-
-class OnBoard:
-    """A board on a serial port."""
-
-    def __init__(self, board: Board, policy: str | None) -> None:
-        self.board = board
-        self.policy = policy
-
-    def push(self, image: bytes, samples: bytes, earlier: bytes) -> None:
-        files = {BOARD_DATA: samples, **({BOARD_REPLAY: earlier} if earlier else {})}
-        sizes = {path: len(data) for path, data in files.items()}
-        make_ready(self.board, Coming(parse_image(image), sizes))
-        push_image(self.board, image, files=sizes)
-        for path, data in files.items():
-            push_data(self.board, path, data)
-
-    def train(self, options: dict[str, Any], out: Line) -> bytes:
-        push_policy(self.board, self.policy)
-        options = {"discard": True, **options}  # of what push_image has fetched
-        path = image_path(self.board)
-        keywords = "".join(f", {name}={value!r}" for name, value in options.items())
-        self.board.stream(
-            "from sparsetune_device.main import train\n"
-            f"train({path!r}, {BOARD_DATA!r}, save_to={BOARD_TRAINED!r}{keywords})",
-            out,
-        )
-        return pull_checkpoint(self.board)
-
-    def fetched(self) -> None:
-        mark_pulled(self.board)
-
-    def interrupted(self) -> bytes | None:
-        return None  # it is on the board
-
-    def outputs(self, count: int, out: Line) -> None:
-        path = image_path(self.board)
-        # On samples that are there already: beside them there may be no room for others.
-        self.board.stream(
-            "from sparsetune_device.main import measure_samples, open_trained\n"
-            f"measure_samples(*open_trained({path!r}, {BOARD_DATA!r}, {BOARD_TRAINED!r}), "
-            f"range({count}), True, print)",
-            out,
-        )
-
-
-class OnTwin:
-    """The device package on this computer."""
-
-    def __init__(self, store_bytes: int) -> None:
-        self.twin: Twin | None = None
-        self.store_bytes = store_bytes
-
-    def push(self, image: bytes, samples: bytes, earlier: bytes) -> None:
-        self.twin = Twin(image, samples, self.store_bytes)
-        if earlier:
-            self.twin.put_replay(earlier)
-
-    def train(self, options: dict[str, Any], out: Line) -> bytes:
-        def tell(line: str) -> None:
-            if not line.startswith("#saved|"):  # its files go with it
-                out(line)
-
-        assert self.twin
-        return self.twin.train(tell, **options)
-
-    def fetched(self) -> None:
-        pass
-
-    def interrupted(self) -> bytes | None:
-        assert self.twin
-        return self.twin.pull() if self.twin.has_checkpoint else None
-
-    def outputs(self, count: int, out: Line) -> None:
-        assert self.twin
-        self.twin.outputs(count, out)
-
-
-@dataclass
-class Result:
-    """What a run came to. before, after: by LiteRT on the held-out samples. differing: bytes
-    in which the trained model's outputs on `checked` training samples differ between board and
-    LiteRT, or why that could not be found out."""
-
-    before: Score
-    after: Score
-    held_out: int
-    losses: list[float]
-    step_time: str
-    memory: dict[str, Any]
-    store: dict[str, Any]
-    cache: dict[str, Any]
-    effort: dict[str, Any]
-    visited: str
-    checked: int
-    differing: int | SparsetuneError
-    output: Path
-    log: Path
-    plot: Path | None
-
-    def lines(self, spec: BoardSpec) -> list[str]:
-        ends = max(1, min(ENDS, len(self.losses) // 2))
-        first, last = np.mean(self.losses[:ends]), np.mean(self.losses[-ends:])
-        lines = [
-            f"{self.before.name} on {self.held_out} held-out samples (LiteRT): "
-            f"{self.before} before, {self.after} after",
-            f"loss: {first:.4f} (first {ends} steps) to {last:.4f} (last {ends})",
-            f"time: {self.step_time}",
-        ]
-        if self.memory:
-            peak = spec.ram_bytes - self.memory["free"]
-            lines.append(
-                f"peak memory on the board: {peak:,} of {spec.ram_bytes:,} bytes of RAM, with "
-                f"MicroPython's own {spec.own_bytes:,} (not counted by --ram and `plan`)"
-            )
-        if self.effort:
-            lines.append(describe_effort(self.effort))
-        if self.store:
-            lines.append(
-                f"store in flash: {self.store['columns']:,} columns written; "
-                f"{self.store['erases']:,} erases ever, at most {self.store['most']:,} of a sector"
-            )
-        if self.cache:
-            lines.append(
-                f"cache of the frozen front: {self.cache['used']:,} steps began behind it; "
-                f"{self.cache['bytes']:,} bytes written to the file system"
-            )
-        lines += [self.visited] if self.visited else []
-        is_known = isinstance(self.differing, int)
-        found = f"{self.differing} differing bytes" if is_known else "not compared"
-        lines.append(f"trained model against LiteRT on {self.checked} samples: {found}")
-        if self.after.is_worse_than(self.before):
-            lines.append(
-                "the model got worse: try a lower --rate, fewer layers (--last), or more samples"
-            )
-        lines += [f"trained model: {self.output}", f"log: {self.log}"]
-        lines.append(f"loss curve: {self.plot or 'not drawn (pip install matplotlib)'}")
-        return lines
-
 
 def tune(args: argparse.Namespace) -> None:
     """`sparsetune tune`."""
@@ -233,25 +66,74 @@ def tune(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: str) -> Result:
     """asked: keywords of the device's train(); what is not in there, samples and model decide."""
+    files = _checked_files(args)
+    graph = _graph(args, files.output)
+    train, test = _datasets(args.samples, graph, args.seed or 0)
+    warn([*doubts(train, task_of(graph)), *leaks(train, test)])
+    options = {"steps": max(200, len(train)), **asked}
+    image, earlier = _planned(args, options, graph, train)
+    before = judge(read_file(args.model), test, graph)
+    print(f"before, on {len(test)} held-out samples: {before}", flush=True)
+    print(f"image: {files.image}{write_image(files.image, image.data)}")
+    target.push(image.data, sample_file(train, task_of(graph)), earlier)
+    monitor, checkpoint = _watched(args, options, (target, port), files)
+    trained = export_bytes(args.model, image, checkpoint)
+    write_output(files.output, trained)
+    target.fetched()
+    png = args.plot or monitor.log_path.with_suffix(".png")
+    drawn = plot_loss(monitor.log_path, png)
+    few = train.part(slice(CHECKED))
+    where = ", on this computer (`plan` estimates the board's)" if args.twin else ""
+    return Result(
+        before,
+        judge(trained, test, graph),
+        len(test),
+        monitor.run,
+        f"{duration(monitor.run.seconds_a_step())} a step{where or monitor.run.on_cores}",
+        len(few),
+        _differing(target, trained, few, graph),
+        files.output,
+        monitor.log_path,
+        png if drawn else None,
+    )
+
+
+@dataclass(frozen=True)
+class Files:
+    """Of a run. image: of its own, as the one beside the model is `build`'s."""
+
+    output: Path
+    image: Path
+
+
+def _checked_files(args: argparse.Namespace) -> Files:
+    """Refuses them before hours of training, and not behind them."""
     output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
-    kept = output.with_suffix(".img")  # of its own: the one beside the model is `build`'s
+    image = output.with_suffix(".img")
     inputs = {"trained": output, "model": args.model, "samples": args.samples}
-    check_outputs({"output": kept, **inputs})
-    refuse_other(output, read_file(args.model))  # before hours of training, and not behind them
-    refuse_no_image(kept)
-    searches = asks_for_search(args)
+    check_outputs({"output": image, **inputs})
+    refuse_other(output, read_file(args.model))
+    refuse_no_image(image)
+    return Files(output, image)
+
+
+def _graph(args: argparse.Namespace, output: Path) -> Graph:
+    """With the new head that --classes asks for, which args.model has from then on."""
     if args.classes:
+        searches = asks_for_search(args)
         args.model = _new_head(args, output)
         if not (args.plan or args.scheme or args.last or args.ratio or args.biases or searches):
             args.last = 1  # the old layers' rate would keep the new one from learning
             print("trains the new head alone; --last N trains more layers")
-    graph = read_model(args)
-    train, test = _datasets(args.samples, graph, args.seed or 0)
-    task = task_of(graph)
-    warn([*doubts(train, task), *leaks(train, test)])
-    spec = load_spec(args.board)
-    options = {"steps": max(200, len(train)), **asked}
-    old = _earlier_samples(args, graph)
+    return read_model(args)
+
+
+def _planned(
+    args: argparse.Namespace, options: dict[str, Any], graph: Graph, train: Dataset
+) -> tuple[Image, bytes]:
+    """The image, and the buffer of earlier samples. What the run's options leave open is filled
+    in. Raises SparsetuneError for what does not go together, or has no room."""
+    spec, task, old = load_spec(args.board), task_of(graph), _earlier_samples(args, graph)
     first = sample_file(train.part(slice(1)), task)
 
     def check(image: bytes) -> None:
@@ -268,45 +150,24 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
         kept_bytes = options.get("keep", 0) * stored_bytes(image)
         check_file_room(train, task, spec, image.state_bytes, len(earlier) + kept_bytes)
         _plan_cache(image, len(train), spec, options, (len(earlier), kept_bytes))
-    before = judge(read_file(args.model), test, graph)
-    print(f"before, on {len(test)} held-out samples: {before}", flush=True)
-    print(f"image: {kept}{write_image(kept, image.data)}")
-    target.push(image.data, sample_file(train, task), earlier)
+    return image, earlier
+
+
+def _watched(
+    args: argparse.Namespace, options: dict[str, Any], where: tuple[Target, str], files: Files
+) -> tuple[Monitor, bytes]:
+    """Trains, and returns the checkpoint. where: target and port."""
+    target, port = where
     plain = True if args.plain else None
     view = Options(port, args.log, plain, args.every, options["steps"], cores=args.cores)
     try:
-        with Monitor(view) as monitor:
-            with blaming_policy(args.policy):
-                checkpoint = target.train(options, monitor.feed)
+        with Monitor(view) as monitor, blaming_policy(args.policy):
+            return monitor, target.train(options, monitor.feed)
     except KeyboardInterrupt:
-        print(_what_is_left(args, kept, output, target.interrupted()))
+        print(_what_is_left(args, files, target.interrupted()))
         raise
     except PortLost as error:
         raise still_learnt(error) from error
-    trained = export_bytes(args.model, image, checkpoint)
-    write_output(output, trained)
-    target.fetched()
-    png = args.plot or monitor.log_path.with_suffix(".png")
-    drawn = plot_loss(monitor.log_path, png)
-    few = train.part(slice(CHECKED))
-    where = ", on this computer (`plan` estimates the board's)" if args.twin else ""
-    return Result(
-        before,
-        judge(trained, test, graph),
-        len(test),
-        monitor.run.losses,
-        f"{duration(monitor.run.seconds_a_step())} a step{where or monitor.run.on_cores}",
-        monitor.run.events.get("mem", {}),
-        monitor.run.events.get("store", {}),
-        monitor.run.events.get("cache", {}),
-        monitor.run.events.get("effort", {}),
-        monitor.run.visited,
-        len(few),
-        _differing(target, trained, few, graph),
-        output,
-        monitor.log_path,
-        png if drawn else None,
-    )
 
 
 def _check_run(
@@ -362,18 +223,17 @@ def _plan_cache(
     options["cache"] = room.samples
 
 
-def _what_is_left(
-    args: argparse.Namespace, image: Path, output: Path, checkpoint: bytes | None
-) -> str:
+def _what_is_left(args: argparse.Namespace, files: Files, checkpoint: bytes | None) -> str:
     """What a broken-off run leaves, and how to go on."""
     if checkpoint is None and args.twin:
         return "nothing was learnt yet"
     if checkpoint is not None:
-        write_output(output, export_bytes(args.model, parse_image(image.read_bytes()), checkpoint))
-        return f"what was learnt until now: {output}"
+        image = parse_image(files.image.read_bytes())
+        write_output(files.output, export_bytes(args.model, image, checkpoint))
+        return f"what was learnt until now: {files.output}"
     return (
         "what was learnt is on the board: `sparsetune train --resume` goes on; `sparsetune pull`, "
-        f"then `sparsetune export {args.model} trained.ckpt --image {image}` fetches it"
+        f"then `sparsetune export {args.model} trained.ckpt --image {files.image}` fetches it"
     )
 
 
