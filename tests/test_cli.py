@@ -19,12 +19,14 @@ import pytest
 from runs import DIGITS, digits_task, push, twin_train
 from sparsetune import cli, files
 from sparsetune.board import Board
+from sparsetune.board_files import BOARD_DATA, BOARD_TRAINED
 from sparsetune.data import Dataset, sample_file
 from sparsetune.errors import SparsetuneError
 from sparsetune.image import MAGIC, VERSION
 from sparsetune.litert import litert_accuracy
 from sparsetune.pulled import split
 from sparsetune.push import push_file, push_rom
+from sparsetune.transfer import BOARD_IMAGE
 from sparsetune_device.telemetry import parse
 
 StandIn = Callable[..., str]
@@ -341,7 +343,7 @@ def test_emulated_push_and_pull(emulated_pico, tmp_path: Path) -> None:
     samples.write_bytes(b"STDA" + bytes(range(256)) * 50)
     result = run("push", image, "--data", samples, "--replace", "--port", port)
     assert result.returncode == 0, result.stderr
-    for remote, pushed in ((cli.BOARD_IMAGE, image), (cli.BOARD_DATA, samples)):
+    for remote, pushed in ((BOARD_IMAGE, image), (BOARD_DATA, samples)):
         assert run("pull", remote, "-o", back, "--port", port).returncode == 0
         assert back.read_bytes() == pushed.read_bytes()
     assert_error(run("push", "--data", __file__, "--port", port), "holds no samples")
@@ -364,7 +366,7 @@ def test_emulated_new_samples_for_the_image_on_the_board(emulated_pico, tmp_path
     np.savez(samples, x=x[20:], y=y[20:])
     result = run("push", "--data", samples, "--port", port)
     assert result.returncode == 0, result.stderr
-    assert run("pull", cli.BOARD_DATA, "-o", back, "--port", port).returncode == 0
+    assert run("pull", BOARD_DATA, "-o", back, "--port", port).returncode == 0
     assert back.read_bytes() == sample_file(Dataset(x[20:], y[20:]), task.image.task)
     result = run(*train, "--resume", "--steps", 30, "--replay-share", "0.25")
     assert "step 30/30" in result.stdout, result.stderr
@@ -423,7 +425,7 @@ def begin_at_prompt(port: str, task, until: int, **options) -> None:
         push(board, task)
     given = "".join(f", {name}={value!r}" for name, value in (task.options | options).items())
     code = "from sparsetune_device.main import train\r"
-    code += f"train({cli.BOARD_IMAGE!r}, {cli.BOARD_DATA!r}{given})\r"
+    code += f"train({BOARD_IMAGE!r}, {BOARD_DATA!r}{given})\r"
     with serial.Serial(port, timeout=20) as raw:
         raw.write(code.encode())
         raw.read_until(f"#at|step={until}|".encode())
@@ -510,7 +512,7 @@ def test_what_is_not_asked_for_is_left_to_the_board(emulated_pico, tmp_path: Pat
     task = digits_task(steps=1)
     with Board.connect(emulated_pico.port) as board:
         push_rom(board, {"model.img": task.image.data})
-        push_file(board, cli.BOARD_DATA, task.samples)
+        push_file(board, BOARD_DATA, task.samples)
     train = ("train", "--port", emulated_pico.port, "--log", tmp_path / "log.jsonl")
     assert run(*train, "--steps", 6).returncode == 0
     assert_error(run(*train, "--resume"), "all 6 steps are done: ask for more (--steps)")
@@ -521,7 +523,7 @@ def test_a_run_that_a_command_ends_is_told(emulated_pico, tmp_path: Path) -> Non
     """Its host was killed and it trained on: at which step it ended, and how it goes on."""
     task = digits_task(steps=300)
     port, here = str(emulated_pico.port_link), tmp_path / "t.ckpt"
-    begin_at_prompt(port, task, until=16, save_to=cli.BOARD_TRAINED)
+    begin_at_prompt(port, task, until=16, save_to=BOARD_TRAINED)
     time.sleep(1)
     pulled = run("pull", "-o", here, "--port", port)
     assert pulled.returncode == 0, pulled.stderr
