@@ -25,6 +25,7 @@ from .transfer import BOARD_IMAGE, FILE_IMAGE
 
 Group = argparse._ArgumentGroup  # argparse has no public name for it
 
+
 def _add_port(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
@@ -364,7 +365,17 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     _add_board(parser)
     parser.add_argument("--model", type=Path, required=True, help=".tflite file")
     parser.add_argument("--data", type=Path, required=True, help="labelled samples (.npz)")
-    parser.add_argument(
+    parser.add_argument("--classes", type=count, help="replace the head by one of N classes first")
+    parser.add_argument("--loss", choices=LOSSES, help="what is learnt (by the model's end)")
+    _add_methods(parser.add_argument_group("what is compared"))
+    _add_choices(parser.add_argument_group("runs, and how they are judged"))
+    _add_float(parser.add_argument_group("PyTorch beside it"))
+    _add_results(parser.add_argument_group("results, and what they take"))
+    parser.set_defaults(method_parser=method_parser())
+
+
+def _add_methods(group: Group) -> None:
+    group.add_argument(
         "--methods",
         nargs="+",
         default=[],
@@ -373,39 +384,51 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
         "published, or a policy; KEY: an option of plan or train that says what learns and how, or "
         "a field of a plan (what a search finds: plan=FILE)",
     )
-    parser.add_argument("--methods-file", type=Path, help="more of them: [NAME] KEY = VALUE (TOML)")
-    parser.add_argument("--common", default="", metavar="KEY=VALUE,...", help="keys of all methods")
-    parser.add_argument("--classes", type=count, help="replace the head by one of N classes first")
-    parser.add_argument("--loss", choices=LOSSES, help="what is learnt (by the model's end)")
-    parser.add_argument("--seeds", type=count, default=3, help="runs of each method (3)")
-    parser.add_argument("--epochs", type=count, default=4, help="of the training samples (4)")
-    parser.add_argument(
+    group.add_argument("--methods-file", type=Path, help="more of them: [NAME] KEY = VALUE (TOML)")
+    group.add_argument("--common", default="", metavar="KEY=VALUE,...", help="keys of all methods")
+    group.add_argument("--baseline", default="", help="method to tell differences to (the first)")
+
+
+def _add_choices(group: Group) -> None:
+    group.add_argument("--seeds", type=count, default=3, help="runs of each method (3)")
+    group.add_argument("--epochs", type=count, default=4, help="of the training samples (4)")
+    group.add_argument(
         "--rates", default="auto", help="auto, or several to choose from: auto,x3,0.01 (auto)"
     )
-    parser.add_argument(
-        "--select", type=float, default=0.1, metavar="SHARE",
-        help="of the training samples, at most 1,000, is held out to choose on (0.1)",
-    )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--search-epochs", type=count, default=1, help="of the runs that choose a rate (1)"
     )
-    parser.add_argument("--test-data", action="store_true", help="judge on the test samples")
-    parser.add_argument("--baseline", default="", help="method to tell differences to (the first)")
-    parser.add_argument(
-        "--float", nargs="+", default=[], metavar="KIND",
-        help="PyTorch beside it: last, all, same; KIND:of=METHOD,batch=64,momentum=0,rate=0.01,"
-        "augment=flip+shift=4",
-    )  # fmt: skip
-    parser.add_argument("--float-rates", default="0.003,0.01,0.03,0.1", help="to choose from")
-    parser.add_argument("--torch", default="", metavar="PYTHON", help="a Python that has torch")
-    parser.add_argument(
+    group.add_argument(
+        "--select",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of the training samples, at most 1,000, is held out to choose on (0.1)",
+    )
+    group.add_argument("--test-data", action="store_true", help="judge on the test samples")
+
+
+def _add_float(group: Group) -> None:
+    group.add_argument(
+        "--float",
+        nargs="+",
+        default=[],
+        metavar="KIND",
+        help="last, all, same, or KIND:KEY=VALUE,...; KEY: of (a METHOD), batch, momentum, rate, "
+        "augment (such as flip+shift=4)",
+    )
+    group.add_argument("--float-rates", default="0.003,0.01,0.03,0.1", help="to choose from")
+    group.add_argument("--torch", default="", metavar="PYTHON", help="a Python that has torch")
+
+
+def _add_results(group: Group) -> None:
+    group.add_argument(
         "--folder", type=Path, default=Path("out/compare"), help="of the results (out/compare)"
     )
-    parser.add_argument("--runs", type=Path, help="finished runs (FOLDER/runs.jsonl)")
-    parser.add_argument("--cache", type=size, default=4 << 30, help="most bytes of cache (4096M)")
-    parser.add_argument("--plots", choices=("png", "svg"), default="png", help="of the plots (png)")
-    parser.add_argument("--jobs", type=count, default=core_count(), help="runs at a time (cores)")
-    parser.set_defaults(method_parser=method_parser())
+    group.add_argument("--runs", type=Path, help="finished runs (FOLDER/runs.jsonl)")
+    group.add_argument("--cache", type=size, default=4 << 30, help="most bytes of cache (4096M)")
+    group.add_argument("--plots", choices=("png", "svg"), default="png", help="of the plots (png)")
+    group.add_argument("--jobs", type=count, default=core_count(), help="runs at a time (cores)")
 
 
 def method_parser() -> argparse.ArgumentParser:

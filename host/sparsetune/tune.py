@@ -29,14 +29,13 @@ from .options import blaming_policy, run_options
 from .search.asked import asks_for_search
 from .target import OnBoard, OnTwin, Target
 from .task import task_of
-from .transfer import (
-    check_file_room,
-)
+from .transfer import check_file_room
 from .tune_result import Result
 from .twin import Twin
 
 CHECKED = 10  # samples on which the board's outputs are compared with LiteRT's
 HELD_OUT = 0.2  # share of the samples when the file has no test set
+
 
 def tune(args: argparse.Namespace) -> None:
     """`sparsetune tune`."""
