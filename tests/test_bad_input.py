@@ -421,6 +421,15 @@ def test_policies_that_cannot_be_used(
     assert cli.main([*map(str, args), f"{tmp_path}/odd_policies.py:LooksAtLayers"]) == 0
 
 
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: m.tflite and s.npz alone are in it."""
+    monkeypatch.chdir(tmp_path)
+    Path("m.tflite").write_bytes(MODEL)
+    samples(Path("s.npz"))
+    return tmp_path
+
+
 OUTPUTS_OVER_INPUTS = [
     "build m.tflite -o m.tflite",
     "build m.tflite -o link.tflite",
@@ -436,20 +445,14 @@ OUTPUTS_OVER_INPUTS = [
 
 @pytest.mark.parametrize("command", OUTPUTS_OVER_INPUTS)
 def test_outputs_take_the_place_of_no_input(
-    command: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    command: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Told before anything is done."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("m.tflite", "model.img"):
-        Path(name).write_bytes(MODEL)
+    Path("model.img").write_bytes(MODEL)
     Path("link.tflite").symlink_to("m.tflite")
-    samples(Path("s.npz"))
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in workplace.iterdir()}
     assert "name a file" in (line := refused(capsys, *command.split())) or "another file" in line
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in workplace.iterdir()} == before
 
 
 @pytest.mark.parametrize(
@@ -464,14 +467,10 @@ def test_outputs_take_the_place_of_no_input(
     ],
 )
 def test_no_folder_is_made_for_a_slip(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(tmp_path)
-    Path("m.tflite").write_bytes(MODEL)
-    samples(Path("s.npz"))
+    command: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "is not there: make it, or name another" in refused(capsys, *command.split())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.tflite", "s.npz"]
+    assert sorted(path.name for path in workplace.iterdir()) == ["m.tflite", "s.npz"]
 
 
 def test_our_own_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,17 +489,13 @@ def test_our_own_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_a_folder_that_takes_no_files(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    command: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Told before anything is done, and nothing is left of the trial."""
-    monkeypatch.chdir(tmp_path)
-    Path("m.tflite").write_bytes(MODEL)
-    samples(Path("s.npz"))
     assert cli.main(command.split()) == 1
     told = capsys.readouterr()
     assert "cannot write /proc/" in told.err and "name another" in told.err and not told.out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.tflite", "s.npz"]
+    assert sorted(path.name for path in workplace.iterdir()) == ["m.tflite", "s.npz"]
 
 
 def test_a_log_that_is_there_is_opened(tmp_path: Path) -> None:
