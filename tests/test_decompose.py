@@ -7,14 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from float_models import to_float
-from machine import Machine
+from quantized import check_twin, quantized
 from small_models import Array, Net
 from sparsetune import litert
-from sparsetune.compare import judge
-from sparsetune.data import Dataset
 from sparsetune.errors import SparsetuneError
-from sparsetune.quantizer import float_model, load_library, quantize_model
-from sparsetune.stored import Stored
+from sparsetune.quantizer import float_model, load_library
 from sparsetune.tflite import parse_as_stored, patch_tflite
 from test_ends import small_net, with_ends
 
@@ -119,14 +116,10 @@ def test_same_function_in_float_and_little_lost_in_int8(name: str) -> None:
     wanted = litert.predict(model, x)
     got = litert.predict(real.data, x)
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
-    small = Stored.of(quantize_model(real, x[:40]))
-    result = judge(real, small, Dataset(x[40:], None))
+    small, result = quantized(real, x)
     print(f"{name}: output error {result.error:.2%}")
     assert result.error < 0.08
-    stored = small.stored_input(x[40:44])
-    machine = Machine(small.data)
-    for sample, expected in zip(stored, litert.predict(small.data, stored), strict=True):
-        np.testing.assert_array_equal(machine.infer(sample), expected.ravel())
+    check_twin(small, x[40:44])
 
 
 ADVICE = {

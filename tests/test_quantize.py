@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from float_models import to_float
 from float_tasks import float_task
-from machine import Machine
+from quantized import check_twin, quantized
 from shared_tasks import shared_folder
 from small_models import RELU, RELU6, Array, Net
 from sparsetune import litert
@@ -84,14 +84,10 @@ def test_little_is_lost_and_the_twin_agrees_with_litert(name: str) -> None:
     net = NETS[name]()
     x = samples(net)
     real = float_model(to_float(net), name)
-    small = Stored.of(quantize_model(real, x[:40]))
-    result = judge(real, small, Dataset(x[40:], None))
+    small, result = quantized(real, x)
     print(f"{name}: output error {result.error:.2%}, agreement {result.agreement}")
     assert result.error < 0.1
-    stored = small.stored_input(x[40:44])
-    machine = Machine(small.data)
-    for sample, wanted in zip(stored, litert.predict(small.data, stored), strict=True):
-        np.testing.assert_array_equal(machine.infer(sample), wanted.ravel())
+    check_twin(small, x[40:44])
     errors = layer_errors(real, small, x[40:50])
     assert errors == sorted(errors, key=lambda e: e.decibels)
     assert {e.operator for e in errors} <= {op.index for op in small.graph.operators}
@@ -104,8 +100,8 @@ def test_weights_that_are_int8_already() -> None:
     graph = parse_as_stored(model)
     assert graph.tensor(graph.operators[0].inputs[1]).dtype == "int8"
     real = float_model(model, "hybrid")
-    small = Stored.of(quantize_model(real, x[:40]))
-    assert judge(real, small, Dataset(x[40:], None)).error < 0.05
+    small, result = quantized(real, x)
+    assert result.error < 0.05
     parse_tflite(small.data)
 
 
