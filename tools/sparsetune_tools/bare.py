@@ -11,9 +11,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
+from .core_process import CoreProcess
 from .emulated_pico import SOURCES, ensure_bootrom, ensure_packages, node_command
 from .firmware import KERNELS
 from .needs import require
@@ -119,7 +119,7 @@ class Core(Protocol):
     def call(self, name: str, *arguments: int) -> Called: ...
 
 
-class BareCore:
+class BareCore(CoreProcess[str]):
     """The emulated core with the kernels in flash and the memory of an RP2040."""
 
     image, image_end, data_end = IMAGE, CODE, DATA_END
@@ -137,14 +137,6 @@ class BareCore:
         self.data = DATA + -(-len(ram) // 16) * 16
         if ram:
             self.write(DATA, ram)
-
-    def __enter__(self) -> BareCore:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.process.kill()
-        self.process.wait()
 
     def write(self, address: int, data: bytes) -> None:
         self._ask({"write": [address, base64.b64encode(data).decode()]})

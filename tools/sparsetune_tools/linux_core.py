@@ -11,17 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import TypeVar
 
 from .bare import Called
+from .core_process import CoreProcess
 
 WRITE, READ, CALL = range(3)
 IMAGE_BYTES = 4 << 20
-Self = TypeVar("Self", bound="LinuxCore")
 
 
-class LinuxCore:
+class LinuxCore(CoreProcess[bytes]):
     """A running program with the kernels and 16 MB of memory. symbols: its addresses by name."""
 
     def __init__(self, command: Sequence[str], symbols: Mapping[str, int]) -> None:
@@ -30,14 +28,6 @@ class LinuxCore:
         self.image_end = self.data = self.image + IMAGE_BYTES
         self.data_end = self.image + (16 << 20)
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.process.kill()
-        self.process.wait()
 
     def write(self, address: int, data: bytes) -> None:
         self._tell(WRITE, address, len(data), data=data)
