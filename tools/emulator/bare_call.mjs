@@ -7,9 +7,8 @@
 //   {"profile": 0}                      answers {"profile": [[address, cycles], ...]} since the start
 // With --count as the second argument instructions and the profile are counted, six times slower.
 // Cycles are those between the call and the return: emulated, XIP cache not modelled.
-import fs from 'node:fs';
 import readline from 'node:readline';
-import { Chip } from './chip.mjs';
+import { bareChip, fail } from './bare_chip.mjs';
 import { ReferenceCore } from './reference_core.mjs';
 
 const RETURN = 0x30000000; // nothing lies there, so nothing is translated there
@@ -18,15 +17,8 @@ const FLASH = 0x10000000;
 const KEPT = [4, 5, 6, 7, 8, 9, 10, 11]; // registers that a call leaves as they were (AAPCS)
 const LIMIT = 4e9; // cycles: what runs longer is taken to hang
 
-const bootrom = new Uint32Array(4096);
-new Uint8Array(bootrom.buffer).set(fs.readFileSync(process.argv[2]));
-const flash = new Uint8Array(2 * 1024 * 1024).fill(0xff);
-const fail = (message) => {
-  throw new Error(message);
-};
-const hooks = { flashChanged() {}, reset() {}, bootsel() {}, fault: fail };
 const counting = process.argv[3] === '--count';
-const chip = new Chip({ flash, bootrom, hooks, ...(counting ? { Core: ReferenceCore } : {}) });
+const { chip, flash } = bareChip(process.argv[2], counting ? { Core: ReferenceCore } : {});
 
 const profile = new Map();
 

@@ -2,19 +2,12 @@
 // Each line of input is JSON: [table, key, [r0, r1, r2, r3]]. Tables: "function" (key: two
 // letters), "float" and "double" (key: byte offset in the table). Prints [r0, r1, r2, r3] after each call.
 import fs from 'node:fs';
-import { Chip } from './chip.mjs';
+import { bareChip, fail } from './bare_chip.mjs';
 
 const RETURN = 0x20000000; // a spot in RAM that no ROM code lies at
 const STACK = 0x20040000;
 
-const bootrom = new Uint32Array(4096);
-new Uint8Array(bootrom.buffer).set(fs.readFileSync(process.argv[2]));
-const flash = new Uint8Array(2 * 1024 * 1024).fill(0xff);
-const fail = (message) => {
-  throw new Error(message);
-};
-const hooks = { flashChanged() {}, reset() {}, bootsel() {}, fault: fail };
-const chip = new Chip({ flash, bootrom, hooks });
+const { chip } = bareChip(process.argv[2]);
 
 function call(address, args) {
   const { core } = chip;
