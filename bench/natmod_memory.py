@@ -42,11 +42,12 @@ print(before - gc.mem_free())
 
 @dataclass(frozen=True)
 class Taken:
-    """ram: bytes of the heap; file: bytes of the .mpy; seconds: of the import, emulated."""
+    """ram: bytes of the heap; file: bytes of the .mpy; seconds: of the import, emulated; None where
+    there is no clock."""
 
     file: int
     ram: int
-    seconds: float
+    seconds: float | None = None
 
 
 def mpremote(port: Path | str, *words: str) -> str:
@@ -64,31 +65,34 @@ def measure(module: Path) -> Taken:
     return Taken(module.stat().st_size, ram, ticks / 1000)
 
 
-def table(taken: dict[str, Taken]) -> Iterator[str]:
-    yield f"{'armv6m module, emulated Pico':<32}{'file':>9}{'RAM':>9}{'import, s':>11}"
-    for flavour, t in taken.items():
-        yield f"{flavour:<32}{t.file:>9,}{t.ram:>9,}{t.seconds:>11.2f}"
-
-
-def measure_in_qemu(arch: str, module: Path) -> int:
-    """Bytes of the heap."""
+def measure_in_qemu(arch: str, module: Path) -> Taken:
     with tempfile.TemporaryDirectory() as folder:
-        return int(qemu_port.run_script(arch, PROGRAM_WITHOUT_CLOCK,
-                                        {module.name: module.read_bytes()}, Path(folder)))
+        files = {module.name: module.read_bytes()}
+        ram = int(qemu_port.run_script(arch, PROGRAM_WITHOUT_CLOCK, files, Path(folder)))
+    return Taken(module.stat().st_size, ram)
 
 
-def rows_in_qemu() -> Iterator[str]:
-    yield f"{'module, QEMU':<32}{'file':>9}{'RAM':>9}"
-    for arch in qemu_port.MACHINES:
+def measure_all() -> dict[str, Taken]:
+    """By architecture and flavour."""
+    found = {}
+    for arch in ("armv6m", *qemu_port.MACHINES):
         for flavour in natmod.flavours_of(arch):
             module = natmod.build(arch, flavour=flavour)
-            size, ram = module.stat().st_size, measure_in_qemu(arch, module)
-            yield f"{f'{arch}, {flavour}':<32}{size:>9,}{ram:>9,}"
+            is_pico = arch == "armv6m"
+            found[f"{arch} {flavour}"] = (
+                measure(module) if is_pico else measure_in_qemu(arch, module))
+    return found
+
+
+def table(taken: dict[str, Taken]) -> Iterator[str]:
+    yield f"{'module (armv6m: emulated Pico)':<32}{'file':>9}{'RAM':>9}{'import, s':>11}"
+    for name, t in taken.items():
+        clock = "" if t.seconds is None else f"{t.seconds:>11.2f}"
+        yield f"{name:<32}{t.file:>9,}{t.ram:>9,}{clock}"
 
 
 def main() -> None:
-    print(*table({flavour: measure(natmod.build("armv6m", flavour=flavour))
-                  for flavour in natmod.FLAVOURS}), "", *rows_in_qemu(), sep="\n")
+    print(*table(measure_all()), sep="\n")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import cores
 import host_speed
 import kept
 import layers
+import natmod_memory
 import promised
 import push
 import ratios
@@ -164,6 +165,11 @@ def part_sizes() -> Part:
     }
 
 
+def part_natmods() -> Part:
+    found = natmod_memory.measure_all()
+    return list(natmod_memory.table(found)), {name: asdict(taken) for name, taken in found.items()}
+
+
 TITLES = {
     "layers": f"Cycles (instructions) a multiply-accumulate, {EMULATED}",
     "steps": f"Whole steps, {EMULATED}",
@@ -173,6 +179,7 @@ TITLES = {
     "push": "Push, emulated Pico",
     "promised": "RAM at the peak of runs, and what the planner promised them, emulated Pico",
     "sizes": "Sizes in bytes",
+    "natmods": "Native modules in bytes, of RAM around the import; emulated Pico, others in QEMU",
 }
 
 
@@ -182,6 +189,7 @@ def measure_part(name: str, torch: str) -> Part:
         "cores": part_cores,
         "host": lambda: part_host(torch), "push": part_push,
         "promised": part_promised, "sizes": part_sizes,
+        "natmods": part_natmods,
     }  # fmt: skip
     return parts[name]()
 
