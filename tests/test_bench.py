@@ -16,6 +16,7 @@ import bars
 import cores
 import cycles
 import emulated
+import kept
 import learning
 import learning_picture
 import networks
@@ -39,6 +40,7 @@ from sparsetune.methods import parse_methods
 from sparsetune.program import Buffer, Code, Slot
 from sparsetune.run_log import RunLog, key_of
 from sparsetune.tflite import parse_tflite
+from sparsetune_tools import natmod
 from whole_program import settle
 
 Capture = pytest.CaptureFixture[str]
@@ -279,3 +281,17 @@ def test_what_runs_print_of_their_ram_is_read() -> None:
     assert [(p.test, p.left) for p in found][:2] == [("test_a[1]", 88), ("test_a[1]", 12)]
     assert (found[0].model, found[0].peak, found[0].ram) == ("kws", 139664, 270336)
     assert len(found) == 3 and promised.ends(found) == (12, 88)
+
+
+def test_sizes_of_modules_are_those_that_are_kept() -> None:
+    """Where they differ, run bench/speed.py --only natmods: DESIGN tells its figures."""
+    found = json.loads((Path(bars.__file__).parent / "results" / "natmods.json").read_text())
+    if found.pop("versions")["compiler"] != kept.compiler():
+        pytest.skip("SKIP: another compiler than the one they were kept with")
+    del found["text"]
+    assert {"armv6m full", "armv6m small", "armv6m head", "armv7emsp full"} < found.keys()
+    for name, taken in found.items():
+        arch, flavour = name.split()
+        if natmod.is_possible(arch):
+            size = natmod.build(arch, flavour=flavour).stat().st_size
+            assert (name, size) == (name, taken["file"])

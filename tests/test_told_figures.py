@@ -111,7 +111,7 @@ FILES = {
     "steps.json": of_steps, "ratios.json": of_ratios, "cores.json": of_cores,
     "promised.json": of_promised, "sizes.json": of_sizes, "layers.json": of_layers,
     "kept_cycles.json": of_cycles, "host.json": of_host,
-    "push.json": of_push,
+    "push.json": of_push, "natmods.json": of_host,
 }  # fmt: skip
 
 
