@@ -55,15 +55,24 @@ def board(emulated_pico: Any) -> Iterator[Board]:
         _empty(board)
 
 
+EMPTY = """
+import os
+def st_empty(folder):
+    for name, kind, *_ in os.ilistdir(folder or "/"):
+        path = folder + "/" + name
+        if kind != 0x4000:
+            os.remove(path)
+        elif path != "/rom":
+            st_empty(path)
+            if path != "/sparsetune":
+                os.rmdir(path)
+st_empty("")
+"""
+
+
 def _empty(board: Board) -> None:
     board.soft_reset()
-    names = board.exec("import os\nprint('\\n'.join(os.listdir('/')))").split()
-    for name in names:
-        if name not in ("rom", "sparsetune"):
-            board.remove_file(f"/{name}")
-    code = "import os\ntry:\n print('\\n'.join(os.listdir('/sparsetune')))\nexcept OSError:\n pass"
-    for name in board.exec(code).split():
-        board.remove_file(f"/sparsetune/{name}")
+    board.exec(EMPTY)
 
 
 def _write(board: Board, path: str, size: int) -> None:
