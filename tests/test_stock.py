@@ -54,6 +54,8 @@ def pico() -> Iterator[EmulatedPico]:
 def test_abi_of_board_and_file() -> None:
     assert Abi.of_board(PICO_MPY) == Abi(6, 3, "armv6m")
     assert Abi.of_file(native_module(PICO_MPY, "small", "it")) == Abi(6, 3, "armv6m")
+    # Above that MicroPython tells since 1.27 which extensions a RISC-V core has; ours needs none.
+    assert Abi.of_board(1 << 16 | 11 << 10 | 3 << 8 | 6) == Abi(6, 3, "rv32imc")
 
 
 def test_a_larger_arm_core_takes_what_there_is() -> None:
