@@ -3,6 +3,7 @@ half-written, no traceback."""
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import sys
@@ -22,14 +23,15 @@ from sparsetune import cli
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
 from sparsetune.compile import compile_image
-from sparsetune.data import Dataset
+from sparsetune.data import Dataset, fit_dataset
 from sparsetune.errors import SparsetuneError
-from sparsetune.files import check_outputs
+from sparsetune.files import check_outputs, write_whole
 from sparsetune.image import parse_image
+from sparsetune.inputs import input_of
 from sparsetune.plan import default_plan, load_plan
 from sparsetune.push import push_file, push_rom
-from sparsetune.task import Task
-from sparsetune.tflite import read_tflite
+from sparsetune.task import Task, task_of
+from sparsetune.tflite import parse_tflite, read_tflite
 from sparsetune.transfer import check_file_room
 from sparsetune.twin import Twin
 
@@ -154,12 +156,15 @@ def test_odd_models(
 # Samples and plans ----------------------------------------------------------------------------
 
 BAD_SAMPLES = {
-    "shape [12, 12, 1]": {"x": np.zeros((20, 12, 12, 1), np.int8)},
+    "shape [12, 12, 1], the model takes [16, 16, 1]: resize them": {
+        "x": np.zeros((20, 12, 12, 1), np.int8)
+    },
     "label 10 is out of range": {"y": np.full(20, 10)},
     "label -1 is out of range": {"y": np.full(20, -1)},
     "samples are int64": {"x": np.zeros((20, 16, 16, 1), np.int64)},
     "20 samples and 19 labels": {"y": np.zeros(19, np.uint8)},
     "labels are float32": {"y": np.zeros(20, np.float32)},
+    "np.unique(y, return_inverse=True)[1]": {"y": np.array(["seven", "eight"] * 10)},
     "x is no list of samples": {"x": np.int8(3), "y": np.zeros(1, np.uint8)},
     "0 samples": {"x": np.zeros((0, 16, 16, 1), np.int8), "y": np.zeros(0, np.uint8)},
 }
@@ -172,6 +177,25 @@ def test_bad_samples(message: str, tmp_path: Path, capsys: pytest.CaptureFixture
     image = tmp_path / "digits.img"
     assert cli.main(["build", str(runs.DIGITS), "-o", str(image)]) == 0
     assert message in refused(capsys, "push", image, "--data", path, "--port", "/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"),
+    [
+        ((3, 6, 8), "channels last, x.transpose(0, 2, 3, 1)"),
+        ((8, 6, 3), "resize them"),
+        ((6, 8), "give them so"),
+        ((144,), "give them so"),
+    ],
+)
+def test_what_to_do_with_another_shape(shape: tuple[int, ...], advice: str) -> None:
+    net = Net((1, 6, 8, 3))
+    net.flatten()
+    net.dense(2)
+    graph = parse_tflite(net.to_bytes())
+    data = Dataset(np.zeros((4, *shape), np.int8), np.zeros(4, np.uint8))
+    with pytest.raises(SparsetuneError, match=f"takes .*: .*{re.escape(advice)}"):
+        fit_dataset(data, input_of(graph), task_of(graph))
 
 
 def test_no_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -500,7 +524,56 @@ def test_a_folder_that_takes_no_files(
 
 def test_a_log_that_is_there_is_opened(tmp_path: Path) -> None:
     """Its folder need not take files: it is not replaced."""
-    check_outputs({"log": Path("/proc/self/comm"), "model": tmp_path / "m.tflite"})
+    (tmp_path / "log.jsonl").write_text('{"kind": "start"}\n')
+    with (tmp_path / "log.jsonl").open() as file:
+        log = Path(f"/proc/self/fd/{file.fileno()}")
+        check_outputs({"log": log, "model": tmp_path / "m.tflite"})
+    check_outputs({"log": Path("/dev/null"), "model": tmp_path / "m.tflite"})
+
+
+def test_a_log_takes_the_place_of_no_other_file(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("notes.txt").write_text("of the user")
+    command = "tune m.tflite s.npz --twin --log notes.txt"
+    assert "a file of another kind" in refused(capsys, *command.split())
+    assert Path("notes.txt").read_text() == "of the user" and not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "plan m.tflite -o {}",
+        "plan m.tflite --picture {}.png",
+        "tune m.tflite s.npz --twin -o {}",
+        "head m.tflite --classes 3 -o {}",
+    ],
+)
+def test_no_device_becomes_a_file(
+    command: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pipe, in the place of /dev/null, which a test must not lose."""
+    for name in ("pipe", "pipe.png"):
+        os.mkfifo(name)
+    assert "it is no file" in refused(capsys, *command.format("pipe").split())
+    assert Path("pipe").is_fifo() and Path("pipe.png").is_fifo()
+    with pytest.raises(SparsetuneError, match="it is no file"):
+        write_whole(Path("pipe"), b"")
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--budget 10K", "did you mean --budget-analytic?): see `sparsetune plan --help`"),
+        ("--seach", "did you mean --search?)"),
+        ("--colour", "unrecognized arguments: --colour: see `sparsetune plan --help`"),
+    ],
+)
+def test_options_are_spelt_out(option: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What begins alike may be something else."""
+    assert cli.main(["plan", str(runs.DIGITS), *option.split()]) == 2
+    told = capsys.readouterr()
+    assert says in told.err and told.err.count("\n") == 1 and not told.out
 
 
 def test_a_plan_takes_the_place_of_any_json(tmp_path: Path) -> None:

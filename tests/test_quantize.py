@@ -198,6 +198,15 @@ def test_a_float_model_that_guesses_is_told(tmp_path: Path, capsys: Any) -> None
         assert capsys.readouterr().out.count("does it take them so? (--range)") == told
 
 
+def test_a_folder_that_takes_no_files(tmp_path: Path, capsys: Any) -> None:
+    """Told before the calibration."""
+    model, *rest = command(tmp_path, to_float(NETS["mixed"]()), x=np.zeros(3))[1:]
+    with Path(model).open() as file:
+        assert main(["quantize", f"/proc/self/fd/{file.fileno()}", *rest[:2]]) == 1
+    told = capsys.readouterr()
+    assert "cannot write /proc/self/fd/" in told.err and not told.out
+
+
 def test_bad_models(tmp_path: Path, capsys: Any) -> None:
     net = mixed_net(1)
     x, model = samples(net), to_float(net)

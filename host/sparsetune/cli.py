@@ -19,8 +19,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sparsetune_device.telemetry import parse
 
@@ -58,6 +59,7 @@ from sparsetune.transfer import (
 )
 
 Command = Callable[[argparse.Namespace], None]
+ALIKE = 0.75  # options with a slip in them are, as difflib measures it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -376,6 +378,19 @@ class _Parser(argparse.ArgumentParser):
         text = " ".join(message.split())
         self.exit(2, f"sparsetune: error: {text}: see `{self.prog} --help`\n")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Unknown words are told by the command that does not know them."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown[0])}")
+        return known, unknown
+
+    def _hint(self, word: str) -> str:
+        name, known = word.partition("=")[0], list(self._option_string_actions)
+        near = [option for option in known if name.startswith("--") and option.startswith(name)]
+        near = near or get_close_matches(name, known, 1, ALIKE)
+        return f" (did you mean {' or '.join(near)}?)" if near else ""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
@@ -393,6 +408,7 @@ def build_parser() -> argparse.ArgumentParser:
             help=help_text,
             description=help_text[0].upper() + help_text[1:] + ".",
             epilog=f"example: sparsetune {example}",
+            allow_abbrev=False,  # --budget is not --budget-analytic
         )
         add_arguments(sub)
         sub.set_defaults(run=run)

@@ -103,7 +103,8 @@ def fit_dataset(data: Dataset, source: Input, task: Task) -> Dataset:
         raise SparsetuneError("x is no list of samples: give it as [N, height, width, channels]")
     if data.x[0].size != int(np.prod(shape)) or not same_but_ones(data.x.shape[1:], shape):
         raise SparsetuneError(
-            f"samples have shape {list(data.x.shape[1:])}, the model takes {list(shape[1:])}"
+            f"samples have shape {list(data.x.shape[1:])}, the model takes {list(shape[1:])}: "
+            + _how_to_fit(data.x.shape[1:], shape[1:])
         )
     fitted = Dataset(source.stored(data.x), data.y)
     if task.loss == "autoencoder":
@@ -124,6 +125,14 @@ def same_but_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return [n for n in a if n != 1] == [n for n in b if n != 1]
 
 
+def _how_to_fit(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    if len(given) == 3 and (*given[1:], given[0]) == wanted:
+        return "put channels last, x.transpose(0, 2, 3, 1)"
+    if len(given) == 3 and given[2] == wanted[-1]:
+        return "resize them"
+    return "give them so"
+
+
 def _check_labels(y: Array, classes: int) -> None:
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise SparsetuneError(f"labels are {y.dtype} {list(y.shape)}{_what_labels_may_be(y)}")
@@ -142,6 +151,8 @@ def _what_labels_may_be(y: Array) -> str:
         return ", one-hot: give one integer a sample, y.argmax(axis=1)"
     if numbers:
         return ": give one integer a sample; --loss mse learns numbers"
+    if y.dtype.kind in "US":
+        return ": give one integer a sample, np.unique(y, return_inverse=True)[1]"
     return ": give one integer a sample"
 
 

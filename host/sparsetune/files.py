@@ -14,7 +14,8 @@ KIND_BYTES = 8  # that tell kinds of files apart
 TFLITE = b"TFL3"
 JSON = b"{"
 FLATBUFFER = bytes(4) + TFLITE
-KINDS = {"picture": b"\x89PNG", "plot": b"\x89PNG", "data_out": b"PK\x03\x04"}  # of these options
+PNG, ZIP = b"\x89PNG", b"PK\x03\x04"
+KINDS = {"picture": PNG, "plot": PNG, "data_out": ZIP, "log": JSON}  # of these options
 OUT = Path("out")  # where outputs go that nobody names
 OUTPUTS = ("output", "data_out", "picture", "plot", "log")  # options that name files to write
 
@@ -35,6 +36,7 @@ def check_outputs(paths: Mapping[str, Path]) -> None:
         if name in KINDS:
             refuse_other(path, KINDS[name])
         if name != "log" or not path.exists():  # which is not replaced, but opened
+            _refuse_device(path)
             _check_takes_files(path)
 
 
@@ -42,6 +44,12 @@ def _check_folder(folder: Path) -> None:
     """Our own is made where it is not there; others are the user's to make."""
     if not folder.is_dir() and not is_same(folder, OUT):
         raise SparsetuneError(f"the folder {folder} is not there: make it, or name another")
+
+
+def _refuse_device(path: Path) -> None:
+    """A user with every right would put a file in the place of /dev/null."""
+    if path.exists() and not path.is_file():
+        raise SparsetuneError(f"cannot write {path} (it is no file): name another")
 
 
 def _check_takes_files(path: Path) -> None:
@@ -93,6 +101,7 @@ def _kind(begin: bytes) -> bytes:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is never seen half-written."""
+    _refuse_device(path)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

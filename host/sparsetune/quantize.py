@@ -10,7 +10,7 @@ import numpy as np
 
 from .compare import Judgement, LayerError, judge, layer_errors
 from .data import Dataset
-from .files import FLATBUFFER, read_file, refuse_other, write_output
+from .files import FLATBUFFER, check_outputs, read_file, refuse_other, write_output
 from .float_samples import few, load_samples, shaped
 from .quantizer import RANGE_SAMPLES, float_model, load_library, quantize_model
 from .stored import Stored
@@ -24,6 +24,7 @@ WORST = 5  # layers that are named
 def quantize(args: argparse.Namespace) -> None:
     """Makes the int8 model, says what it costs, writes it."""
     output = args.output or args.model.with_name(args.model.stem + "_int8.tflite")
+    check_outputs({"output": output, "model": args.model, "samples": args.samples})
     refuse_other(output, FLATBUFFER)  # before the calibration, and not behind it
     data, name = read_file(args.model), str(args.model)
     load_library()

@@ -229,7 +229,7 @@ def _what_is_left(args: argparse.Namespace, files: Files, checkpoint: bytes | No
     if checkpoint is not None:
         image = parse_image(files.image.read_bytes())
         write_output(files.output, export_bytes(args.model, image, checkpoint))
-        return f"what was learnt until now: {files.output}"
+        return f"what was learnt until now: {files.output} (`tune` it to go on)"
     return (
         "what was learnt is on the board: `sparsetune train --resume` goes on; `sparsetune pull`, "
         f"then `sparsetune export {args.model} trained.ckpt --image {files.image}` fetches it"
