@@ -17,6 +17,7 @@ import cores
 import cycles
 import emulated
 import kept
+import layers
 import learning
 import learning_picture
 import networks
@@ -27,6 +28,7 @@ import ratios
 import sizes
 import sparsetune_kernels as kernels
 import steps
+import xtensa
 from conftest import FIRMWARE
 from four_layer_cnn import four_layer_cnn, train_in_full
 from host_speed import Speed, with_earlier_torch
@@ -295,3 +297,27 @@ def test_sizes_of_modules_are_those_that_are_kept() -> None:
         if natmod.is_possible(arch):
             size = natmod.build(arch, flavour=flavour).stat().st_size
             assert (name, size) == (name, taken["file"])
+
+
+# Instructions a multiply-accumulate, issue 6: of every layer of the kind.
+S3_BARS = {"pointwise": 2.5, "depthwise 3x3": 6.0}
+
+
+@pytest.mark.usefixtures("xtensa")
+def test_an_s3s_instructions_are_those_that_are_kept_and_within_their_bars() -> None:
+    """Both builds in one run. Where they differ, run bench/xtensa.py --all --keep."""
+    kept_rows = json.loads((Path(bars.__file__).parent / "results" / "xtensa.json").read_text())
+    known = {(row["layer"], row["part"]): row for row in kept_rows["blocks, esp32s3"]}
+    blocks_of = network("blocks")
+    assert blocks_of
+    wanted = list(layers.wanted(blocks_of, layers.PARTS[:1], samples=1))
+    both = (xtensa.counted_by(xtensa.build("esp32s3", portable), wanted) for portable in (0, 1))
+    found = {"instructions": next(both), "portable": next(both)}
+    for name, rows in found.items():
+        for row in rows:
+            assert row.spent
+            assert abs(row.spent.instructions - known[row.layer, row.part][name]) <= 2
+    held = [row for row in found["instructions"] if row.kind in S3_BARS]
+    assert {row.kind for row in held} == S3_BARS.keys() and len(held) >= 5
+    for row in held:
+        assert row.instructions_per_mac <= S3_BARS[row.kind], row

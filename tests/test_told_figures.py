@@ -107,7 +107,16 @@ def of_host(kept: Fields, name: str, asked: str) -> float:
     return float(kept[name][asked])
 
 
+def of_instructions(kept: Fields, name: str, asked: str) -> float:
+    """name: core, layer or kind, part; of a kind the average."""
+    core, which, part = name.split(", ")
+    rows = [row for row in kept[f"blocks, {core}"]
+            if row["part"] == part and which in (str(row["layer"]), row["kind"])]  # fmt: skip
+    return sum(row[asked] for row in rows) / sum(row["macs"] for row in rows)
+
+
 FILES = {
+    "xtensa.json": of_instructions, "qemu_cores.json": of_instructions,
     "steps.json": of_steps, "ratios.json": of_ratios, "cores.json": of_cores,
     "promised.json": of_promised, "sizes.json": of_sizes, "layers.json": of_layers,
     "kept_cycles.json": of_cycles, "host.json": of_host,
