@@ -260,6 +260,25 @@ def test_dry_run_with_a_running_board(
     assert "restart the board on /dev/ttyACM0 into its boot loader" in said[1]
 
 
+def test_dry_run_without_a_board_says_all(
+    no_hardware: None, firmware: Path, spec: BoardSpec, tmp_path: Path
+) -> None:
+    """Why it would stop, and what it would do else; a folder that is no drive is told as such."""
+    for drive, where in (
+        (None, "RPI-RP2 drive not found"),
+        (tmp_path / "none", f"{tmp_path / 'none'} not found"),
+        (tmp_path, f"{tmp_path} is no drive of a boot loader, which has INFO_UF2.TXT"),
+    ):
+        said: list[str] = []
+        assert flash(Job(firmware, spec, drive=drive, dry_run=True), said.append) is None
+        assert said[1:] == [
+            f"would stop: no board to flash ({where}): hold BOOTSEL while plugging the board in;"
+            " with its drive it",
+            f"would copy {firmware} to {drive or 'the drive'}",
+            "would wait for the board to restart, and ask it for its version",
+        ]
+
+
 def test_other_platform_is_left_alone(
     stand_in: Callable[..., str], no_hardware: None, firmware: Path, spec: BoardSpec
 ) -> None:

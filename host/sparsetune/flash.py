@@ -159,9 +159,7 @@ def _flash_uf2(job: Job, firmware: Firmware, say: Say) -> BoardInfo | None:
     return _wait_board(port, known, say)
 
 
-def _describe(
-    job: Job, firmware: Firmware, drive: Path | None, port: str | None, say: Say
-) -> None:
+def _describe(job: Job, firmware: Firmware, drive: Path | None, port: str | None, say: Say) -> None:
     """Say what a run without --dry-run would do."""
     if drive is None and port is None:
         say(f"would stop: {_no_board(job)}; with its drive it")
@@ -229,8 +227,10 @@ def _restart_into_drive(job: Job, port: str | None, say: Say) -> Path:
 
 
 def _no_board(job: Job) -> str:
-    where = job.drive or f"{job.spec.drive_label} drive"
-    return f"no board to flash ({where} not found): hold BOOTSEL while plugging the board in"
+    where = f"{job.drive or f'{job.spec.drive_label} drive'} not found"
+    if job.drive is not None and job.drive.is_dir():
+        where = f"{job.drive} is no drive of a boot loader, which has INFO_UF2.TXT"
+    return f"no board to flash ({where}): hold BOOTSEL while plugging the board in"
 
 
 def _check_running(info: BoardInfo, port: str, spec: BoardSpec) -> None:
