@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,22 @@ def watch(lines: list[str], log: Path, every: int = 10, width: int = 100) -> tup
 
 def steps(count: int) -> list[str]:
     return [step_line(65536 * 2 // (i + 1), 65536 * i // count, 41000) for i in range(count)]
+
+
+def test_a_full_disk_ends_the_log_and_not_the_run(tmp_path: Path) -> None:
+    """Of the line that had no room nothing is left."""
+    log, whole = tmp_path / "log.jsonl", tmp_path / "whole.jsonl"
+    watch(steps(9), whole)
+    room = sum(map(len, whole.read_bytes().splitlines(keepends=True)[:4])) + 10
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        monitor, told = watch(steps(9), log, every=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert log.read_bytes() == whole.read_bytes()[: room - 10]
+    assert monitor.run.step == 9 and "step 9" in told
+    assert told.count("takes no more, the run goes on without its log") == 1
 
 
 def test_run_is_followed(tmp_path: Path) -> None:

@@ -70,6 +70,23 @@ def test_the_same_samples_to_train_and_to_test_on(
     assert "training samples too" not in capsys.readouterr().out
 
 
+def test_a_curve_that_cannot_be_written_leaves_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up while the model trains."""
+    train = OnTwin.train
+
+    def fill(self: OnTwin, *args) -> bytes:
+        (tmp_path / "log.png.part").mkdir()
+        return train(self, *args)
+
+    monkeypatch.setattr(OnTwin, "train", fill)
+    assert tune(tmp_path, "--twin", "--rate", "0.01") == 0
+    out = capsys.readouterr().out
+    assert "accuracy on 20 held-out samples" in out and "trained model: " in out
+    assert re.search(r"^loss curve: not drawn \(cannot write \S+log.png ", out, re.MULTILINE)
+
+
 def test_a_check_that_fails_leaves_the_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, final
+from typing import Any, final
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -25,6 +25,7 @@ from sparsetune_device import telemetry
 
 from sparsetune.errors import SparsetuneError
 from sparsetune.files import write_output
+from sparsetune.step_log import StepLog
 
 _parse: Callable[[str], tuple[str, dict[str, Any]] | None] = telemetry.parse
 
@@ -316,7 +317,7 @@ class Monitor:
         self.options = options
         self.run = Run(options.port, options.total_steps, options.cores)
         self.log_path = options.log or default_log()
-        self._log = _create(self.log_path)
+        self._log = StepLog(self.log_path)
         self._console = console or Console(highlight=False)
         plain = not self._console.is_terminal if options.plain is None else options.plain
         self._live = None if plain else self._new_live()
@@ -408,8 +409,9 @@ class Monitor:
         self._say(f"board: {line.strip()}")
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._log.write(json.dumps(record) + "\n")
-        self._log.flush()  # the log is worth most when something goes wrong next
+        if not self._log.write(record):
+            ends = f"warning: {self.log_path} takes no more, the run goes on without its log"
+            self._console.print(Text(ends), soft_wrap=True)
 
     def _say(self, text: str) -> None:
         if self._live is None:
@@ -426,16 +428,6 @@ def _step_text(run: Run) -> str:
         f"step {run.step}{of}  loss {mean_of_last(run.losses):.4f}"
         f"{accuracy}  {run.step_ms[-1]:.1f} ms{speed}"
     )
-
-
-def _create(path: Path) -> IO[str]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "w", encoding="utf-8")
-    except OSError as error:
-        raise SparsetuneError(
-            f"cannot write the log {path} ({error.strerror}): choose another with --log"
-        ) from None
 
 
 # The log ----------------------------------------------------------------------------

@@ -79,8 +79,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     trained = export_bytes(args.model, image, checkpoint)
     write_output(files.output, trained)
     target.fetched()
-    png = args.plot or monitor.log_path.with_suffix(".png")
-    drawn = plot_loss(monitor.log_path, png)
+    curve = _drawn(monitor.log_path, args.plot or monitor.log_path.with_suffix(".png"))
     few = train.part(slice(CHECKED))
     where = ", on this computer (`plan` estimates the board's)" if args.twin else ""
     return Result(
@@ -93,8 +92,16 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
         _differing(target, trained, few, graph),
         files.output,
         monitor.log_path,
-        png if drawn else None,
+        curve,
     )
+
+
+def _drawn(log: Path, png: Path) -> str:
+    """The loss curve's file, or why there is none: what was learnt must be told all the same."""
+    try:
+        return str(png) if plot_loss(log, png) else "not drawn (pip install matplotlib)"
+    except SparsetuneError as error:
+        return f"not drawn ({error})"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ ENDS = 20  # steps that first and last loss are averaged over
 class Result:
     """What a run came to. before, after: by LiteRT on the held-out samples. differing: bytes
     in which the trained model's outputs on `checked` training samples differ between board and
-    LiteRT, or why that could not be found out."""
+    LiteRT, or why that could not be found out. curve: where the losses are drawn, or why not."""
 
     before: Score
     after: Score
@@ -31,7 +31,7 @@ class Result:
     differing: int | SparsetuneError
     output: Path
     log: Path
-    plot: Path | None
+    curve: str
 
     def lines(self, spec: BoardSpec) -> list[str]:
         is_known = isinstance(self.differing, int)
@@ -48,8 +48,8 @@ class Result:
             lines.append(
                 "the model got worse: try a lower --rate, fewer layers (--last), or more samples"
             )
-        curve = f"loss curve: {self.plot or 'not drawn (pip install matplotlib)'}"
-        return [*lines, f"trained model: {self.output}", f"log: {self.log}", curve]
+        where = [f"trained model: {self.output}", f"log: {self.log}", f"loss curve: {self.curve}"]
+        return [*lines, *where]
 
     def _loss(self) -> str:
         losses = self.run.losses
