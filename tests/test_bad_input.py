@@ -159,8 +159,10 @@ BAD_SAMPLES = {
     "shape [12, 12, 1], the model takes [16, 16, 1]: resize them": {
         "x": np.zeros((20, 12, 12, 1), np.int8)
     },
-    "label 10 is out of range": {"y": np.full(20, 10)},
-    "label -1 is out of range": {"y": np.full(20, -1)},
+    "label 10 is out of range: the model has classes 0 to 9 (`tune --classes 11` gives it more)": {
+        "y": np.full(20, 10)
+    },
+    "label -1 is out of range: the model has classes 0 to 9 (count from 0)": {"y": np.full(20, -1)},
     "samples are int64": {"x": np.zeros((20, 16, 16, 1), np.int64)},
     "20 samples and 19 labels": {"y": np.zeros(19, np.uint8)},
     "labels are float32": {"y": np.zeros(20, np.float32)},

@@ -136,11 +136,13 @@ def _how_to_fit(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
 def _check_labels(y: Array, classes: int) -> None:
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise SparsetuneError(f"labels are {y.dtype} {list(y.shape)}{_what_labels_may_be(y)}")
-    if y.min() < 0 or y.max() >= classes:
-        wrong = int(y.max()) if y.max() >= classes else int(y.min())
+    least, most = int(y.min()), int(y.max())
+    if least < 0 or most >= classes:
+        wrong, advice = least, "count from 0"
+        if most >= classes:
+            wrong, advice = most, f"`tune --classes {most + 1}` gives it more"
         raise SparsetuneError(
-            f"label {wrong} is out of range: the model has classes 0 to {classes - 1} (`tune "
-            "--classes N` gives it others)"
+            f"label {wrong} is out of range: the model has classes 0 to {classes - 1} ({advice})"
         )
 
 
