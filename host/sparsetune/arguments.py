@@ -338,7 +338,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="the original .tflite file")
     parser.add_argument("trained", type=Path, help="trained weights, as pulled from the board")
     parser.add_argument("--image", type=Path, help="the image they trained on (MODEL.img)")
-    _add_output(parser, "the trained .tflite file")
+    _add_output(parser, "the trained .tflite file (MODEL_trained.tflite)")
 
 
 def tune_arguments(parser: argparse.ArgumentParser) -> None:
@@ -356,7 +356,7 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
         "--replay-samples", type=count, default=200, metavar="N", help="how many of them (200)"
     )
     parser.add_argument("--twin", action="store_true", help="train on this computer instead")
-    _add_output(parser, "the trained .tflite file")
+    _add_output(parser, "the trained .tflite file (out/MODEL_trained.tflite)")
     _add_run(parser)
     _add_view(parser)
 
