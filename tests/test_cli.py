@@ -433,14 +433,14 @@ def begin_at_prompt(port: str, task, until: int, **options) -> None:
 
 def test_a_run_that_is_joined_on_the_emulated_pico(emulated_pico, tmp_path: Path) -> None:
     """Each step in the log has the number and the loss that it has on the twin."""
-    task = digits_task(steps=150)
+    task = digits_task(steps=600)
     port, log = str(emulated_pico.port_link), tmp_path / "log.jsonl"
     begin_at_prompt(port, task, until=24)
     result = run("monitor", "--port", port, "--plain", "--log", log)
-    assert "step 150/150" in result.stdout, result.stderr
+    assert "step 600/600" in result.stdout, result.stderr
     steps = [record for line in log.open() if (record := json.loads(line))["kind"] == "step"]
     losses = [parse(line)[1]["loss"] for line in twin_train(task)[0] if line.startswith("loss:")]
-    assert len(steps) > 60 and steps[-1]["step"] == 150
+    assert len(steps) > 60 and steps[-1]["step"] == 600
     assert all(losses[step["step"] - 1] == step["loss"] for step in steps)
 
 
