@@ -65,6 +65,15 @@ def test_up_while_a_larger_rate_is_better() -> None:
     assert searched({-1: 4, 0: 3, 1: 2, 2: 1, 3: 2}, 5) == (2, [0, -1, 1, 2, 3])
 
 
+def test_up_where_no_smaller_rate_learns() -> None:
+    """A smaller rate changes less, which is no merit where nothing is learnt; some more of the way
+    up may ruin the model before a rate is large enough."""
+    flat = {power: 2.35 - 0.001 * (power < -2) for power in range(-DOWN, 1)}
+    assert searched({**flat, 1: 2.46, 2: 2.39, 3: 1.92, 4: 2.2}, 2.13)[0] == 3
+    tried = searched({**flat, 1: 2.46, 2: 2.39, 3: 1.92, 4: 2.2}, 2.13)[1]
+    assert tried == [0, *range(-1, -DOWN - 1, -1), 1, 2, 3, 4]
+
+
 def test_the_search_ends() -> None:
     assert searched({}, 1)[1] == [0, *range(-1, -DOWN - 1, -1), *range(1, UP + 1)]
     falling = {power: float(-power) for power in range(-DOWN, UP + 1)}

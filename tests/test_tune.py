@@ -58,6 +58,15 @@ def test_a_full_file_system_keeps_nothing_from_being_told(
             board.remove_file("/filler")
 
 
+def test_a_rate_that_changes_nothing_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(tmp_path, "--twin", "--rate", "0.00000001") == 0
+    out = capsys.readouterr().out
+    assert "the model got no better: try a higher --rate, or more --steps" in out
+    assert "got worse" not in out
+
+
 def test_the_same_samples_to_train_and_to_test_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,10 @@ class Score:
     def __str__(self) -> str:
         return f"{self.value:.1%}" if self.name == "accuracy" else f"{self.value:.4g}"
 
+    @property
+    def may_improve(self) -> bool:
+        return self.name != "accuracy" or self.value < 1
+
     def is_worse_than(self, other: Score) -> bool:
         return self.value < other.value if self.name == "accuracy" else self.value > other.value
 

@@ -67,9 +67,9 @@ def _try_rates(trial: Trial, first: str) -> str:
 
 def search(loss: Callable[[int], float], useless: float) -> int:
     """The power of FACTOR with the smallest loss: downwards until it grows again, and upwards
-    where the first one was better than the one below. useless: the loss that a model has that
-    learns nothing, or only how frequent the classes are: on from there a smaller rate may still
-    be better, though the last one was not."""
+    where the first one was better than the one below, or none learnt anything. useless: the loss
+    that a model has that learns nothing, or only how frequent the classes are: on from there a
+    smaller rate may still be better, though the last one was not, and a larger one as well."""
     losses = {0: loss(0)}
     for power in range(-1, -DOWN - 1, -1):
         best = min(losses.values())
@@ -77,7 +77,8 @@ def search(loss: Callable[[int], float], useless: float) -> int:
         if best < min(useless, losses[power]):
             break
     for power in range(1, UP + 1):
-        if losses[power - 1] > min(losses.values()):
+        best = min(losses.values())
+        if losses[power - 1] > best and best < useless:
             break
         losses[power] = loss(power)
     return min(losses, key=lambda power: (losses[power], power))

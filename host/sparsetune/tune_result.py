@@ -44,12 +44,15 @@ class Result:
             *self._events(spec),
             f"trained model against LiteRT on {self.checked} samples: {found}",
         ]
-        if self.after.is_worse_than(self.before):
-            lines.append(
-                "the model got worse: try a lower --rate, fewer layers (--last), or more samples"
-            )
+        lines += self._advice()
         where = [f"trained model: {self.output}", f"log: {self.log}", f"loss curve: {self.curve}"]
         return [*lines, *where]
+
+    def _advice(self) -> Iterator[str]:
+        if self.after.is_worse_than(self.before):
+            yield "the model got worse: try a lower --rate, fewer layers (--last), or more samples"
+        elif self.after == self.before and self.before.may_improve:
+            yield "the model got no better: try a higher --rate, or more --steps"
 
     def _loss(self) -> str:
         losses = self.run.losses
