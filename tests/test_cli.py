@@ -130,7 +130,9 @@ def test_a_bad_value_is_told_with_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("1000", 1000), ("120K", 122880), ("120k", 122880), ("2M", 2097152)]
+    ("text", "size"),
+    [("1000", 1000), ("120K", 122880), ("120k", 122880), ("2M", 2097152),
+     ("120KB", 122880), ("2mb", 2097152)],
 )
 def test_sizes(text: str, size: int) -> None:
     assert cli.build_parser().parse_args(["plan", "m", "--ram", text]).ram == size

@@ -16,13 +16,14 @@ from sparsetune.errors import SparsetuneError
 from sparsetune.target import OnBoard, OnTwin
 
 
-def tune(folder: Path, *where: object, shared: int = 0) -> int:
-    """Twenty samples to train on, twenty held out, of which so many are both; a few steps."""
+def tune(folder: Path, *where: object, shared: int = 0, held: int = 10) -> int:
+    """Twenty samples to train on, twenty held out, of which so many are both, and which are of so
+    many classes; a few steps."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(-128, 128, (40, 16, 16, 1), np.int8), np.arange(40) % 10
     path = folder / "s.npz"
-    held = slice(20 - shared, 40 - shared)
-    np.savez(path, x_train=x[:20], y_train=y[:20], x_test=x[held], y_test=y[held])
+    test = slice(20 - shared, 40 - shared)
+    np.savez(path, x_train=x[:20], y_train=y[:20], x_test=x[test], y_test=y[test] % held)
     rest = ("--steps", 4, "-o", folder / "o.tflite", "--log", folder / "log.jsonl", "--plain")
     return cli.main([str(arg) for arg in ("tune", DIGITS, path, *rest, *where)])
 
@@ -65,6 +66,16 @@ def test_a_rate_that_changes_nothing_is_told(
     out = capsys.readouterr().out
     assert "the model got no better: try a higher --rate, or more --steps" in out
     assert "got worse" not in out
+
+
+def test_held_out_samples_of_one_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The end of samples that were sorted: a warning. Of half of the classes and more: none."""
+    for some, is_told in ((1, True), (4, True), (6, False)):
+        assert tune(tmp_path, "--twin", "--rate", "0.01", held=some) == 0
+        said = f"warning: held-out samples are of {some} of 10 classes: what is told of them says"
+        assert (said in capsys.readouterr().out) == is_told
 
 
 def test_the_same_samples_to_train_and_to_test_on(

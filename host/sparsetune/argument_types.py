@@ -68,11 +68,12 @@ def png(text: str) -> Path:
 
 
 def size(text: str) -> int:
-    """Read a number of bytes: 120000, 120K."""
+    """Read a number of bytes: 120000, 120K, 120KB."""
     units = {"K": 1024, "M": 1024 * 1024}
-    unit = units.get(text[-1:].upper(), 1)
+    short = text.upper().removesuffix("B")
+    unit = units.get(short[-1:], 1)
     try:
-        value = int(text if unit == 1 else text[:-1]) * unit
+        value = int(short if unit == 1 else short[:-1]) * unit
     except ValueError:
         value = 0
     if value < 1:

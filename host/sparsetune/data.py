@@ -222,6 +222,19 @@ def leaks(train: Dataset, test: Dataset) -> list[str]:
     ]
 
 
+def lacks(train: Dataset, test: Dataset, task: Task) -> list[str]:
+    """A line where held-out samples have less than half of the classes: a part of sorted ones."""
+    if not task.has_classes or train.y is None or test.y is None:
+        return []
+    classes, held = (len(np.unique(np.asarray(data.y))) for data in (train, test))
+    if 2 * held > classes or held == classes:
+        return []
+    return [
+        f"held-out samples are of {held} of {classes} classes: what is told of them says little; "
+        "shuffle samples before they are parted"
+    ]
+
+
 def _digests(x: Array) -> Iterator[bytes]:
     return (hashlib.blake2b(sample.tobytes(), digest_size=16).digest() for sample in x)
 

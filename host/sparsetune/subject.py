@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .data import Dataset, doubts, fit_dataset, leaks, load_npz
+from .data import Dataset, doubts, fit_dataset, lacks, leaks, load_npz
 from .errors import SparsetuneError, warn
 from .files import read_file
 from .front_cache import Parts
@@ -76,7 +76,7 @@ class Subject:
         chosen, rest = np.sort(order[:cut]), np.sort(order[cut:])
         self.__dict__.pop("_files")  # the same again in the file's numbers
         kept = train if len(rest) == len(train) else train.part(rest)
-        warn([*doubts(kept, task), *leaks(kept, test)])
+        warn([*doubts(kept, task), *leaks(kept, test), *lacks(kept, test, task)])
         return {"train": kept, "select": train.part(chosen), "test": test}
 
     def forget(self) -> None:

@@ -14,7 +14,7 @@ from .beside import SHARE, cache_room, check_cut, replay_file, stored_bytes
 from .board import Board, PortLost, still_learnt
 from .boardspec import BoardSpec, load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model
-from .data import Dataset, doubts, fit_dataset, leaks, load_npz, sample_file
+from .data import Dataset, doubts, fit_dataset, lacks, leaks, load_npz, sample_file
 from .errors import SparsetuneError, warn
 from .files import check_outputs, read_file, refuse_other, write_output
 from .graph import Graph
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: s
     files = _checked_files(args)
     graph = _graph(args, files.output)
     train, test = _datasets(args.samples, graph, args.seed or 0)
-    warn([*doubts(train, task_of(graph)), *leaks(train, test)])
+    warn([*doubts(train, task_of(graph)), *leaks(train, test), *lacks(train, test, task_of(graph))])
     options = {"steps": max(200, len(train)), **asked}
     image, earlier = _planned(args, options, graph, train)
     before = judge(read_file(args.model), test, graph)
