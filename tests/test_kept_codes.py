@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,9 @@ from gradients import Reference, measure
 from machine import Array, Machine, litert_tensors
 from small_models import Net
 from sparsetune.errors import SparsetuneError
-from sparsetune.plan import LayerPlan, UpdatePlan, check_plan
+from sparsetune.graph import Graph
+from sparsetune.kept import kept_share, with_kept
+from sparsetune.plan import LayerPlan, UpdatePlan, check_plan, default_plan
 from sparsetune.program import Buffer, Code
 from sparsetune.tflite import parse_tflite
 from test_gradients import assert_close
@@ -127,14 +130,68 @@ def test_weights_gradients_are_those_of_what_is_read(kind: str) -> None:
         assert not np.allclose(wanted.weights[0], exact.weights[0])
 
 
+def huge() -> Graph:
+    """Its first layer's four channels are more than codes are made for, three are not."""
+    net = Net((1, 520, 520, 4), seed=1)
+    net.depthwise(1, 3, stride=2)
+    net.conv(6, 3, stride=2)
+    net.mean((1, 2), False)
+    net.dense(3)
+    return parse_tflite(net.to_bytes())
+
+
+def test_what_is_too_much_for_codes_has_patches() -> None:
+    graph = huge()
+    check_plan(graph, UpdatePlan((LayerPlan(0, 3, kept_bits=2),)))
+    plan = with_kept(graph, default_plan(graph, 3, 1.0), 20)
+    first, second, _ = plan.layers
+    assert (first.kept_bits, first.patch) == (8, 2) and second.kept_bits == 2
+    check_plan(graph, plan)
+    assert kept_share(graph, plan) <= 20
+
+
+@pytest.mark.parametrize("count", [0, -1, -(2**31), 2**20 + 1, 2**31 - 1])
+@pytest.mark.parametrize("code", [Code.ENCODE_KEPT, Code.DECODE_KEPT])
+def test_counts_that_no_codes_have(code: Code, count: int) -> None:
+    """Of nothing there is no mean; beyond 2^20 sums would overflow."""
+    shape = (1, 5, 7, 13)
+    net = first_layer("conv 1x1", shape, 1)
+    machine = Machine(parse_tflite(net.to_bytes()), coded(net, 13))
+    data = bytearray(machine.image.data)
+    words = struct.pack("<i", int(np.prod(shape)))
+    (at,) = (i for i in range(0, len(data) - 20, 4)
+             if data[i] == code and data[i + 16 : i + 20] == words)  # fmt: skip
+    struct.pack_into("<i", data, at + 16, count)
+    machine.image = replace(machine.image, data=bytes(data))
+    machine.arena = bytearray(4 << 20)  # has room for the larger ones
+    machine.control(LABEL)
+    machine.load(filled("normal", shape, 1))
+    with pytest.raises(ValueError, match="impossible parameters|outside its buffers") as error:
+        machine.run(0, len(machine.ops))
+    if count in (0, 2**20 + 1):  # which nothing else would notice
+        assert "impossible parameters" in str(error.value)
+
+
+def test_what_codes_take() -> None:
+    """1 KB of counts while codes are made, and whatever is read while the weights learn."""
+    net = first_layer("conv 1x1", (1, 5, 7, 13), 1)
+    machine = Machine(parse_tflite(net.to_bytes()), coded(net, 6))
+    words = {op.code: op.words for op in machine.ops}
+    sizes = [[word.size for word in words[code] if isinstance(word, Buffer)]
+             for code in (Code.ENCODE_KEPT, Code.DECODE_KEPT)]  # fmt: skip
+    kept, codes = 5 * 7 * 6, 4 + -(-5 * 7 * 6 // 4)
+    assert sizes == [[kept, codes, 1024], [kept, codes]]
+
+
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
         (LayerPlan(0, 4, kept_bits=4), "keeps 4 bits .* choose 2 or 8"),
         (LayerPlan(0, 0, kept_bits=2), "do not learn: set kept_bits to 8"),
+        (LayerPlan(0, 4, kept_bits=2), "keeps more than 1,048,576 activations, too many for codes"),
     ],
 )
 def test_what_cannot_be_is_refused(layer: LayerPlan, words: str) -> None:
-    graph = parse_tflite(first_layer("conv 1x1", (1, 4, 4, 4), 1).to_bytes())
+    graph = huge()
     with pytest.raises(SparsetuneError, match=words):
         check_plan(graph, UpdatePlan((layer,)))

@@ -8,10 +8,17 @@ from dataclasses import replace
 from math import prod
 
 from .errors import SparsetuneError
-from .geometry import conv_geometry
 from .graph import Graph, Operator, input_channels
-from .patches import kept_positions
-from .plan import CODED, SMALLEST_MAP, WHOLE, LayerPlan, UpdatePlan, exact
+from .plan import (
+    CODED,
+    MOST_CODES,
+    SMALLEST_MAP,
+    WHOLE,
+    LayerPlan,
+    UpdatePlan,
+    exact,
+    kept_count,
+)
 
 SMALL, LARGE = 2, 4  # patches
 BLOCK = 8  # channels that ulab_kernels/add_rows.c adds at once; fewer go by rows of errors
@@ -35,14 +42,13 @@ def code_bytes(count: int) -> int:
 def kept_bytes(graph: Graph, layer: LayerPlan) -> int:
     """Of activations that a layer keeps for its weights' gradient."""
     op = graph.operator(layer.operator)
-    geometry = conv_geometry(graph, op)
-    positions = kept_positions(geometry, layer.patch, layer.wide) * geometry.groups
+    count = kept_count(graph, op, layer)
     if layer.kept_bits < WHOLE:
-        return code_bytes(positions * layer.channels)
+        return code_bytes(count)
     are_all = layer.channels == input_channels(graph, op)
     if layer.patch == 1 and are_all and not layer.slots:  # the map itself
-        return positions * layer.channels
-    return positions * kept_step(op.kind, layer.channels)
+        return count
+    return count // max(1, layer.channels) * kept_step(op.kind, layer.channels)
 
 
 def kept_share(graph: Graph, plan: UpdatePlan) -> float:
@@ -90,7 +96,8 @@ def with_fewer_kept(graph: Graph, plan: UpdatePlan, percent: float) -> UpdatePla
 def in_codes(graph: Graph, op: Operator, layer: LayerPlan) -> LayerPlan | None:
     """Of maps: a layer behind a pool keeps little, and is most often the head."""
     is_map = prod(graph.tensor(op.inputs[0]).shape[1:3]) > 1
-    return replace(layer, kept_bits=CODED) if is_map else None
+    has_room = kept_count(graph, op, layer) <= MOST_CODES
+    return replace(layer, kept_bits=CODED) if is_map and has_room else None
 
 
 def _small_squares(graph: Graph, op: Operator, layer: LayerPlan) -> LayerPlan | None:

@@ -13,7 +13,7 @@ from sparsetune_device.store import PAGE
 from .errors import SparsetuneError
 from .geometry import conv_geometry
 from .graph import Graph, Operator, input_channels
-from .patches import filtering_of
+from .patches import filtering_of, kept_positions
 from .store_room import Kept, fits
 from .tinyprop import parse_tinyprop
 
@@ -238,6 +238,13 @@ def _check_patch(graph: Graph, op: Operator, layer: LayerPlan) -> None:
         )
 
 
+def kept_count(graph: Graph, op: Operator, layer: LayerPlan) -> int:
+    """Activations that a layer keeps for its weights' gradient, or their means."""
+    geometry = conv_geometry(graph, op)
+    positions = kept_positions(geometry, layer.patch, layer.wide) * geometry.groups
+    return positions * layer.channels
+
+
 def _check_kept_bits(graph: Graph, op: Operator, layer: LayerPlan) -> None:
     if layer.kept_bits not in (WHOLE, CODED):
         raise SparsetuneError(
@@ -249,10 +256,10 @@ def _check_kept_bits(graph: Graph, op: Operator, layer: LayerPlan) -> None:
             f"the plan keeps codes of the activations of operator {op.index}, whose weights do "
             f"not learn: set kept_bits to {WHOLE}"
         )
-    if layer.kept_bits == CODED and graph.tensor(op.inputs[0]).size > MOST_CODES:
+    if layer.kept_bits == CODED and kept_count(graph, op, layer) > MOST_CODES:
         raise SparsetuneError(
-            f"operator {op.index} has more than {MOST_CODES:,} inputs, too many for codes: set "
-            f"kept_bits to {WHOLE}"
+            f"operator {op.index} keeps more than {MOST_CODES:,} activations, too many for codes: "
+            f"train fewer of its channels, or set kept_bits of the plan to {WHOLE}"
         )
 
 
