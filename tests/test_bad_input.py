@@ -21,7 +21,6 @@ from flatbuffers import Builder
 from small_models import Net
 from sparsetune import cli
 from sparsetune.board import Board
-from sparsetune.boardspec import load_spec
 from sparsetune.compile import compile_image
 from sparsetune.data import Dataset, fit_dataset
 from sparsetune.errors import SparsetuneError
@@ -30,9 +29,8 @@ from sparsetune.image import parse_image
 from sparsetune.inputs import input_of
 from sparsetune.plan import default_plan, load_plan
 from sparsetune.push import push_file, push_rom
-from sparsetune.task import Task, task_of
+from sparsetune.task import task_of
 from sparsetune.tflite import parse_tflite, read_tflite
-from sparsetune.transfer import check_file_room
 from sparsetune.twin import Twin
 
 SHARED = shared_tasks.shared_folder()
@@ -743,10 +741,3 @@ def test_a_plan_of_another_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not cli.main(["plan", str(model), "-o", str(plan)])
     capsys.readouterr()
     assert "made for another model" in refused(capsys, "build", runs.DIGITS, "--plan", plan)
-
-
-def test_more_samples_than_the_board_holds(tmp_path: Path) -> None:
-    data, task = Dataset(np.zeros((4000, 256), np.int8), np.zeros(4000)), Task("softmax", 4, 1, 0)
-    with pytest.raises(SparsetuneError, match=r"has room for 1,\d+ of them: give fewer"):
-        check_file_room(data, task, load_spec("pico"), 8000)
-    check_file_room(data.part(slice(1000)), task, load_spec("pico"), 8000)

@@ -67,6 +67,11 @@ def stored_bytes(image: Image) -> int:
     return (image.cut_bytes if is_latent else image.input_bytes) + image.task.target_bytes
 
 
+def replay_bytes(image: Image, samples: int) -> int:
+    """Of a buffer of so many earlier samples, at most: their targets end at a whole word."""
+    return HEADER_BYTES + MORE_BYTES + 3 + samples * stored_bytes(image) + 4
+
+
 def replay_file(data: Dataset, image: Image, most: int, seed: int) -> bytes:
     """The buffer of earlier samples (docs/FORMAT.md): at most so many of `data`, in an order that
     `seed` draws."""

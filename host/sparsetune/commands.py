@@ -35,7 +35,7 @@ from .plan import (
     with_biases,
 )
 from .plan_text import describe_analytic, describe_layers, describe_memory, name_patches
-from .room import Room, with_residual
+from .room import Room, beyond_files, with_residual
 from .rules import groups_of, may_skip, with_rules
 from .schemes import load_scheme, scheme_plan
 from .search.asked import asks_for_search, plan_within, refuse_beside, searched_plan
@@ -163,6 +163,7 @@ def choose_plan(
         raise does_not_fit(Wanted(graph, chosen, room, is_filled), layout)
     check(layout.image)
     warn([*_ram_doubts(args, spec), *patch_doubts(graph, chosen, args, room)])
+    warn(_file_doubts(room, layout))
     if not rate:
         print("measuring a learning rate: short runs on this computer ...", flush=True)
         rate = choose_rate(graph, chosen, model, data, groups_of(args))
@@ -266,6 +267,12 @@ def _ram_doubts(args: argparse.Namespace, spec: BoardSpec) -> Iterator[str]:
         yield (
             f"--ram {args.ram:,}: {spec.name} has {spec.heap_bytes:,} bytes, which are taken for it"
         )
+
+
+def _file_doubts(room: Room, layout: Layout) -> Iterator[str]:
+    state = parse_image(layout.image).state_bytes
+    if beyond := beyond_files(room.spec, state, room.samples, room.sample_bytes):
+        yield f"{beyond}: `push` and `tune` refuse more, but for `tune --twin`"
 
 
 def _use(

@@ -36,6 +36,20 @@ def files_room(spec: BoardSpec, state_bytes: int) -> int:
     return max(0, capacity(free_blocks(spec, state_bytes)) - HEADER_BYTES - TARGETS_PAD)
 
 
+def beyond_files(
+    spec: BoardSpec, state_bytes: int, samples: int, each: int, others: int = 0
+) -> str:
+    """Why samples of `each` bytes, files of `others` bytes and checkpoints do not fit the board's
+    file system; empty where they do."""
+    room = max(0, files_room(spec, state_bytes) - others)
+    if samples * each <= room:
+        return ""
+    return (
+        f"{samples:,} samples take {samples * each:,} bytes, the board's file system has room for "
+        f"{room // each:,} of them"
+    )
+
+
 @dataclass(frozen=True)
 class Room:
     """ram: bytes of the heap that may be used. samples: that are trained on. store_bytes: of flash

@@ -12,16 +12,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from sparsetune.board import Board, Damage, PortLost, Silence
 from sparsetune.board_files import BOARD_TRAINED, CHECKPOINTS, make_room
-from sparsetune.boardspec import BoardSpec
-from sparsetune.data import MAGIC, Dataset, doubts, fit_dataset, load_npz, sample_file
+from sparsetune.data import MAGIC, doubts, fit_dataset, load_npz, sample_file
 from sparsetune.errors import SparsetuneError, warn
 from sparsetune.files import read_file, write_whole
 from sparsetune.image import HEADER_WORDS, parse_ends, parse_image
 from sparsetune.options import policy_file
 from sparsetune.pulled import Line, complete, split
 from sparsetune.push import push_file, push_rom
-from sparsetune.room import files_room
-from sparsetune.task import Task
 
 ROM_IMAGE = "model.img"
 BOARD_IMAGE = f"/rom/{ROM_IMAGE}"
@@ -162,20 +159,6 @@ def save_aside(data: bytes, folder: Path = Path("out")) -> Path:
             write_whole(path, data)
             return path
     raise AssertionError("there are names without end")
-
-
-def check_file_room(
-    data: Dataset, task: Task, spec: BoardSpec, state_bytes: int, others: int = 0
-) -> None:
-    """Raises SparsetuneError when samples, files of `others` bytes and checkpoints do not fit the
-    board's file system."""
-    each = data.x[0].size + task.target_bytes
-    room = max(0, files_room(spec, state_bytes) - others)
-    if len(data) * each > room:
-        raise SparsetuneError(
-            f"{len(data):,} samples take {len(data) * each:,} bytes, the board's file system has "
-            f"room for {max(0, room // each):,} of them: give fewer, or smaller ones"
-        )
 
 
 def is_checked(path: Path) -> bool:

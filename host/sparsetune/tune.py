@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 from sparsetune_device.telemetry import parse
 
-from .beside import SHARE, cache_room, check_cut, replay_file, stored_bytes
+from .beside import (
+    SHARE,
+    CacheRoom,
+    cache_room,
+    check_cut,
+    replay_bytes,
+    replay_file,
+    stored_bytes,
+)
 from .board import Board, PortLost, still_learnt
-from .boardspec import BoardSpec, load_spec
+from .boardspec import load_spec
 from .commands import choose_plan, describe_plan, export_bytes, read_model
 from .data import Dataset, doubts, fit_dataset, lacks, leaks, load_npz, sample_file
 from .errors import SparsetuneError, warn
@@ -26,10 +34,10 @@ from .judge import judge
 from .litert import predict
 from .monitor import Monitor, Options, duration, plot_loss
 from .options import blaming_policy, run_options
+from .room import beyond_files
 from .search.asked import asks_for_search
 from .target import OnBoard, OnTwin, Target
 from .task import task_of
-from .transfer import check_file_room
 from .tune_result import Result
 from .twin import Twin
 
@@ -144,6 +152,8 @@ def _planned(
 
     def check(image: bytes) -> None:
         _check_run(args, options, image, first)
+        if not args.twin:
+            _check_files(args, options, parse_image(image), len(train))
 
     chosen = choose_plan(graph, args, spec, train, check)
     image = parse_image(chosen.layout.image)
@@ -152,10 +162,10 @@ def _planned(
     for line in describe_plan(graph, chosen, spec, train):
         print(line)
     earlier = _earlier(args, old, image, options) if old else b""
-    if not args.twin:
-        kept_bytes = options.get("keep", 0) * stored_bytes(image)
-        check_file_room(train, task, spec, image.state_bytes, len(earlier) + kept_bytes)
-        _plan_cache(image, len(train), spec, options, (len(earlier), kept_bytes))
+    if "cache" in options and not args.twin:
+        room = _cache_room(args, options, image, len(train))
+        print(room)
+        options["cache"] = room.samples
     return image, earlier
 
 
@@ -191,6 +201,7 @@ def _earlier_samples(args: argparse.Namespace, graph: Graph) -> Dataset | None:
     """Those of --replay. Raises SparsetuneError."""
     if args.replay is not None:
         earlier, _ = load_npz(args.replay)
+        args.replay_samples = min(len(earlier), args.replay_samples)
         try:
             return fit_dataset(earlier, input_of(graph), task_of(graph))
         except SparsetuneError as error:
@@ -206,27 +217,37 @@ def _earlier(
     """The buffer of earlier samples that --replay asks for; options say which share they take."""
     options.setdefault("replay", round(100 * SHARE))
     buffer = replay_file(data, image, args.replay_samples, args.seed or 0)
-    count = min(len(data), args.replay_samples)
-    print(f"earlier samples: {count:,} of {len(data):,}, {len(buffer):,} bytes, in "
+    print(f"earlier samples: {args.replay_samples:,} of {len(data):,}, {len(buffer):,} bytes, in "
           f"{options['replay']} % of the steps")
     return buffer
 
 
-def _plan_cache(
-    image: Image, samples: int, spec: BoardSpec, options: dict[str, Any], others: tuple[int, ...]
+def _check_files(
+    args: argparse.Namespace, options: dict[str, Any], image: Image, samples: int
 ) -> None:
-    """Says how many samples' fronts the board has room for beside files of these sizes; options
-    ask for so many."""
-    if "cache" not in options:
-        return
-    room = cache_room(spec, image, samples, *others)
-    print(room)
-    if not room.samples:
+    """Raises SparsetuneError where the board's file system has no room for what a run needs."""
+    each, others = image.input_bytes + image.task.target_bytes, _others(args, options, image)
+    spec = load_spec(args.board)
+    if beyond := beyond_files(spec, image.state_bytes, samples, each, sum(others)):
+        raise SparsetuneError(f"{beyond}: give fewer, or smaller ones")
+    if "cache" in options and not _cache_room(args, options, image, samples).samples:
         raise SparsetuneError(
             "the board's file system has no room for a cache beside the samples: give fewer "
             "samples, or leave out --cache"
         )
-    options["cache"] = room.samples
+
+
+def _cache_room(
+    args: argparse.Namespace, options: dict[str, Any], image: Image, samples: int
+) -> CacheRoom:
+    others = _others(args, options, image)
+    return cache_room(load_spec(args.board), image, samples, *others)
+
+
+def _others(args: argparse.Namespace, options: dict[str, Any], image: Image) -> tuple[int, int]:
+    """Bytes of the files with earlier samples and with those that the run keeps, at most."""
+    earlier = replay_bytes(image, args.replay_samples) if args.replay else 0
+    return earlier, options.get("keep", 0) * stored_bytes(image)
 
 
 def _what_is_left(args: argparse.Namespace, files: Files, checkpoint: bytes | None) -> str:
