@@ -71,7 +71,7 @@ def compare(kernels: Path, shared: Path, options: argparse.Namespace) -> str:
     words += ["--folder", str(FOLDER / "compared"), "--jobs", str(options.jobs)]
     path = os.pathsep.join([str(kernels), *sys.path])
     env = {**os.environ, "PYTHONPATH": path}
-    command = [sys.executable, "-m", "sparsetune.cli", *words, "--methods", *METHODS]
+    command = [sys.executable, "-m", "sparsetune", *words, "--methods", *METHODS]
     subprocess.run(command, env=env, check=True, stdout=sys.stderr)
     return (FOLDER / "compared" / "table.md").read_text()
 

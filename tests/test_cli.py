@@ -35,7 +35,7 @@ StandIn = Callable[..., str]
 def run(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "sparsetune.cli", *map(str, args)],
+        [sys.executable, "-m", "sparsetune", *map(str, args)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -169,7 +169,7 @@ def test_unexpected_errors_are_one_line(
 
 
 def test_closed_pipe() -> None:
-    command = f"{sys.executable} -m sparsetune.cli --help | true"
+    command = f"{sys.executable} -m sparsetune --help | true"
     result = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert "Traceback" not in result.stderr
 
@@ -246,7 +246,7 @@ def test_train(stand_in: StandIn, tmp_path: Path) -> None:
 
 def test_train_default_log(stand_in: StandIn, tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "sparsetune.cli", "train", "--port", stand_in()],
+        [sys.executable, "-m", "sparsetune", "train", "--port", stand_in()],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -312,7 +312,7 @@ def test_train_that_fails_on_the_board(stand_in: StandIn, tmp_path: Path) -> Non
 
 def test_ctrl_c_stops_training(stand_in: StandIn, tmp_path: Path) -> None:
     port, log = stand_in(), tmp_path / "log.jsonl"
-    command = [sys.executable, "-m", "sparsetune.cli", "train", "--port", port]
+    command = [sys.executable, "-m", "sparsetune", "train", "--port", port]
     command += ["--steps", "100000", "--log", str(log), "--every", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
@@ -401,7 +401,7 @@ def test_emulated_monitor(emulated_pico, tmp_path: Path) -> None:
     with serial.Serial(port, timeout=0.1) as raw:
         raw.write(code)
         time.sleep(1)
-    command = [sys.executable, "-m", "sparsetune.cli", "monitor", "--port", port]
+    command = [sys.executable, "-m", "sparsetune", "monitor", "--port", port]
     process = subprocess.Popen(
         [*command, "--plain", "--log", str(log), "--every", "5"],
         stdout=subprocess.PIPE,

@@ -255,7 +255,7 @@ def test_a_killed_comparison_goes_on(samples: Path, tmp_path: Path) -> None:
     not done again; the end is that of a comparison that nobody killed."""
     folder, log = tmp_path / "c", tmp_path / "c" / "runs.jsonl"
     more = ("--methods", "head", "int8", "--seeds", 3, "--rates", "0.01", "--jobs", 1)
-    command = [sys.executable, "-m", "sparsetune.cli", *words(samples, folder, *more)]
+    command = [sys.executable, "-m", "sparsetune", *words(samples, folder, *more)]
     env = {**os.environ, **dict(environment())}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
     end = time.monotonic() + 240
@@ -281,7 +281,7 @@ def test_ctrl_c_leaves_nothing_behind(sent: int, samples: Path, tmp_path: Path) 
     temporary, folder = tmp_path / "tmp", tmp_path / "c"
     temporary.mkdir()
     more = ("--methods", "int8:steps=2000000", "--seeds", 2, "--rates", "0.01")
-    command = [sys.executable, "-m", "sparsetune.cli", *words(samples, folder, *more)]
+    command = [sys.executable, "-m", "sparsetune", *words(samples, folder, *more)]
     env = {**os.environ, **dict(environment()), "TMPDIR": str(temporary)}
     process = subprocess.Popen(command, env=env, **{"stdout": -1, "stderr": -1, "text": True})
     end = time.monotonic() + 120

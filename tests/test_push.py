@@ -262,7 +262,7 @@ def test_an_s2_is_refused(stand_in: StandIn, tmp_path: Path, machine: str) -> No
     xtensawin = 6 | 3 << 8 | 10 << 10
     port = stand_in("--stock", "--implementation", machine, xtensawin)
     (tmp_path / "file").write_bytes(b"data")
-    command = [sys.executable, "-m", "sparsetune.cli", "push", "--port", port, "--file"]
+    command = [sys.executable, "-m", "sparsetune", "push", "--port", port, "--file"]
     command += [str(tmp_path / "file"), "/file"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode and not done.stdout

@@ -37,7 +37,13 @@ def test_ctrl_c_while_it_is_imported_is_one_line(name: str) -> None:
     assert (done.returncode, done.stderr) == (130, "sparsetune: interrupted\n")
 
 
-def test_it_is_the_command_line() -> None:
-    script = f"import sys; from {entry()} import main; sys.argv[1:] = ['--help']; main()"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith("usage: ")
+@pytest.mark.parametrize("status", [0, 2])
+@pytest.mark.parametrize("how", ["script", "module"])
+def test_it_is_the_command_line(how: str, status: int) -> None:
+    words = ["-c", f"import sys; from {entry()} import main; sys.exit(main())"]
+    words = words if how == "script" else ["-m", "sparsetune"]
+    words += ["--help"] if status == 0 else ["boards"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    said = done.stderr if status else done.stdout
+    assert done.returncode == status
+    assert said.startswith("sparsetune: error: " if status else "usage: sparsetune ")

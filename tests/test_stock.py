@@ -246,7 +246,7 @@ def test_nothing_is_sent_where_the_abi_differs(pico: EmulatedPico, monkeypatch) 
 
 def attempt(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sparsetune.cli", *map(str, args)],
+        [sys.executable, "-m", "sparsetune", *map(str, args)],
         capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
 

@@ -502,6 +502,3 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None], C
         _model_command("tune"),
     ),
 }
-
-if __name__ == "__main__":
-    sys.exit(main())
