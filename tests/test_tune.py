@@ -107,6 +107,60 @@ def test_a_curve_that_cannot_be_written_leaves_the_result(
     assert re.search(r"^loss curve: not drawn \(cannot write \S+log.png ", out, re.MULTILINE)
 
 
+@pytest.mark.parametrize("is_broken_off", [False, True])
+@pytest.mark.parametrize("full", [1, 2])
+def test_a_model_that_cannot_be_written_leaves_what_was_learnt(
+    full: int, is_broken_off: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The disk fills up while the model trains, and with two the checkpoint has no room there
+    either; `export` makes of it what would have been written."""
+    assert tune(tmp_path, "--twin", "--rate", "0.01") == 0
+    wanted = (tmp_path / "o.tflite").read_bytes()
+    (tmp_path / "o.tflite").unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    train, write = OnTwin.train, Path.write_bytes
+
+    def fill(self: OnTwin, *args) -> bytes:
+        trained = train(self, *args)
+        monkeypatch.setattr(Path, "write_bytes", refuse)
+        if is_broken_off:
+            raise KeyboardInterrupt
+        return trained
+
+    def refuse(path: Path, data: bytes) -> int:
+        if path.name == "o.tflite.part" or full == 2 and "elsewhere" not in path.parts:
+            write(path, data[:9])
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(OnTwin, "train", fill)
+    assert tune(tmp_path, "--twin", "--rate", "0.01") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "o.tflite (No space left on device): name another; " in said
+    told = re.search(r"what was learnt is in (\S+): `sparsetune export (.+) -o FILE` makes", said)
+    assert told and Path(told[1]).is_relative_to(tmp_path / ("elsewhere" if full == 2 else ""))
+    assert not list(tmp_path.rglob("*.part"))
+    assert not (tmp_path / "o.tflite").exists()
+    monkeypatch.setattr(Path, "write_bytes", write)
+    assert cli.main(["export", *told[2].split(), "-o", str(tmp_path / "o.tflite")]) == 0
+    assert (tmp_path / "o.tflite").read_bytes() == wanted
+
+
+@pytest.mark.parametrize(("classes", "error"), [(3, "label 9 is out of range"), (10, "")])
+def test_a_new_head_is_written_with_what_trains_it_alone(
+    classes: int, error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = tune(tmp_path, "--twin", "--rate", "0.01", "--classes", classes)
+    said = capsys.readouterr()
+    head = tmp_path / f"digits_int8_{classes}_classes.tflite"
+    assert status == int(bool(error)) and error in said.err
+    assert head.exists() == (f"new head of {classes} classes: {head}\n" in said.out) == (not error)
+    assert not error or [path.name for path in tmp_path.iterdir()] == ["s.npz"]
+
+
 def test_a_check_that_fails_leaves_the_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:

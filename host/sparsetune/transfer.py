@@ -149,10 +149,10 @@ def rescue(board: Board, paths: Iterable[str] = CHECKPOINTS) -> None:
         print(f"the board had learnt what nobody has pulled: saved as {local}, for `export`")
 
 
-def save_aside(data: bytes, folder: Path = Path("out")) -> Path:
+def save_aside(data: bytes, folder: Path = Path("out"), whose: str = "board") -> Path:
     """Writes a checkpoint to a file of its own, named after image and steps."""
     head = split(data).head
-    name = f"board-{head[2]:08x}-{head[3]}-steps"
+    name = f"{whose}-{head[2]:08x}-{head[3]}-steps"
     names = chain([name], (f"{name}-{n}" for n in count(2)))
     for path in (folder / f"{name}.ckpt" for name in names):
         if not path.exists() or path.read_bytes() == data:

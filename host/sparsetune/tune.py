@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from .beside import (
 )
 from .board import Board, PortLost, still_learnt
 from .boardspec import load_spec
-from .commands import choose_plan, describe_plan, export_bytes, read_model
+from .commands import choose_plan, describe_plan, read_model
 from .data import Dataset, doubts, fit_dataset, lacks, leaks, load_npz, sample_file
 from .errors import SparsetuneError, warn
-from .files import check_outputs, read_file, refuse_other, write_output
+from .files import read_file, write_output, write_whole
 from .graph import Graph
 from .head import FINE_ROOM, ROOM, HeadRequest, with_new_head
-from .image import Image, parse_image, refuse_no_image, write_image
+from .image import Image, parse_image, write_image
 from .inputs import as_file_takes, as_graph_gives, input_of
 from .install import board_of
 from .judge import judge
@@ -38,6 +38,7 @@ from .room import beyond_files
 from .search.asked import asks_for_search
 from .target import OnBoard, OnTwin, Target
 from .task import task_of
+from .tune_files import Files, checked_files, what_is_left, write_trained
 from .tune_result import Result
 from .twin import Twin
 
@@ -73,19 +74,23 @@ def tune(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, asked: dict[str, Any], target: Target, port: str) -> Result:
     """asked: keywords of the device's train(); what is not in there, samples and model decide."""
-    files = _checked_files(args)
-    graph = _graph(args, files.output)
-    train, test = _datasets(args.samples, graph, args.seed or 0)
-    warn([*doubts(train, task_of(graph)), *leaks(train, test), *lacks(train, test, task_of(graph))])
-    options = {"steps": max(200, len(train)), **asked}
-    image, earlier = _planned(args, options, graph, train)
+    files = checked_files(args)
+    with tempfile.TemporaryDirectory(prefix="sparsetune-") as folder:
+        graph = _graph(args, Path(folder))
+        train, test = _datasets(args.samples, graph, args.seed or 0)
+        task = task_of(graph)
+        warn([*doubts(train, task), *leaks(train, test), *lacks(train, test, task)])
+        options = {"steps": max(200, len(train)), **asked}
+        image, earlier = _planned(args, options, graph, train)
+        if files.head:  # not before: what is refused leaves no file
+            args.model = _moved(args.model, files.head)
+            print(f"new head of {args.classes} classes: {files.head}")
     before = judge(read_file(args.model), test, graph)
     print(f"before, on {len(test)} held-out samples: {before}", flush=True)
     print(f"image: {files.image}{write_image(files.image, image.data)}")
-    target.push(image.data, sample_file(train, task_of(graph)), earlier)
+    target.push(image.data, sample_file(train, task), earlier)
     monitor, checkpoint = _watched(args, options, (target, port), files)
-    trained = export_bytes(args.model, image, checkpoint)
-    write_output(files.output, trained)
+    trained = write_trained(args, files, image, checkpoint)
     target.fetched()
     curve = _drawn(monitor.log_path, args.plot or monitor.log_path.with_suffix(".png"))
     few = train.part(slice(CHECKED))
@@ -112,30 +117,12 @@ def _drawn(log: Path, png: Path) -> str:
         return f"not drawn ({error})"
 
 
-@dataclass(frozen=True)
-class Files:
-    """Of a run. image: of its own, as the one beside the model is `build`'s."""
-
-    output: Path
-    image: Path
-
-
-def _checked_files(args: argparse.Namespace) -> Files:
-    """Refuses them before hours of training, and not behind them."""
-    output = args.output or Path("out") / (args.model.stem + "_trained.tflite")
-    image = output.with_suffix(".img")
-    inputs = {"trained": output, "model": args.model, "samples": args.samples}
-    check_outputs({"output": image, **inputs})
-    refuse_other(output, read_file(args.model))
-    refuse_no_image(image)
-    return Files(output, image)
-
-
-def _graph(args: argparse.Namespace, output: Path) -> Graph:
-    """With the new head that --classes asks for, which args.model has from then on."""
+def _graph(args: argparse.Namespace, folder: Path) -> Graph:
+    """With the new head that --classes asks for, which args.model, now in `folder`, has from then
+    on."""
     if args.classes:
         searches = asks_for_search(args)
-        args.model = _new_head(args, output)
+        args.model = _new_head(args, folder)
         if not (args.plan or args.scheme or args.last or args.ratio or args.biases or searches):
             args.last = 1  # the old layers' rate would keep the new one from learning
             print("trains the new head alone; --last N trains more layers")
@@ -180,7 +167,7 @@ def _watched(
         with Monitor(view) as monitor, blaming_policy(args.policy):
             return monitor, target.train(options, monitor.feed)
     except KeyboardInterrupt:
-        print(_what_is_left(args, files, target.interrupted()))
+        print(what_is_left(args, files, target.interrupted()))
         raise
     except PortLost as error:
         raise still_learnt(error) from error
@@ -250,29 +237,18 @@ def _others(args: argparse.Namespace, options: dict[str, Any], image: Image) -> 
     return earlier, options.get("keep", 0) * stored_bytes(image)
 
 
-def _what_is_left(args: argparse.Namespace, files: Files, checkpoint: bytes | None) -> str:
-    """What a broken-off run leaves, and how to go on."""
-    if checkpoint is None and args.twin:
-        return "nothing was learnt yet"
-    if checkpoint is not None:
-        image = parse_image(files.image.read_bytes())
-        write_output(files.output, export_bytes(args.model, image, checkpoint))
-        return f"what was learnt until now: {files.output} (`tune` it to go on)"
-    return (
-        "what was learnt is on the board: `sparsetune train --resume` goes on; `sparsetune pull`, "
-        f"then `sparsetune export {args.model} trained.ckpt --image {files.image}` fetches it"
-    )
-
-
-def _new_head(args: argparse.Namespace, output: Path) -> Path:
-    """Writes the model with its new head beside the output: what is trained and judged then."""
+def _new_head(args: argparse.Namespace, folder: Path) -> Path:
     train, _ = load_npz(args.samples)
     room = ROOM if args.residual is False else FINE_ROOM
     request = HeadRequest(args.classes, x=train.x, room=room)
-    path = output.with_name(f"{args.model.stem}_{args.classes}_classes.tflite")
-    write_output(path, with_new_head(read_file(args.model), request))
-    print(f"new head of {args.classes} classes: {path}")
+    path: Path = folder / args.model.name
+    write_whole(path, with_new_head(read_file(args.model), request))
     return path
+
+
+def _moved(path: Path, to: Path) -> Path:
+    write_output(to, read_file(path))
+    return to
 
 
 def _datasets(path: Path, graph: Graph, seed: int) -> tuple[Dataset, Dataset]:
