@@ -12,6 +12,7 @@ from small_models import Net
 from sparsetune import cli
 from sparsetune.board import Board
 from sparsetune.boardspec import load_spec
+from sparsetune.digits import changed_sets
 from sparsetune.errors import SparsetuneError
 from sparsetune.target import OnBoard, OnTwin
 
@@ -64,8 +65,25 @@ def test_a_rate_that_changes_nothing_is_told(
 ) -> None:
     assert tune(tmp_path, "--twin", "--rate", "0.00000001") == 0
     out = capsys.readouterr().out
-    assert "the model got no better: try a higher --rate, or more --steps" in out
+    last = out.splitlines()[-1]
+    assert last == "warning: the model got no better: try a higher --rate, or more --steps"
     assert "got worse" not in out
+
+
+def test_a_model_that_got_worse_is_told_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels that are all wrong, which it learns; the right ones are held out."""
+    sets = changed_sets(1)
+    x, y = sets["x_train"][:80], sets["y_train"][:80]
+    np.savez(tmp_path / "s.npz", x_train=x, y_train=(y + 1) % 10, x_test=x, y_test=y)
+    words = ("tune", DIGITS, tmp_path / "s.npz", "--twin", "--rate", "0.05", "--plain", "--log",
+             tmp_path / "log.jsonl", "-o", tmp_path / "o.tflite")  # fmt: skip
+    assert cli.main([str(word) for word in words]) == 0
+    *_, model, _, _, last = capsys.readouterr().out.splitlines()
+    assert model == f"trained model: {tmp_path / 'o.tflite'}"
+    told = re.match(r"warning: the model got worse, from (\S+)% to (\S+)% on 80 held-out", last)
+    assert told and float(told[1]) > float(told[2])
 
 
 def test_held_out_samples_of_one_class(

@@ -44,15 +44,19 @@ class Result:
             *self._events(spec),
             f"trained model against LiteRT on {self.checked} samples: {found}",
         ]
-        lines += self._advice()
         where = [f"trained model: {self.output}", f"log: {self.log}", f"loss curve: {self.curve}"]
-        return [*lines, *where]
+        return [*lines, *where, *self._doubts()]
 
-    def _advice(self) -> Iterator[str]:
+    def _doubts(self) -> Iterator[str]:
+        """The last word, as it was all for nothing."""
         if self.after.is_worse_than(self.before):
-            yield "the model got worse: try a lower --rate, fewer layers (--last), or more samples"
+            yield (
+                f"warning: the model got worse, from {self.before} to {self.after} on "
+                f"{self.held_out} held-out samples: keep the one that you had, and try a lower "
+                "--rate, fewer layers (--last), or more samples"
+            )
         elif self.after == self.before and self.before.may_improve:
-            yield "the model got no better: try a higher --rate, or more --steps"
+            yield "warning: the model got no better: try a higher --rate, or more --steps"
 
     def _loss(self) -> str:
         losses = self.run.losses
