@@ -517,7 +517,11 @@ def test_what_is_not_asked_for_is_left_to_the_board(emulated_pico, tmp_path: Pat
         push_file(board, BOARD_DATA, task.samples)
     train = ("train", "--port", emulated_pico.port, "--log", tmp_path / "log.jsonl")
     assert run(*train, "--steps", 6).returncode == 0
-    assert_error(run(*train, "--resume"), "all 6 steps are done: ask for more (--steps)")
+    assert_error(
+        run(*train, "--resume"),
+        "sparsetune: error: the board refuses: all 6 steps are done: ask for more (--steps); "
+        "`sparsetune pull` fetches what was learnt\n",
+    )
     assert "step 9/9" in run(*train, "--resume", "--steps", 9).stdout
 
 

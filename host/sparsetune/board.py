@@ -145,6 +145,7 @@ machine.Timer(-1).init(period=300, mode=0, callback=lambda t: machine.bootloader
 
 # What to do about the errors that a board reports most often.
 _ADVICE = (
+    ("steps are done", "`sparsetune pull` fetches what was learnt"),
     ("MemoryError", "reset the board, or choose a plan that needs less memory"),
     ("o module named 'sparsetune", "flash the sparsetune firmware: sparsetune flash"),
     ("ENOENT", "the board does not hold that file: sparsetune push"),
@@ -565,6 +566,7 @@ def _text(line: bytes) -> str:
     return line.decode("utf-8", "replace").rstrip("\r")
 
 
+COMPLAINT, OURS_RAISED = "ValueError: ", "sparsetune_device/"  # of the device package, in full
 _OURS = ("<", "/", "sparsetune_")  # files of a traceback that no user has put on the board
 
 
@@ -578,10 +580,11 @@ def _explain(traceback: str) -> str:
             break
     if "MemoryError" in last and any("in open_image" in frame for frame in frames):
         return f"the board has too little RAM for the image, which it reads whole: {LESS_RAM}"
-    for key, advice in _ADVICE:
-        if key in last:
-            return f"the board stopped with {last}; {advice}"
-    return f"the board stopped with {last}"
+    said = f"the board stopped with {last}"
+    if last.startswith(COMPLAINT) and frames and OURS_RAISED in frames[-1]:
+        said = f"the board refuses: {last[len(COMPLAINT) :]}"
+    advices = [advice for key, advice in _ADVICE if key in last]
+    return "; ".join([said, *advices[:1]])
 
 
 # Ports ------------------------------------------------------------------------------
