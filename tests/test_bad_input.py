@@ -101,7 +101,17 @@ def test_unsupported_operator_by_name(tmp_path: Path, capsys: pytest.CaptureFixt
     path = tmp_path / "maximum.tflite"
     path.write_bytes(bytes(builder.Output()))
     line = refused(capsys, "build", path)
-    assert "operator 7 (MAXIMUM) is not supported" in line and "SOFTMAX" in line
+    assert "operator 7 (MAXIMUM) is not supported" in line
+    told = re.search(r"\(supported are ([A-Z0-9_, ]+)\)$", line)
+    assert told and set(told[1].split(", ")) == kinds_of_the_readme()
+
+
+def kinds_of_the_readme() -> set[str]:
+    """All that it says of an int8 model's operators."""
+    text = (runs.ROOT / "README.md").read_text()
+    told = re.search(r"\*\*What runs and trains\*\*: (.+?); int8", text, re.DOTALL)
+    assert told
+    return set(re.findall(r"[A-Z][A-Z0-9_]+", re.sub(r"\(.*?\)", "", told[1])))
 
 
 def changed(tmp_path: Path, change: Callable[[Any], None]) -> Path:

@@ -6,6 +6,7 @@ from .errors import SparsetuneError
 from .graph import Graph, Operator
 from .operators import KINDS
 from .operators.kind import check_activation, refuse
+from .simplify import RENAMED
 
 _CURVE = "RELU, HARD_SWISH or LEAKY_RELU do in its place"
 _NORM = "it normalises by the sample's own mean, batch norm does in its place"
@@ -17,6 +18,8 @@ ADVICE = {
     **dict.fromkeys(("RSQRT", "SQUARED_DIFFERENCE"), _NORM),
 }
 
+SUPPORTED = (*KINDS, *RENAMED)  # in an int8 model's file
+
 
 def check_kinds(graph: Graph) -> None:
     """Raises SparsetuneError where an operator is of a kind that cannot be run."""
@@ -24,7 +27,7 @@ def check_kinds(graph: Graph) -> None:
     if unknown:
         op = next((op for op in unknown if op.kind in ADVICE), unknown[0])
         advice = ADVICE.get(op.kind, "build the model without it")
-        raise refuse(op, f"is not supported: {advice} (supported are {', '.join(KINDS)})")
+        raise refuse(op, f"is not supported: {advice} (supported are {', '.join(SUPPORTED)})")
 
 
 def check_indices(graph: Graph) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .graph import Graph, Operator, Tensor
 
+RENAMED = ("SQUEEZE", "EXPAND_DIMS")  # kinds that are RESHAPEs
 EXPLICIT_PADDING = "explicitPadding"  # option: ((rows above, below), (columns left, right))
 
 
@@ -70,7 +71,7 @@ def _only_renames(graph: Graph, op: Operator) -> bool:
     if op.kind == "QUANTIZE" and op.inputs and op.outputs and min(op.inputs) >= 0:
         return _same_numbers(graph.tensor(op.inputs[0]), graph.tensor(op.outputs[0]))
     if op.kind != "TRANSPOSE" or len(op.inputs) < 2 or min(op.inputs) < 0:
-        return op.kind in ("SQUEEZE", "EXPAND_DIMS")
+        return op.kind in RENAMED
     order, shape = graph.tensor(op.inputs[1]).data, graph.tensor(op.inputs[0]).shape
     if order is None or sorted(order.ravel().tolist()) != list(range(len(shape))):
         return False
