@@ -174,7 +174,9 @@ BAD_SAMPLES = {
     "samples are int64": {"x": np.zeros((20, 16, 16, 1), np.int64)},
     "20 samples and 19 labels": {"y": np.zeros(19, np.uint8)},
     "labels are float32": {"y": np.zeros(20, np.float32)},
-    "np.unique(y, return_inverse=True)[1]": {"y": np.array(["seven", "eight"] * 10)},
+    "labels are <U5 [20]: y must be class numbers, 0, 1, ...: y = np.unique(y, return_inverse=": {
+        "y": np.array(["seven", "eight"] * 10)
+    },
     "x is no list of samples": {"x": np.int8(3), "y": np.zeros(1, np.uint8)},
     "0 samples": {"x": np.zeros((0, 16, 16, 1), np.int8), "y": np.zeros(0, np.uint8)},
 }
@@ -225,6 +227,13 @@ def test_an_npz_of_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     path = samples(tmp_path / "s.npz", x=ragged)
     line = refused(capsys, "tune", runs.DIGITS, path, "--twin")
     assert f"{path}: x is of dtype object" in line and "save numbers" in line
+    samples(path, y=np.array(["seven", "eight"] * 10, object))
+    line = refused(capsys, "tune", runs.DIGITS, path, "--twin")
+    assert f"{path}: y is of dtype object: y must be class numbers, 0, 1, ...: y = " in line
+    told = re.search(r"y = (np\..+)$", line)
+    with np.load(path, allow_pickle=True) as arrays:
+        made = eval(told[1] if told else "", {"np": np, "y": arrays["y"]})
+    assert made.tolist() == [1, 0] * 10
 
 
 def test_the_file_of_earlier_samples_is_named(

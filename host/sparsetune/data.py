@@ -24,6 +24,7 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 MAX_SAMPLES = 1 << 24
 MOST_OUTSIDE = 0.5  # share of the targets that may lie outside of what the output can hold
 FEWEST_STEPS = 4  # of the output, by which targets should differ
+NUMBERED = "y must be class numbers, 0, 1, ...: y = np.unique(y, return_inverse=True)[1]"
 FEWEST_VALUES = 8  # of a sample: those of fewer bytes are alike by chance
 
 
@@ -81,6 +82,8 @@ def _numbers(file: Mapping[str, Array], name: str, path: Path) -> Array:
     except ValueError as error:
         if "Object arrays" not in str(error):
             raise
+        if name.startswith("y"):
+            raise SparsetuneError(f"{path}: {name} is of dtype object: {NUMBERED}") from error
         raise SparsetuneError(
             f"{path}: {name} is of dtype object, as of samples that differ in shape: save numbers, "
             "all samples of one shape"
@@ -154,7 +157,7 @@ def _what_labels_may_be(y: Array) -> str:
     if numbers:
         return ": give one integer a sample; --loss mse learns numbers"
     if y.dtype.kind in "US":
-        return ": give one integer a sample, np.unique(y, return_inverse=True)[1]"
+        return f": {NUMBERED}"
     return ": give one integer a sample"
 
 
