@@ -301,6 +301,25 @@ def test_plan_beyond_the_ram(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert re.search(rf"RAM +{ram} of 30,720 bytes", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("option", ["--plan", "--last"])
+def test_a_plan_file_beyond_the_ram(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ways out say what trains, which no plan stands beside."""
+    plan = tmp_path / "p.json"
+    assert cli.main(["plan", str(runs.DIGITS), "--last", "6", "-o", str(plan)]) == 0
+    value = plan if option == "--plan" else 6
+    capsys.readouterr()
+    build = ["build", str(runs.DIGITS), "--ram", "28K", "-o", str(tmp_path / "m.img")]
+    assert cli.main([*build, option, str(value)]) == 1
+    line, *ways = capsys.readouterr().err.splitlines()
+    told = "; leave out --plan, and take one of the cheapest ways out:"
+    assert line.endswith("; the cheapest ways out:" if option == "--last" else told) and ways
+    way = re.findall(r"^  (--.*?) +[\d,]+ bytes", ways[0])[0].split()
+    assert cli.main([*build, *way]) == 0
+    assert option == "--last" or cli.main([*build, *way, option, str(value)]) == 1
+
+
 def test_leaving_the_residuals_is_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     """The first, where it is one: it takes what is told of it, and leaving out the option fits."""
     command = ["plan", str(runs.DIGITS), "--last", "6", "--ratio", "1"]

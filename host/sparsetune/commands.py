@@ -46,6 +46,7 @@ from .trial import choose_rate
 from .ways_out import Wanted, does_not_fit
 
 SAMPLES_ASSUMED = 1000  # where the number of samples is not known yet
+WHOLE = ("plan", "scheme")  # options that say all that trains
 DEFAULT_LAST, DEFAULT_RATIO = 6, 0.5
 
 
@@ -160,7 +161,7 @@ def choose_plan(
         rate = choose_rate(graph, chosen, model, None)
     layout = room.compile(graph, chosen, rate or "0")
     if not room.holds(layout):
-        raise does_not_fit(Wanted(graph, chosen, room, is_filled), layout)
+        raise does_not_fit(Wanted(graph, chosen, room, is_filled, _whole(args)), layout)
     check(layout.image)
     warn([*_ram_doubts(args, spec), *patch_doubts(graph, chosen, args, room)])
     warn(_file_doubts(room, layout))
@@ -174,6 +175,11 @@ def choose_plan(
 
 def _stored(graph: Graph, data: Dataset) -> int:
     return int(data.x[0].size) + task_of(graph).target_bytes
+
+
+def _whole(args: argparse.Namespace) -> str:
+    """The option that asks for a whole plan, if one does."""
+    return next((f"--{name}" for name in WHOLE if getattr(args, name, None)), "")
 
 
 def _decides_residual(args: argparse.Namespace) -> bool:
@@ -210,7 +216,7 @@ def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     if asks_for_search(args):
         del named["share"]  # a limit then
     spelt = {name: value for name, value in named.items() if value is not None}
-    whole = [name for name in ("plan", "scheme") if getattr(args, name, None)]
+    whole = [name for name in WHOLE if getattr(args, name, None)]
     refuse_beside(args, [*whole, *sorted(spelt)])
     if getattr(args, "plan", None):
         if spelt:

@@ -32,12 +32,13 @@ Cut: TypeAlias = Callable[[Graph, UpdatePlan], UpdatePlan]  # in less RAM; the s
 @dataclass(frozen=True)
 class Wanted:
     """What was asked for: a plan for a model, and the room that it may take on a board. is_filled:
-    residuals take what is left of it."""
+    residuals take what is left of it. option: by which a whole plan was asked for, or none."""
 
     graph: Graph
     plan: UpdatePlan
     room: Room
     is_filled: bool = False
+    option: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def does_not_fit(wanted: Wanted, layout: Layout) -> SparsetuneError:
     ways = ways_out(wanted)
     if not ways:
         return SparsetuneError(f"{text}; {_hopeless(wanted)}")
-    return SparsetuneError(f"{text}; the cheapest ways out:", *(str(way) for way in ways))
+    instead = f"leave out {wanted.option}, and take one of " if wanted.option else ""
+    ends = f"{text}; {instead}the cheapest ways out:"
+    return SparsetuneError(ends, *(str(way) for way in ways))
 
 
 def _name(tenant: Tenant) -> str:
