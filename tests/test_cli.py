@@ -110,6 +110,7 @@ def test_wrong_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     [
         ("--last", "0", "'0' is too small, give 1 or more"),
         ("--ram", "1T", "try 120K"),
+        ("--ram", "120", "'120' are 120 bytes: did you mean 120K?"),
         ("--hold", "foo", "nor: epoch"),
         ("--hold", "0", "give 1 or more"),
         ("--effort", "0", "is not in 1 to 99 (try 25)"),

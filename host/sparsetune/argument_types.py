@@ -10,6 +10,8 @@ from typing import Any
 
 from sparsetune_device.channels import EPOCH
 
+FEWEST_BYTES = 1000  # fewer are KB without their letter
+
 
 def natural(text: str, smallest: int = 0) -> int:
     try:
@@ -78,6 +80,14 @@ def size(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes (try 120K)")
+    return value
+
+
+def ram(text: str) -> int:
+    """Read a number of bytes that a model may run in."""
+    value = size(text)
+    if value < FEWEST_BYTES:
+        raise argparse.ArgumentTypeError(f"{text!r} are {value} bytes: did you mean {value}K?")
     return value
 
 

@@ -12,6 +12,7 @@ from .argument_types import (
     percent,
     png,
     positive,
+    ram,
     rate,
     setting,
     size,
@@ -88,7 +89,7 @@ def _add_search(group: Group) -> None:
         "by themselves), or by short runs (minutes)",
     )
     group.add_argument(
-        "--ram", type=size, help="bytes of board RAM to use beside MicroPython's own, e.g. 120K"
+        "--ram", type=ram, help="bytes of board RAM to use beside MicroPython's own, e.g. 120K"
     )
     group.add_argument(
         "--budget-analytic", type=size, metavar="SIZE", help="search: memory as MCUNetV3 counts it"
