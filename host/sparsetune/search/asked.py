@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..data import Dataset
-from ..errors import SparsetuneError
+from ..errors import SparsetuneError, warn
 from ..files import read_file
 from ..graph import Graph
 from ..plan import CODED, WHOLE, UpdatePlan, default_plan, leave_in_flash
@@ -59,7 +59,8 @@ def searched_plan(
         plan, how = _by_runs(search, args, data)
     elif data is None or len(data) < FEWEST:
         plan = search.best(guessed(graph).of).plan
-        how = f"the best choice by a guess for want of samples ({_wants(data)})"
+        how = "the best choice by a guess"
+        warn([f"what layers can gain is a guess for want of samples ({_wants(data)})"])
     else:
         worth = by_gradients(_task(graph, args, data))
         plan = search.best(thinned(graph, worth).of).plan
