@@ -410,6 +410,29 @@ def test_without_workers_kept_runs_alone_make_the_table(samples: Path, tmp_path:
         comparing.table_of(measured, "select")
 
 
+def test_it_is_told_how_few_samples_accuracies_are_of(
+    samples: Path, tmp_path: Path, capsys
+) -> None:
+    """Of 100 and more no warning; --select 0.1 of 60 is 6."""
+    more = ("--methods", "head", "--seeds", 1, "--rates", "0.01", "--epochs", 1)
+    found = compare(samples, tmp_path / "c", *more)
+    out = capsys.readouterr().out
+    assert found["samples"] == 6 and "accuracy in % on 6 held-out training samples, of" in out
+    told = "warning: accuracies are of 6 held-out training samples, and uncertain by up to 20 p"
+    assert told in out and "with --select" in out
+
+    with np.load(samples) as file:
+        arrays = dict(file)
+    for count in (99, 100):
+        some = {f"{name}_test": np.resize(arrays[f"{name}_test"], (count, *shape))
+                for name, shape in (("x", (16, 16, 1)), ("y", ()))}  # fmt: skip
+        np.savez(samples, **{**arrays, **some})
+        compare(samples, tmp_path / "c", *more, "--test-data")
+        out = capsys.readouterr().out
+        assert f"accuracy in % on {count} test samples, of" in out
+        assert ("and uncertain by up to 5 points" in out) == (count < 100)
+
+
 def test_a_table_outlives_its_file(samples: Path, tmp_path: Path) -> None:
     """What JSON kept reads as it was told; figures that nobody counted then are a dash."""
     more = ("--methods", "head", "int8", "--seeds", 2, "--rates", "0.01")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -16,21 +18,37 @@ from sparsetune_device.schedule import parse_rate
 from .boardspec import load_spec
 from .comparison import Study, compare
 from .comparison_plots import draw_table
-from .comparison_table import Table, make_table, markdown
-from .errors import SparsetuneError
+from .comparison_table import PARTS, Table, make_table, markdown
+from .errors import SparsetuneError, warn
 from .files import write_whole
 from .float_methods import FloatMethod, parse_floats, torch_python
 from .methods import Method, Reader, check_names, load_methods, parse_keys, parse_methods
 from .subject import Subject
 
+FEW = 100  # samples, whose accuracy has a standard deviation of up to 5 points
 
 def compare_methods(args: argparse.Namespace) -> None:
     """`sparsetune compare`."""
     study = study_of(args)
-    table = table_of(study, "test" if args.test_data else "select", args.baseline)
+    part = "test" if args.test_data else "select"
+    count = study.subject.sizes[part]
+    if study.subject.task.counts_right:
+        warn(_few(count, part))
+    table = replace(table_of(study, part, args.baseline), count=count)
     for path in write_table(table, args.folder, args.plots):
         print(path)
     print(markdown(table), end="")
+
+
+def _few(count: int, part: str) -> Iterator[str]:
+    """A line where accuracies on so many samples tell methods apart badly."""
+    if count < FEW:
+        points = 100 * math.sqrt(0.25 / count)  # standard deviation, where half of them are right
+        more = "in x_test" if part == "test" else "or hold out more with --select"
+        yield (
+            f"accuracies are of {count} {PARTS[part]}, and uncertain by up to {points:.0f} points: "
+            f"smaller differences say nothing; give more samples{',' * (part != 'test')} {more}"
+        )
 
 
 def table_of(study: Study, part: str, baseline: str = "") -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .analytic import analytic_memory
@@ -22,6 +22,7 @@ from .room import Room
 from .run_log import Record
 
 Fields = dict[str, Any]
+PARTS = {"test": "test samples", "select": "held-out training samples"}
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,13 @@ class Row:
 @dataclass(frozen=True)
 class Table:
     """part: which samples the accuracies are of: test, or select. percent: whether they are
-    accuracies. samples: that a run learns from."""
+    accuracies. count: of these samples, 0 where that is not told."""
 
     rows: tuple[Row, ...]
     part: str
     baseline: str
     percent: bool
+    count: int = 0
 
     @property
     def has_held_out(self) -> bool:
@@ -117,12 +119,14 @@ class Table:
 
     def told(self) -> Fields:
         rows = [row.told() for row in self.rows]
-        return {"part": self.part, "baseline": self.baseline, "rows": rows}
+        told: Fields = {"part": self.part, "baseline": self.baseline, "rows": rows}
+        return told | ({"samples": self.count} if self.count else {})
 
     @staticmethod
     def read(told: Fields) -> Table:
         """As told() had it."""
-        return _table(tuple(map(Row.read, told["rows"])), told["part"], told["baseline"])
+        table = _table(tuple(map(Row.read, told["rows"])), told["part"], told["baseline"])
+        return replace(table, count=told.get("samples", 0))
 
 
 def _table(rows: tuple[Row, ...], part: str, baseline: str) -> Table:
@@ -252,7 +256,7 @@ HEAD = ("method", "accuracy", "against", "held out", "memory, analytic", "board 
 
 def markdown(table: Table) -> str:
     """A table; figures are mean ± standard deviation over the seeds, where there are several."""
-    what = "test samples" if table.part == "test" else "held-out training samples"
+    what = f"{table.count:,} " * bool(table.count) + PARTS[table.part]
     more = HEAD[3:] if table.has_held_out else HEAD[4:]
     head = [*HEAD[:2], f"against {table.baseline}", *more]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]

@@ -79,6 +79,11 @@ class Subject:
         warn([*doubts(kept, task), *leaks(kept, test), *lacks(kept, test, task)])
         return {"train": kept, "select": train.part(chosen), "test": test}
 
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Samples of each part."""
+        return {name: len(data) for name, data in self.parts.items()}
+
     def forget(self) -> None:
         """Gives back the samples' memory; they are read again where they are asked for."""
         self.__dict__.pop("parts", None)
