@@ -15,6 +15,7 @@ from sparsetune.boardspec import load_spec
 from sparsetune.digits import changed_sets
 from sparsetune.errors import SparsetuneError
 from sparsetune.target import OnBoard, OnTwin
+from sparsetune.tflite import read_tflite
 
 
 def tune(folder: Path, *where: object, shared: int = 0, held: int = 10) -> int:
@@ -165,6 +166,23 @@ def test_a_model_that_cannot_be_written_leaves_what_was_learnt(
     monkeypatch.setattr(Path, "write_bytes", write)
     assert cli.main(["export", *told[2].split(), "-o", str(tmp_path / "o.tflite")]) == 0
     assert (tmp_path / "o.tflite").read_bytes() == wanted
+
+
+def test_a_disk_that_fills_up_while_the_twin_trains_leaves_what_was_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = OnTwin.train
+
+    def fill(self: OnTwin, options, out) -> bytes:
+        train(self, {**options, "steps": 2}, out)
+        raise OSError(28, "No space left on device", "trained.ckpt")
+
+    monkeypatch.setattr(OnTwin, "train", fill)
+    assert tune(tmp_path, "--twin", "--rate", "0.01") == 1
+    said = capsys.readouterr().err
+    told = "the run could not go on (No space left on device); what was learnt until now: "
+    assert f"{told}{tmp_path / 'o.tflite'}" in said and said.count("\n") == 1
+    assert read_tflite(tmp_path / "o.tflite").trainable
 
 
 @pytest.mark.parametrize(("classes", "error"), [(3, "label 9 is out of range"), (10, "")])

@@ -171,6 +171,9 @@ def _watched(
         raise
     except PortLost as error:
         raise still_learnt(error) from error
+    except OSError as error:
+        left = what_is_left(args, files, target.interrupted())
+        raise SparsetuneError(f"the run could not go on ({error.strerror}); {left}") from error
 
 
 def _check_run(
