@@ -63,7 +63,7 @@ def test_an_install_plans_outside_of_the_checkout(wheel: Path, tmp_path: Path) -
     pip("install", "--no-deps", "--no-index", "--target", site, wheel)
     shutil.copy(DIGITS, tmp_path / "model.tflite")
 
-    def run(*words: str, module: str = "sparsetune") -> subprocess.CompletedProcess[str]:
+    def run(*words: str, module: str = "sparsetune.start") -> subprocess.CompletedProcess[str]:
         code = "import sparsetune, sys; print(sparsetune.__file__)\n"
         code += f"from {module} import main; sys.exit(main())"
         command = [sys.executable, "-c", code, *words]
