@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -444,6 +446,24 @@ def test_the_threshold_of_the_users_program_is_kept(emulated_pico, set_it: str, 
         board.stream(THRESHOLD.format(set_it=set_it, options=options), lines.append)
     assert [line for line in lines if line.startswith("THRESHOLD")] == [f"THRESHOLD {want}"] * 2
     assert runs.losses(lines) == runs.losses(runs.twin_train(task)[0])
+
+
+FAILS = """
+import gc, sys
+told = [-1]
+gc.threshold = lambda *new: told.append(*new) if new else told[-1]  # as MicroPython's
+sys.modules["sparsetune_device.engine"] = None
+try:
+    import sparsetune_device.main
+except ImportError as error:
+    print(error.name, told)
+"""
+
+
+def test_an_import_that_fails_leaves_the_users_threshold() -> None:
+    """As with too little RAM for it."""
+    done = subprocess.run([sys.executable, "-c", FAILS], capture_output=True, text=True)
+    assert done.stdout == "sparsetune_device.engine [-1, 16384, -1]\n", done.stderr
 
 
 FULL = """

@@ -10,21 +10,22 @@ if hasattr(gc, "threshold"):  # MicroPython
     threshold = gc.threshold()
     gc.threshold(16384)
 
-import sparsetune_kernels as kernels
+try:
+    import sparsetune_kernels as kernels
 
-from .channels import make_policy, steps_of
-from .checkpoint import OLD, Keeper, is_pulled, load, settings_of
-from .clock import now_us, since_us
-from .data import Order, Samples, forget
-from .engine import HAS_HEAP, Engine, collect
-from .image import open_image
-from .schedule import Schedule, parse_rate, rate_text
-from .telemetry import event_line, hex_events, parse, step_line
-from .teller import Teller, open_teller
-
-if hasattr(gc, "threshold"):
-    gc.threshold(threshold)  # the user's, or none
-    del threshold
+    from .channels import make_policy, steps_of
+    from .checkpoint import OLD, Keeper, is_pulled, load, settings_of
+    from .clock import now_us, since_us
+    from .data import Order, Samples, forget
+    from .engine import HAS_HEAP, Engine, collect
+    from .image import open_image
+    from .schedule import Schedule, parse_rate, rate_text
+    from .telemetry import event_line, hex_events, parse, step_line
+    from .teller import Teller, open_teller
+finally:  # what has no room is not imported
+    if hasattr(gc, "threshold"):
+        gc.threshold(threshold)  # the user's, or none
+        del threshold
 
 CHECKPOINT_MORE = 1024  # bytes of a checkpoint beside the state, at most
 WINDOW = 64  # steps over which the running accuracy is taken
