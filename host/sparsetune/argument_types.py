@@ -42,6 +42,13 @@ def percent(text: str) -> int:
     return int(text)
 
 
+def share_of_outputs(text: str) -> float:
+    value = positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not in (0, 1] (try 0.2)")
+    return value
+
+
 def rate(text: str) -> str:
     """A rate in scientific notation as the decimal text that the device reads; others as they
     are, which the device's own reader judges."""

@@ -15,6 +15,7 @@ from .argument_types import (
     ram,
     rate,
     setting,
+    share_of_outputs,
     size,
 )
 from .board_files import BOARD_DATA, BOARD_TRAINED
@@ -113,6 +114,13 @@ def _add_gradients(group: Group) -> None:
         help="of an error tensor only the channels with the largest errors stay: their share, by "
         "how large a sample's errors are, times DAMPING for each layer from the output (off; "
         "0.5:1:1; 1:1:1 counts effort alone)",
+    )
+    group.add_argument(
+        "--outputs",
+        type=share_of_outputs,
+        metavar="SHARE",
+        help="of a convolution's output channels a step updates the weights of so much, those with "
+        "its sample's largest errors (1; 0.2 costs little)",
     )
     group.add_argument(
         "--patch",

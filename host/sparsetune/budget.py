@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from .compile import active_operators
 from .cycles import UPDATES, Clock, patches_of, step_cycles
-from .graph import Graph, input_channels
+from .graph import Graph
 from .image import Image
 from .kept import kept_step
 from .plan import LayerPlan, UpdatePlan
 from .program import Buffer, Code, Const, Op, Program, Slot
+from .share import moved_weights
 
 COPIES = ("kept", "means")  # buffers of chosen channels, of patches
 FORWARD_WEIGHTED = (
@@ -60,9 +61,8 @@ def trained_weights(graph: Graph, plan: UpdatePlan) -> int:
 
 def _trained_in(graph: Graph, layer: LayerPlan) -> int:
     op = graph.operator(layer.operator)
-    weights = graph.tensor(op.inputs[1]).size * layer.channels // input_channels(graph, op)
     bias = graph.bias_of(op) if layer.bias else None
-    return weights + (bias.size if bias else 0)
+    return moved_weights(graph, layer) + (bias.size if bias else 0)
 
 
 def all_weights(graph: Graph) -> int:

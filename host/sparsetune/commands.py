@@ -221,7 +221,7 @@ def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     if getattr(args, "plan", None):
         if spelt:
             raise SparsetuneError(f"--plan says what trains: leave out --{min(spelt)}, or --plan")
-        for name in ("scheme", "patch", "kept"):
+        for name in ("scheme", "patch", "kept", "outputs"):
             if getattr(args, name, None):
                 raise SparsetuneError(f"--plan says what trains: leave out --{name}, or --plan")
         return load_plan(args.plan)
@@ -234,18 +234,19 @@ def asked_for(graph: Graph, args: argparse.Namespace) -> UpdatePlan | None:
     _check_layers(len(graph.trainable), spelt)
     if spelt.keys() <= {"biases"}:
         return with_biases(graph, UpdatePlan(()), args.biases) if args.biases else None
-    plan = _last_layers(graph, spelt)
+    plan = _last_layers(graph, spelt, getattr(args, "outputs", None) or 1.0)
     return with_biases(graph, plan, args.biases) if args.biases else plan
 
 
-def _last_layers(graph: Graph, spelt: dict[str, Any]) -> UpdatePlan:
-    """With the same ratio of channels each, or the ratio that comes to a share of all weights."""
+def _last_layers(graph: Graph, spelt: dict[str, Any], outputs: float) -> UpdatePlan:
+    """With the same ratio of channels each, or the ratio that comes to a share of all weights, of
+    which a step updates so much of the output channels."""
     last, ratio = spelt.get("last", DEFAULT_LAST), spelt.get("ratio", DEFAULT_RATIO)
     if "share" not in spelt:
         return default_plan(graph, last, ratio)
     if "ratio" in spelt:
         raise SparsetuneError("--share says how many channels train: leave out --ratio")
-    return plan_of_share(graph, last, spelt["share"])
+    return plan_of_share(graph, last, spelt["share"], outputs)
 
 
 def _check_layers(most: int, spelt: dict[str, Any]) -> None:

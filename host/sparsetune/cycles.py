@@ -114,13 +114,28 @@ def has_residual(op: Op) -> bool:
 
 def works(program: Program, graph: Graph) -> Iterator[Work]:
     """The work of each operator of the program."""
-    shares = _shares_not_zero(program, graph)
+    shares, stay = _shares_not_zero(program, graph), 1.0
     for i, op in enumerate(program.ops):
         if op.code == Code.STRIP:
             yield _strip_work(program.ops, i)
+        elif op.code in UPDATES:  # of what SELECT_ERRORS has left, where it stands in front
+            yield _update_work(op, _share_of(op, shares), stay)
+            stay = 1.0
         else:
-            dy = op.words[1] if op.code in SKIP_ZEROS else None
-            yield work_of(op, shares.get(dy, 1.0) if isinstance(dy, Buffer) else 1.0)
+            yield work_of(op, _share_of(op, shares))
+            stay = stay if op.code != Code.SELECT_ERRORS else _least_that_stay(op)
+
+
+def _share_of(op: Op, shares: dict[Buffer, float]) -> float:
+    dy = op.words[1] if op.code in SKIP_ZEROS else None
+    return shares.get(dy, 1.0) if isinstance(dy, Buffer) else 1.0
+
+
+def _least_that_stay(op: Op) -> float:
+    """Of the output channels of SELECT_ERRORS, where their number is fixed; else 1."""
+    least, span = op.words[8:]
+    assert isinstance(least, int)
+    return 1.0 if span else least / ONE
 
 
 def _shares_not_zero(program: Program, graph: Graph) -> dict[Buffer, float]:
@@ -208,19 +223,20 @@ def _backward_work(op: Op, share: float) -> Work:
     return Work(done * g.in_c, done, g.in_h * g.in_w * g.in_c)
 
 
-def _update_work(op: Op, share: float) -> Work:
+def _update_work(op: Op, share: float, stay: float = 1.0) -> Work:
     """The innermost loop runs along the chosen channels; a weight whose sum is zero is not moved.
-    The biases' sums are one addition for each output."""
+    The biases' sums are one addition for each output. stay: of the output channels, the share that
+    has errors at all."""
     bias = op.words[7 if op.code == Code.CONV2D_COLUMNS_UPDATE else 8]
     g, chosen = _window(op), op.words[5]
     assert isinstance(chosen, int)
     filters = g.out_c if op.code in DENSE else g.out_c // g.in_c
     sums = g.out_h * g.out_w * g.out_c if bias is not None else 0
     loops = g.places_read * filters if chosen else 0
-    done = loops * share if op.code in DENSE else loops
+    done = loops * stay * share if op.code in DENSE else loops
     taps = g.kernel_h * g.kernel_w
     moved = 1 - (1 - share) ** (g.places_read / taps)
-    return Work(done * chosen + sums, done, taps * filters * chosen * moved)
+    return Work(done * chosen + sums, done, taps * filters * stay * chosen * moved)
 
 
 def patches_of(op: Op) -> Patches:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .compile import active_operators
 from .geometry import conv_geometry, macs
-from .graph import Graph, Operator, input_channels
+from .graph import Graph, Operator, input_channels, output_channels
 from .patches import filtering_of
 from .plan import LayerPlan, UpdatePlan
 
@@ -37,7 +37,9 @@ def effort_of(graph: Graph, plan: UpdatePlan) -> Effort:
         if op.index in active and reached & set(op.inputs):
             gradient += count if layer and layer.weights_only else filtered
         if layer:
-            update += filtered * layer.channels // input_channels(graph, op)
+            of_inputs = filtered * layer.channels // input_channels(graph, op)
+            count = output_channels(graph, op)
+            update += of_inputs * (layer.outputs or count) // count
     return Effort(sum(counts), gradient, update)
 
 

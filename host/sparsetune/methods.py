@@ -68,7 +68,7 @@ SEARCHED = ("search", "budget_analytic", "time", "flash_writes")
 BESIDE_SEARCH = ("share", "ram")  # limits of a search, where there is one
 WHAT_TRAINS = ("plan", "scheme", "last", "ratio", "share", "biases")
 NOT_PLAN = ("layers", "loss", "model", "rate")
-NOT_LAYER = ("operator", "channels", "patch")  # patches are an option, for what suits
+NOT_LAYER = ("operator", "channels", "patch", "outputs")  # the latter are options, too
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sparsetune_device.store import PAGE
 
 from .errors import SparsetuneError
 from .geometry import conv_geometry
-from .graph import Graph, Operator, input_channels
+from .graph import Graph, Operator, input_channels, output_channels
 from .patches import filtering_of, kept_positions
 from .store_room import Kept, fits
 from .tinyprop import parse_tinyprop
@@ -23,6 +23,8 @@ FEWEST_BITS, MOST_BITS = 4, 16  # of an error's mantissa, with its sign
 SMALLEST_MAP = 64  # outputs of a channel: patches of smaller maps cost accuracy (docs/DESIGN.md)
 WHOLE, CODED = 8, 2  # bits of an activation that is kept
 MOST_CODES = 1 << 20  # ulab_kernels/activation.h
+FEWEST_OUTPUTS = 16  # of which a step may leave out some: of fewer all learn
+MOST_ERRORS = (1 << 17) - 1  # of an output channel: ulab_kernels/run_select.c
 LARGE_LAYER = 4096  # weights: smaller ones are worth their place in RAM
 
 
@@ -37,7 +39,9 @@ class LayerPlan:
     all it says: of a layer that does not train, but that a gradient passes. coarse: has none of the
     plan's residuals. weights_only: patches are for the weights' gradient, the one that is passed on
     is exact. wide: patches have one row and patch * patch columns. kept_bits: of an activation that
-    is kept for the weights' gradient, 8 or 2 (codes: ulab_kernels/activation.h)."""
+    is kept for the weights' gradient, 8 or 2 (codes: ulab_kernels/activation.h). outputs: 0, or
+    output channels whose weights a step updates, those with its sample's largest errors
+    (selection.py)."""
 
     operator: int
     channels: int
@@ -49,6 +53,7 @@ class LayerPlan:
     weights_only: bool = False
     wide: bool = False
     kept_bits: int = WHOLE
+    outputs: int = 0
 
     @property
     def trains(self) -> bool:
@@ -128,6 +133,22 @@ def with_patches(graph: Graph, plan: UpdatePlan, size: int) -> UpdatePlan:
     return replace(plan, layers=tuple(layers))
 
 
+def with_outputs(graph: Graph, plan: UpdatePlan, share: float) -> UpdatePlan:
+    """The plan whose steps update the weights of `share` of the output channels alone, in (0, 1],
+    of convolutions over all channels with enough of them."""
+    return replace(plan, layers=tuple(of_outputs(graph, layer, share) for layer in plan.layers))
+
+
+def of_outputs(graph: Graph, layer: LayerPlan, share: float) -> LayerPlan:
+    """The layer as with_outputs leaves it."""
+    op = graph.operator(layer.operator)
+    count = output_channels(graph, op)
+    if op.kind != "CONV_2D" or not layer.channels or layer.patch > 1 or count < FEWEST_OUTPUTS:
+        return layer
+    chosen = max(1, round(count * share))
+    return replace(layer, outputs=chosen if chosen < count else 0)
+
+
 def exact(layer: LayerPlan) -> LayerPlan:
     """The layer without patches or codes."""
     return replace(layer, patch=1, weights_only=False, wide=False, kept_bits=WHOLE)
@@ -180,6 +201,7 @@ def check_plan(graph: Graph, plan: UpdatePlan) -> None:
         _check_layer(graph, op, layer)
         _check_patch(graph, op, layer)
         _check_kept_bits(graph, op, layer)
+        _check_outputs(graph, op, layer)
 
 
 def _check_smoothing(graph: Graph, smoothing: float) -> None:
@@ -260,6 +282,25 @@ def _check_kept_bits(graph: Graph, op: Operator, layer: LayerPlan) -> None:
         raise SparsetuneError(
             f"operator {op.index} keeps more than {MOST_CODES:,} activations, too many for codes: "
             f"train fewer of its channels, or set kept_bits of the plan to {WHOLE}"
+        )
+
+
+def _check_outputs(graph: Graph, op: Operator, layer: LayerPlan) -> None:
+    count = output_channels(graph, op)
+    if not 0 <= layer.outputs < count:
+        raise SparsetuneError(
+            f"the plan updates {layer.outputs} output channels of operator {op.index}, which has "
+            f"{count}: choose fewer, or 0 for all"
+        )
+    if layer.outputs and (op.kind == "DEPTHWISE_CONV_2D" or not layer.channels):
+        raise SparsetuneError(
+            f"the plan chooses among the outputs of operator {op.index} ({op.kind}), which has no "
+            "filters over channels that learn: set outputs to 0"
+        )
+    if layer.outputs and (layer.patch > 1 or conv_geometry(graph, op).out_positions > MOST_ERRORS):
+        raise SparsetuneError(
+            f"the plan chooses among the outputs of operator {op.index}, whose errors are summed "
+            f"over patches or over more than {MOST_ERRORS:,} places: set outputs to 0"
         )
 
 

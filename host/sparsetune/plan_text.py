@@ -17,7 +17,7 @@ from .budget import (
     step_time,
     trained_weights,
 )
-from .graph import Graph, Operator, input_channels
+from .graph import Graph, Operator, input_channels, output_channels
 from .image import Layout, parse_image
 from .memory import RamUse
 from .peak import Tenant, find_peak, short_name
@@ -78,6 +78,8 @@ def _role(graph: Graph, plan: UpdatePlan, parts: Partition, op: Operator, place:
     if layer.slots:  # in the image but for these
         turns = f", {layer.reach} in turn" if layer.reach else ""
         share = f"{layer.channels}/{input_channels(graph, op)}{turns}, {place}"
+    if layer.outputs:
+        share += f", {layer.outputs}/{output_channels(graph, op)} outputs by their errors"
     return "trains " + ", ".join([share, *bias] if layer.channels else bias) + patches
 
 

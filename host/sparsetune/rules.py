@@ -9,7 +9,7 @@ from typing import Any
 from .errors import SparsetuneError
 from .graph import Graph
 from .kept import kept_share, with_fewer_kept, with_kept
-from .plan import SMALLEST_MAP, WHOLE, UpdatePlan, with_patches
+from .plan import SMALLEST_MAP, WHOLE, UpdatePlan, with_outputs, with_patches
 from .tinyprop import COUNT_ALONE
 
 FIELDS = ("qas", "error_bits", "smoothing", "residual", "velocity", "tinyprop")  # of UpdatePlan
@@ -27,6 +27,8 @@ def with_rules(
         asked["velocity"] = True
     changed = replace(plan, **asked)
     changed = _with_patches(graph, changed, args, is_found)
+    if share := getattr(args, "outputs", None):
+        changed = with_outputs(graph, changed, share)
     changed = changed if changed == plan else replace(changed, rate="")
     return _counted(replace(changed, scores=_wants_scores(plan, args)), args)
 

@@ -1,4 +1,5 @@
-"""Where errors are selected, and effort is counted: SELECT_ERRORS before a layer's gradients."""
+"""Where errors are selected, and effort is counted: SELECT_ERRORS before a layer's gradients, or
+between that of its input and that of its weights."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from .backward import Backward, Error
 from .geometry import Geometry, conv_geometry
 from .graph import TRAINABLE, Graph, Operator
 from .lowering import Layer
+from .plan import MOST_ERRORS
 from .program import Buffer, Code, Slot, Word
 from .tinyprop import ONE, parse_tinyprop
 
 FEWEST_CHANNELS = 16  # of an error tensor: of fewer all stay, they cost little
-MOST_POSITIONS = (1 << 17) - 1  # ulab_kernels/run_select.c
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,14 @@ class Errors:
         return self.layer.plan.channels if self.layer.plan else 0
 
     @property
+    def outputs(self) -> int:
+        """Output channels whose weights a step updates; 0 for all."""
+        return self.layer.plan.outputs if self.layer.plan else 0
+
+    @property
     def cost_something(self) -> bool:
         """Beyond the biases' sums."""
-        return (self.has_input or self.chosen > 0) and self.geometry.out_positions <= MOST_POSITIONS
+        return (self.has_input or self.chosen > 0) and self.geometry.out_positions <= MOST_ERRORS
 
     @property
     def inputs(self) -> int:
@@ -74,7 +80,7 @@ def select_errors(back: Backward, errors: Errors) -> None:
     macs.backward += errors.macs
     row = Buffer(f"srow{errors.op.index}", 4 * g.out_c)
     channels: Word = None
-    chosen = errors.chosen
+    chosen = 0 if errors.outputs else errors.chosen  # select_outputs counts those
     if errors.is_depthwise and chosen == g.in_c:
         chosen = 1
     elif errors.is_depthwise and chosen:
@@ -84,6 +90,18 @@ def select_errors(back: Backward, errors: Errors) -> None:
     is_dense = errors.is_depthwise and errors.has_input  # its kernel passes over no zeros
     costs = (chosen, -1 if is_dense else errors.inputs, *shares_of(back, errors))
     back.emit(Code.SELECT_ERRORS, errors.op, *words, *costs)
+
+
+def select_outputs(back: Backward, errors: Errors) -> None:
+    """Appends the selection of those outputs whose weights the step updates: the ones with the
+    largest sums of |dy|, as many as the plan says. The others' errors have made all else that they
+    are for: the input's gradient and the biases' steps."""
+    g, dy = errors.geometry, errors.dy
+    row = Buffer(f"orow{errors.op.index}", 4 * g.out_c)
+    # No largest sum of late plays a part, but SELECT_ERRORS keeps one.
+    words = (errors.layer.geometry_const, dy.data, dy.exponent, Slot(8, 4), row, None)
+    share = round(ONE * errors.outputs / g.out_c)
+    back.emit(Code.SELECT_ERRORS, errors.op, *words, errors.chosen, 0, share, 0)
 
 
 def forward_macs(graph: Graph) -> int:

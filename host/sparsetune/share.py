@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from .errors import SparsetuneError
-from .graph import Graph, Operator, input_channels
-from .plan import LayerPlan, UpdatePlan
+from .graph import Graph, Operator, input_channels, output_channels
+from .plan import LayerPlan, UpdatePlan, with_outputs
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 HALVINGS = 30  # of the ratio's interval: far beyond one channel of any layer
@@ -27,7 +27,15 @@ def updated_weights(graph: Graph, layer: LayerPlan) -> int:
     op = graph.operator(layer.operator)
     if op.kind not in CONVOLUTIONS:
         return 0
-    return _weights(graph, op) * layer.channels // input_channels(graph, op)
+    return moved_weights(graph, layer)
+
+
+def moved_weights(graph: Graph, layer: LayerPlan) -> int:
+    """Weights of a layer that a step updates."""
+    op = graph.operator(layer.operator)
+    updated = _weights(graph, op) * layer.channels // input_channels(graph, op)
+    count = output_channels(graph, op)
+    return updated * (layer.outputs or count) // count
 
 
 def checked_share(percent: float) -> float:
@@ -37,27 +45,31 @@ def checked_share(percent: float) -> float:
     return percent
 
 
-def plan_of_share(graph: Graph, last: int, percent: float) -> UpdatePlan:
+def plan_of_share(graph: Graph, last: int, percent: float, outputs: float = 1.0) -> UpdatePlan:
     """Of the last layers, each convolution trains the same ratio of its input channels: the largest
-    with which a step updates at most `percent` of the convolution weights. Depthwise layers train
-    their biases, fully connected ones all they have. Raises SparsetuneError where one channel each
-    is more than that."""
+    with which a step updates at most `percent` of the convolution weights. outputs: share of their
+    output channels that it updates (with_outputs). Depthwise layers train their biases, fully
+    connected ones all they have. Raises SparsetuneError where one channel each is more than
+    that."""
     checked_share(percent)
-    least = _with_ratio(graph, last, 0.0)
-    if updated_share(graph, least) > percent:
+
+    def of_ratio(ratio: float) -> UpdatePlan:
+        return with_outputs(graph, _with_ratio(graph, last, ratio), outputs)
+
+    if updated_share(graph, of_ratio(0.0)) > percent:
         raise SparsetuneError(
             f"one input channel of each convolution among the last {last} layers is "
-            f"{updated_share(graph, least):.3g} % of the convolution weights: train fewer layers "
-            "(--last), or give a larger --share"
+            f"{updated_share(graph, of_ratio(0.0)):.3g} % of the convolution weights: train fewer "
+            "layers (--last), or give a larger --share"
         )
     low, high = 0.0, 1.0
-    if updated_share(graph, _with_ratio(graph, last, high)) <= percent:
-        return _with_ratio(graph, last, high)
+    if updated_share(graph, of_ratio(high)) <= percent:
+        return of_ratio(high)
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
-        fits = updated_share(graph, _with_ratio(graph, last, ratio)) <= percent
+        fits = updated_share(graph, of_ratio(ratio)) <= percent
         low, high = (ratio, high) if fits else (low, ratio)
-    return _with_ratio(graph, last, low)
+    return of_ratio(low)
 
 
 def _with_ratio(graph: Graph, last: int, ratio: float) -> UpdatePlan:

@@ -29,7 +29,7 @@ from ..program import (
     Word,
     WordsOf,
 )
-from ..selection import Errors, may_drop, select_errors
+from ..selection import Errors, may_drop, select_errors, select_outputs
 from .kind import Kind, check_fused, check_window, refuse
 
 Words = tuple[Word, ...]
@@ -114,7 +114,16 @@ class Weighted(Kind):
         if layer.filtering and not layer.passed:
             dy = sum_patches(back, op, layer.filtering, dy)
         if trained:
-            self._update(back, op, layer, dy)
+            self._learn(back, layer, replace(errors, dy=dy))
+
+    def _learn(self, back: Backward, layer: Layer, errors: Errors) -> None:
+        """Where a plan chooses outputs by their errors, biases still learn from all of them."""
+        if errors.outputs:
+            if layer.plan and layer.plan.bias:
+                self._update(back, errors.op, _bias_alone(layer), errors.dy)
+                layer = _without_bias(layer)
+            select_outputs(back, errors)
+        self._update(back, errors.op, layer, errors.dy)
 
     def _grad_input(self, back: Backward, op: Operator, layer: Layer, dy: Error) -> None:
         addends, row = self.sums(layer)

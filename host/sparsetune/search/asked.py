@@ -16,6 +16,7 @@ from ..rules import with_rules
 from ..share import checked_share
 from ..trial import choose_rate
 from .chosen import Finish, Limits, Search, same, search_plan
+from .costs import Offer
 from .gains import SAMPLES, Task, by_gradients, guessed, split, thinned
 from .learnt import learn
 
@@ -54,7 +55,8 @@ def searched_plan(
         values["share"] = checked_share(args.share)
     finish = partial(with_rules, graph, args=args, is_found=True)
     bits = WHOLE if getattr(args, "kept", None) is None else CODED
-    search = Search(graph, base, Limits(room, **values), finish, bits)
+    offer = Offer(kept_bits=bits, outputs=getattr(args, "outputs", None) or 1.0)
+    search = Search(graph, base, Limits(room, **values), finish, offer)
     if args.search == "runs":
         plan, how = _by_runs(search, args, data)
     elif data is None or len(data) < FEWEST:

@@ -16,7 +16,7 @@ from ..cycles import step_cycles
 from ..errors import SparsetuneError
 from ..graph import Array, Graph
 from ..memory import IN_FLASH, TAKING_TURNS, VELOCITY, fixed_bytes
-from ..plan import WHOLE, UpdatePlan
+from ..plan import UpdatePlan
 from ..room import Room
 from ..share import convolution_weights, updated_share
 from ..store_room import MOST_FULL
@@ -63,6 +63,7 @@ class Searched:
 
 
 Value = Callable[[Menu], Gains]
+ALL = Offer()
 Finish = Callable[[UpdatePlan], UpdatePlan]  # adds what else was asked for to a plan
 
 
@@ -73,7 +74,7 @@ def same(plan: UpdatePlan) -> UpdatePlan:
 class Search:
     """For plans within limits, of one value after another. base: a plan without layers, whose
     residual and loss all shall have. finish: adds the patches with which a plan has to keep the
-    limits; what is found has none. kept_bits: of what layers keep of maps."""
+    limits; what is found has none. offer: as what layers may train; ratios hang on the limits."""
 
     def __init__(
         self,
@@ -81,10 +82,10 @@ class Search:
         base: UpdatePlan,
         limits: Limits,
         finish: Finish = same,
-        kept_bits: int = WHOLE,
+        offer: Offer = ALL,
     ) -> None:
         self.graph, self.base, self.limits, self.finish = graph, base, limits, finish
-        self.kept_bits = kept_bits
+        self.offer = offer
         self.bases = (base, replace(base, scratch=False)) if base.scratch else (base,)
         self.menus: list[Menu] = []
 
@@ -115,7 +116,7 @@ class Search:
         """Of one of the bases, in their order."""
         room = self.limits.room
         while len(self.menus) <= number:
-            base, offer = self.bases[len(self.menus)], Offer(self._ratios, self.kept_bits)
+            base, offer = self.bases[len(self.menus)], replace(self.offer, ratios=self._ratios)
             menu = menu_of(self.graph, base, room.spec.clock, room.store_bytes, offer)
             self.menus.append(menu)
         return self.menus[number]
@@ -147,7 +148,7 @@ class Search:
     def within(self, layers: float) -> Search:
         """The same, of plans that train the weights of so many layers at most."""
         limits = replace(self.limits, layers=layers)
-        other = Search(self.graph, self.base, limits, self.finish, self.kept_bits)
+        other = Search(self.graph, self.base, limits, self.finish, self.offer)
         other.menus = self.menus
         return other
 

@@ -25,17 +25,32 @@ from ..graph import TRAINABLE, Array, Graph, Operator, input_channels
 from ..image import CONTROL_BYTES, state_slots
 from ..kept import in_codes
 from ..memory import CHOICE, LAYER, VISITED
-from ..plan import LARGE_LAYER, WHOLE, WORTH_IT, LayerPlan, UpdatePlan, column_bytes, has_one_group
+from ..plan import (
+    LARGE_LAYER,
+    WHOLE,
+    WORTH_IT,
+    LayerPlan,
+    UpdatePlan,
+    column_bytes,
+    has_one_group,
+    of_outputs,
+)
 from ..program import Buffer, Code, Op, Program, TrainedLayer
 from ..share import updated_weights
 from ..store_room import Kept
 
 RATIOS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)  # of a layer's input channels
-BESIDE_CODES = {Code.ENCODE_KEPT.name: "forward", Code.DECODE_KEPT.name: "update"}
+BESIDE = {  # what stands beside a layer's own operators, or is one of two
+    Code.ENCODE_KEPT.name: "forward",
+    Code.DECODE_KEPT.name: "update",
+    Code.SELECT_ERRORS.name: "update",
+    "update": "update",  # of the biases, and of the weights
+}
 FINER = (1 / 64, 1 / 32, 1 / 16, *RATIOS)
+LARGEST = 8  # bytes of the state: the largest sum of SELECT_ERRORS
 MOST_PAGES = 4  # of a column: longer ones take no turns
-
-OWN = ("kept", "counts", "codes", "decoded", "urow", "filter")  # buffers of a layer's weights
+# Buffers of a layer's weights.
+OWN = ("kept", "counts", "codes", "decoded", "urow", "orow", "filter")
 
 Place = tuple[bool, int, str, int]  # (is forward, operator of the model, what is done, how often)
 
@@ -64,10 +79,11 @@ class Cost:
 @dataclass(frozen=True)
 class Offer:
     """As what layers may train. ratios: of their input channels. kept_bits: of each activation that
-    is kept, where it is one of a map."""
+    is kept, where it is one of a map. outputs: share of the output channels that a step updates."""
 
     ratios: tuple[float, ...] = RATIOS
     kept_bits: int = WHOLE
+    outputs: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -198,14 +214,15 @@ def _parts(
     for ratio in offer.ratios:
         for way in (_in_ram, _in_flash, _in_turns if store_bytes else _nothing):
             found = (way(graph, op, ratio) for op in graph.trainable)
-            layers = {layer.operator: _kept_in(graph, layer, offer) for layer in found if layer}
+            layers = {layer.operator: _as_offered(graph, layer, offer) for layer in found if layer}
             if layers:
                 mixed = (layers.get(layer.operator, layer) for layer in base.layers)
                 built = _Built(graph, replace(base, layers=tuple(mixed)), biases.clock)
                 yield from (_part(biases, built, places, layer) for layer in layers.values())
 
 
-def _kept_in(graph: Graph, layer: LayerPlan, offer: Offer) -> LayerPlan:
+def _as_offered(graph: Graph, layer: LayerPlan, offer: Offer) -> LayerPlan:
+    layer = of_outputs(graph, layer, offer.outputs)
     if offer.kept_bits == WHOLE:
         return layer
     return in_codes(graph, graph.operator(layer.operator), layer) or layer
@@ -259,7 +276,7 @@ def _part(biases: _Built, built: _Built, places: tuple[Place, ...], layer: Layer
     known = 2 * (2 * channels + layer.slots) if layer.slots else 0
     cost = Cost(
         np.array([live[place] for place in places], float),
-        _state_of(record),
+        _state_of(record) + LARGEST * bool(layer.outputs),
         CHOICE * has_choice + order + known,
         built.cycles[op.index] - biases.cycles[op.index],
         _analytic(graph, op, layer),
@@ -303,10 +320,10 @@ def _own_buffers(
 
 
 def _known(place: Place) -> Place:
-    """One that every program has: what is alive while codes are made or read counts where their
-    layer runs or learns."""
+    """One that every program has: what is alive while codes are made or read, or errors selected,
+    counts where their layer runs or learns."""
     forward, operator, deed, _ = place
-    deed = BESIDE_CODES.get(deed, "")
+    deed = BESIDE.get(deed, "")
     return (forward, operator, deed, 0) if deed else place
 
 
