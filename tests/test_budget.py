@@ -9,10 +9,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import runs
+import sparsetune.compile as compiling
 from gradient_cases import CASES, train_all
 from machine import Machine
 from shared_tasks import KWS_MODEL, shared_folder
@@ -495,20 +497,35 @@ def test_more_ram_than_the_board_has_is_not_there(capsys: pytest.CaptureFixture[
     assert f"warning: --ram 2,097,152: pico has {PICO.heap_bytes:,} bytes" in out
 
 
-@pytest.mark.parametrize("options", [[], ["--ram", "100K"], ["--ram", "90K", "--last", "40"]])
+@pytest.mark.parametrize(
+    "options, most", [([], 8), (["--ram", "100K"], 8), (["--ram", "90K", "--last", "40"], 120)]
+)
 def test_planning_mobilenet_v2_takes_seconds(
-    options: list[str], capsys: pytest.CaptureFixture[str]
+    options: list[str],
+    most: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Less than 10 of the processor; with ways out where it does not fit."""
+    """By the programs that are laid out, which is where the time goes, 0.05 to 0.2 s each; with
+    ways out where it does not fit. What the processor's clock says hangs on who else is there."""
     shared = shared_folder()
     if shared is None:
         pytest.skip("SKIP: there is no ../shared")
     model = shared / "models" / "tiny_training" / "mobilenet_v2_w0.35_128_int8.tflite"
+    laid_out = []
+
+    def counted(*arguments: Any) -> Any:
+        laid_out.append(arguments)
+        return lay_out(*arguments)
+
+    monkeypatch.setattr(compiling, "lay_out", counted)
     begin = time.process_time()
     cli.main(["plan", str(model), *options])
     seconds = time.process_time() - begin
-    print(f"{' '.join(options) or 'no options'}: {seconds:.1f} s")
-    assert "unexpected" not in capsys.readouterr().err and seconds < 10
+    told = " ".join(options) or "no options"
+    print(f"{told}: {len(laid_out)} programs laid out, {seconds:.1f} s")
+    assert "unexpected" not in capsys.readouterr().err
+    assert 0 < len(laid_out) <= most
 
 
 def test_figures_are_of_the_layout_that_is_sent() -> None:
