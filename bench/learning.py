@@ -70,6 +70,10 @@ SPARSE = "bench/results/sparse-cifar.json"
 ANEW = "bench/results/sparse-anew-cifar.json"
 # By hand: 10 of 56 channels of the last expansion, all biases behind operator 14, the head.
 DEEP = "bench/results/deep-cifar.json"
+# The same biases and head; of one expansion whole the fifth (63) or the half (51, earlier and a
+# third of the size) of the outputs that have a sample's largest errors.
+BY_ERRORS = tuple(f"of {n}, by errors=int8:plan=bench/results/outputs-{n}-cifar.json"
+                  for n in (63, 51))  # fmt: skip
 SPREAD = "share=2,last=12,residual=1"
 POLICIES = ("static", "magnitude", "cyclic", "random", "random-epoch", "importance")
 # At the rates that were chosen for whole steps (`precision`, `clothing`). The zeros of ReLUs spare
@@ -147,6 +151,17 @@ EXPERIMENTS = {
         "cifar", "CIFAR-10, 2 % of the convolution weights a step, and full fine-tuning in float",
         (f"sparse=random:plan={DEEP}", f"static:plan={DEEP}",
          "biases=head:biases=41,residual=1", f"anew=static:plan={ANEW}"),
+        ("all:batch=16,rate=0.004",), ("--rates", "0.0017"), epochs=10,
+    ),
+    "sparse-errors": Experiment(
+        "cifar", "CIFAR-10, 2 % of the convolution weights a step, of the outputs with the largest "
+        "errors",
+        (f"sparse=random:plan={DEEP}", BY_ERRORS[0]), (), ("--rates", "0.0017"),
+    ),
+    "sparse-errors-long": Experiment(
+        "cifar", "CIFAR-10, 2 % of the convolution weights a step, of the outputs with the largest "
+        "errors, and full fine-tuning in float",
+        (f"sparse=random:plan={DEEP}", f"static:plan={DEEP}", *BY_ERRORS),
         ("all:batch=16,rate=0.004",), ("--rates", "0.0017"), epochs=10,
     ),
     "sparse-longer": Experiment(
