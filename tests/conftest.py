@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ import sparsetune_kernels as kernels
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+# What a shell starts in the background ignores Ctrl-C, and so would all that tests send it to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 FIRMWARE = ROOT / "build" / "firmware" / "SPARSETUNE_PICO" / "firmware.bin"
 
 
