@@ -528,8 +528,8 @@ def test_all_that_plan_and_train_take_is_a_key(samples: Path) -> None:
 CHANGES = {
     "accumulate": "4", "augment": "flip", "bias": "0", "biases": "3", "coarse": "1", "decay": "0.1",
     "effort": "25", "error_bits": "8", "hold": "4", "kept": "30", "kept_bits": "2", "last": "2",
-    "momentum": "0.5", "outputs": "0.25", "patch": "2", "plan": "other.json", "policy": "random", "qas": "0",
-    "rate": "0.5", "ratio": "0.25", "reach": "4", "residual": "1", "schedule": "linear",
+    "momentum": "0.5", "outputs": "0.25", "patch": "2", "plan": "other.json", "policy": "random",
+    "qas": "0", "rate": "0.5", "ratio": "0.25", "reach": "4", "residual": "1", "schedule": "linear",
     "scheme": "mbv2-99", "scores": "1", "scratch": "0", "share": "2", "skip": "0.5", "slots": "2",
     "smoothing": "0.1", "standardise": "0.2", "steps": "7", "strips": "0", "tinyprop": "0.5:1:1",
     "velocity": "1", "warmup": "5", "weights_only": "1", "wide": "1",
