@@ -30,6 +30,7 @@ from sparsetune.plan import (
     with_outputs,
 )
 from sparsetune.program import Buffer, Code
+from sparsetune.rules import with_rules_of
 from sparsetune.share import plan_of_share, updated_share
 from sparsetune.tflite import parse_tflite
 from test_training import check_board_against_twin
@@ -174,6 +175,18 @@ def test_a_share_of_outputs_is_of_convolutions_with_enough_of_them() -> None:
     few.dense(3)
     small = parse_tflite(few.to_bytes())
     assert with_outputs(small, default_plan(small, 2, 1.0), 0.2) == default_plan(small, 2, 1.0)
+
+
+def test_other_plans_get_as_many() -> None:
+    """What ways out are tried with."""
+    graph = net_of(3)
+    wanted = with_outputs(graph, plan_of(graph, (0, 0)), 0.2)
+    other = with_rules_of(graph, default_plan(graph, 3, 0.5), wanted)
+    assert [layer.outputs for layer in other.layers] == [0, 6, 0]
+    assert [layer.channels for layer in other.layers] == [24, 12, 30]
+    assert with_rules_of(graph, default_plan(graph, 3), plan_of(graph, (0, 0))) == default_plan(
+        graph, 3
+    )
 
 
 def test_shares_and_work_are_of_what_a_step_updates() -> None:

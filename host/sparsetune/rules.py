@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from .errors import SparsetuneError
-from .graph import Graph
+from .graph import Graph, output_channels
 from .kept import kept_share, with_fewer_kept, with_kept
 from .plan import SMALLEST_MAP, WHOLE, UpdatePlan, with_outputs, with_patches
 from .tinyprop import COUNT_ALONE
@@ -87,10 +87,21 @@ def groups_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def with_rules_of(graph: Graph, plan: UpdatePlan, other: UpdatePlan) -> UpdatePlan:
-    """The plan with the rules of another one, its kind of patches among them."""
+    """The plan with the rules of another one, its kind of patches and its share of outputs among
+    them."""
     patch = max((layer.patch for layer in other.layers), default=1)
     if any(layer.weights_only or layer.kept_bits < WHOLE for layer in other.layers):
         plan = with_fewer_kept(graph, plan, kept_share(graph, other))
     elif patch > 1:
         plan = with_patches(graph, plan, patch)
+    if share := _outputs_share(graph, other):
+        plan = with_outputs(graph, plan, share)
     return replace(plan, **{name: getattr(other, name) for name in (*FIELDS, "scores")})
+
+
+def _outputs_share(graph: Graph, plan: UpdatePlan) -> float:
+    """The smallest share of its outputs whose weights a layer's step updates; 0 where all layers
+    update those of all."""
+    shares = [layer.outputs / output_channels(graph, graph.operator(layer.operator))
+              for layer in plan.layers if layer.outputs]  # fmt: skip
+    return min(shares, default=0.0)
