@@ -65,7 +65,7 @@ demo: firmware
 	@$(TOOL)demo
 
 test: build/.optional-packages firmware natmods lint
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -19,9 +19,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 FIRMWARE = ROOT / "build" / "firmware" / "SPARSETUNE_PICO" / "firmware.bin"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def emulated_pico(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    """A running emulated Pico with the project's firmware and a flash of its own.
+    """A running emulated Pico with the project's firmware and a flash of its own, for one file of
+    tests: what a run leaves on a board decides about no other, in whichever order they come.
 
     `emulated_pico.port_link` names its port for good, `.port` until the next plug().
     """
