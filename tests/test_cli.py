@@ -75,6 +75,23 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert f"example: sparsetune {name}" in " ".join(out.split())
 
 
+@pytest.mark.parametrize(
+    ("name", "usage", "option"),
+    [
+        ("tune", "[options] model samples", "--last"),
+        ("compare", "--model MODEL --data DATA [options]", "--seeds"),
+        ("flash", "[-h] [--port PORT] [--board BOARD]", "--keep-files"),
+    ],
+)
+def test_many_options_stand_in_their_list_alone(
+    name: str, usage: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([name, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith(f"usage: sparsetune {name} {usage} ")
+    assert text.count(option) == (2 if name == "flash" else 1)
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_the_examples_parse(name: str) -> None:
     example = cli.COMMANDS[name][1]

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -60,6 +60,7 @@ from sparsetune.transfer import (
 
 Command = Callable[[argparse.Namespace], None]
 ALIKE = 0.75  # options with a slip in them are, as difflib measures it
+MOST_IN_USAGE = 12  # options: of more the list below tells
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -371,6 +372,21 @@ def run_pull(args: argparse.Namespace) -> None:
 # The parser -------------------------------------------------------------------------
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Many options stand in their list alone, not in the usage as well."""
+
+    def add_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action],
+        groups: Iterable[Any], prefix: str | None = None,
+    ) -> None:  # fmt: skip
+        actions = list(actions)
+        shown = [action for action in actions if action.required or not action.option_strings]
+        if len(actions) - len(shown) > MOST_IN_USAGE:
+            options = argparse.Action([], "options", metavar="[options]")
+            actions, groups = [options, *shown], ()
+        super().add_usage(usage, actions, groups, prefix)
+
+
 class _Parser(argparse.ArgumentParser):
     """What is wrong with a command line is told in one line, as all else is."""
 
@@ -408,6 +424,7 @@ def build_parser() -> argparse.ArgumentParser:
             help=help_text,
             description=help_text[0].upper() + help_text[1:] + ".",
             epilog=f"example: sparsetune {example}",
+            formatter_class=_Formatter,
             allow_abbrev=False,  # --budget is not --budget-analytic
         )
         add_arguments(sub)
