@@ -20,7 +20,7 @@ import pytest
 import sparsetune_kernels as kernels
 from runs import DIGITS
 from small_models import Net
-from sparsetune import cli, comparing, comparison, comparison_plots, probe, run_lines
+from sparsetune import cli, comparing, comparison, comparison_plots, probe, run_lines, subject
 from sparsetune.arguments import method_parser
 from sparsetune.boardspec import load_spec
 from sparsetune.comparison_table import Figure, Table, markdown
@@ -127,7 +127,7 @@ def test_a_run_is_what_tune_does_on_the_twin(
 
 
 def test_the_same_twice_and_without_the_cut(
-    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     more = ("--methods", "head", "int8", "--seeds", 2, "--rates", "0.01")
 
@@ -408,6 +408,23 @@ def test_without_workers_kept_runs_alone_make_the_table(samples: Path, tmp_path:
     measured = dataclasses.replace(alone, rates=("auto",))
     with pytest.raises(SparsetuneError, match="no run of a measured learning rate"):
         comparing.table_of(measured, "select")
+
+
+def test_kept_runs_need_no_samples_read_again(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    more = ("--methods", "head", "--seeds", 1, "--rates", "0.01", "--epochs", 1)
+    found = compare(samples, tmp_path / "c", *more)
+
+    def read(path: Path) -> None:
+        raise AssertionError(f"{path} is read again")
+
+    monkeypatch.setattr(subject, "load_npz", read)
+    assert compare(samples, tmp_path / "c", *more) == found
+    (kept,) = (tmp_path / "c").rglob("probe-*.json")
+    kept.write_text('{"train": 54, "labels": [0]}')  # what an older version kept
+    assert cli.main(words(samples, tmp_path / "c", *more)) == 1
+    assert "is read again" in capsys.readouterr().err
 
 
 def test_it_is_told_how_few_samples_accuracies_are_of(

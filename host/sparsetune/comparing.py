@@ -16,7 +16,7 @@ from pathlib import Path
 from sparsetune_device.schedule import parse_rate
 
 from .boardspec import load_spec
-from .comparison import Study, compare
+from .comparison import Study, compare, sizes_of
 from .comparison_plots import draw_table
 from .comparison_table import PARTS, Table, make_table, markdown
 from .errors import SparsetuneError, warn
@@ -31,7 +31,7 @@ def compare_methods(args: argparse.Namespace) -> None:
     """`sparsetune compare`."""
     study = study_of(args)
     part = "test" if args.test_data else "select"
-    count = study.subject.sizes[part]
+    count = sizes_of(study)[part]
     if study.subject.task.counts_right:
         warn(_few(count, part))
     table = replace(table_of(study, part, args.baseline), count=count)

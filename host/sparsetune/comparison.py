@@ -64,6 +64,15 @@ class Study:
     cache_bytes: int = LIMIT
     workers: int = field(default_factory=core_count)
 
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    @property
+    def probe(self) -> Path:
+        """What _Counts keeps."""
+        return self.cache / f"probe-{self.subject.origin}.json"
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -106,6 +115,11 @@ def compare(study: Study) -> list[Outcome]:
         ))
         for e in entries
     ]  # fmt: skip
+
+
+def sizes_of(study: Study) -> dict[str, int]:
+    """Samples of each part."""
+    return _Counts(study.probe, study.subject).sizes
 
 
 def _chosen(study: Study, log: RunLog, entries: list[Entry]) -> dict[str, str]:
@@ -186,9 +200,8 @@ class _Bench:
     def __init__(self, study: Study, folder: Path, log: RunLog) -> None:
         self.study, self.folder, self.log = study, folder, log
         self.subject = study.subject
-        cache = study.folder / "cache"
-        self.cache = FrontCache(cache, self.subject.origin, study.cache_bytes)
-        self.counts = _Counts(cache / f"probe-{self.subject.origin}.json", self.subject)
+        self.cache = FrontCache(study.cache, self.subject.origin, study.cache_bytes)
+        self.counts = _Counts(study.probe, self.subject)
 
     def twin(self, bundle: Bundle) -> Entry:
         graph, plan, options = self.subject.graph, bundle.plan(self.subject.graph), bundle.options()
@@ -314,17 +327,24 @@ class _Bench:
 
 class _Counts:
     """What has to be known of the samples before any run, kept beside the cache, so that those
-    need not be read again: how many are trained on, and some of them."""
+    need not be read again: how many of each part there are, and some that are trained on."""
 
     def __init__(self, path: Path, subject: Subject) -> None:
         self.path, self.subject = path, subject
         self.samples = path.with_suffix(".npy")
-        if not (path.exists() and self.samples.exists()):
-            self._make()
-        known = json.loads(path.read_text())
-        self.train, self.labels = int(known["train"]), known["labels"]
+        known = self._known() or self._make()
+        self.sizes: dict[str, int] = known["sizes"]
+        self.labels = known["labels"]
+        self.train = int(self.sizes["train"])
 
-    def _make(self) -> None:
+    def _known(self) -> Any:
+        """None where nothing is kept, or what an older version kept."""
+        if not (self.path.exists() and self.samples.exists()):
+            return None
+        known = json.loads(self.path.read_text())
+        return known if "sizes" in known else None
+
+    def _make(self) -> Any:
         import numpy as np
 
         train = self.subject.parts["train"]
@@ -332,7 +352,9 @@ class _Counts:
         some = some_of(train)
         np.save(self.samples, some.x)
         labels = None if some.y is None else np.asarray(some.y).tolist()
-        self.path.write_text(json.dumps({"train": len(train), "labels": labels}))
+        known = {"sizes": self.subject.sizes, "labels": labels}
+        self.path.write_text(json.dumps(known))
+        return known
 
     def some(self) -> Dataset:
         import numpy as np

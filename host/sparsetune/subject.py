@@ -79,7 +79,7 @@ class Subject:
         warn([*doubts(kept, task), *leaks(kept, test), *lacks(kept, test, task)])
         return {"train": kept, "select": train.part(chosen), "test": test}
 
-    @cached_property
+    @property
     def sizes(self) -> dict[str, int]:
         """Samples of each part."""
         return {name: len(data) for name, data in self.parts.items()}
