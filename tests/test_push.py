@@ -25,9 +25,10 @@ from sparsetune.native import check_core
 from sparsetune.push import push_file, push_rom
 from sparsetune.romfs import ALIGN, BLOCK, build_romfs
 from sparsetune_device import receive
+from sparsetune_tools import firmware
+from sparsetune_tools.emulated_pico import EmulatedPico
 
 StandIn = Callable[..., str]
-ROOT = Path(__file__).parent.parent
 
 
 def noise(size: int, seed: int = 1) -> bytes:
@@ -515,13 +516,10 @@ def test_emulated_power_loss_in_mid_file_push(emulated_pico) -> None:
         assert "train.dat.part" not in listing
 
 
-def test_emulated_stock_firmware(tmp_path: Path) -> None:
+def test_emulated_stock_firmware() -> None:
     """A board with MicroPython but without sparsetune is identified, and refused."""
-    emulator = pytest.importorskip("sparsetune_tools.emulated_pico")
-    firmware = ROOT / "build" / "firmware" / "SPARSETUNE_PICO-STOCK" / "firmware.bin"
-    if not firmware.exists():
-        pytest.skip("no stock firmware is built: run make firmware")
-    with emulator.EmulatedPico(firmware=firmware) as pico, Board.connect(pico.port) as board:
+    stock = firmware.build("stock").folder / "firmware.bin"
+    with EmulatedPico(firmware=stock) as pico, Board.connect(pico.port) as board:
         info = board.identify()
         assert (info.platform, info.has_kernels, info.device_version) == ("rp2", False, None)
         with pytest.raises(SparsetuneError, match="has no sparsetune_kernels: flash"):
