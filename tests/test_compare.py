@@ -685,7 +685,7 @@ def test_augmented_samples_are_not_those_of_the_front(samples: Path, tmp_path: P
         (("--methods", "int8", "--float", "last:augment=turn"), "no augmentation turn"),
         (("--methods", "int8", "--float", "last:batch=0"), "give a batch from 1 on"),
         (("--methods", "int8", "--float", "last:smoothing=1"), "a smoothing from 0 to below "),
-        (("--methods", "int8", "--data", "nowhere.npz"), "nowhere.npz: No such file"),
+        (("--methods", "int8", "--data", "nowhere.npz"), "nowhere.npz (No such file"),
     ],
 )
 def test_bad_input_is_one_line(
