@@ -127,7 +127,7 @@ def test_a_run_is_what_tune_does_on_the_twin(
 
 
 def test_the_same_twice_and_without_the_cut(
-    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = ("--methods", "head", "int8", "--seeds", 2, "--rates", "0.01")
 
