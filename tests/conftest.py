@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import own_port
 import pytest
 import sparsetune_kernels as kernels
 
@@ -45,21 +45,15 @@ def emulated_pico(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 @pytest.fixture
 def stand_in() -> Iterator[Callable[..., str]]:
     """Start stand-ins for a board (see stand_in_board.py); returns their port."""
-    processes = []
+    with contextlib.ExitStack() as running:
 
-    def start(*arguments: object) -> str:
-        command = [sys.executable, str(TESTS / "stand_in_board.py"), *map(str, arguments)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        start.kill = process.kill  # type: ignore[attr-defined]
-        return port
+        def start(*arguments: object) -> str:
+            stand_in = own_port.StandIn("stand_in_board.py", *arguments)
+            running.callback(stand_in.kill)
+            start.kill = stand_in.kill  # type: ignore[attr-defined]
+            return stand_in.port
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
+        yield start
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ import sys
 import threading
 import time
 import traceback
-import tty
 import types
 from collections.abc import Callable, Iterator
 
 from nor_partition import NorPartition
+from own_port import own_port
 from sparsetune_device import receive
 
 BANNER = "raw REPL; CTRL-B to exit\r\n>"
@@ -41,11 +41,8 @@ FLASH_S = 0.03
 class Wire:
     """The board's side of the cable: a PTY, read by a thread, with faults on demand."""
 
-    def __init__(self, faults: argparse.Namespace) -> None:
-        self.master, slave = os.openpty()
-        tty.setraw(slave)
-        self.path = os.ttyname(slave)
-        self._slave = slave  # kept open: otherwise the PTY ends when the host closes it
+    def __init__(self, faults: argparse.Namespace, master: int) -> None:
+        self.master = master
         self._faults = faults
         self._data = bytearray()
         self._count: int | None = None  # bytes since the transfer began
@@ -285,15 +282,20 @@ def main() -> None:
     if options.implementation:  # what sys.implementation tells
         sys.implementation._machine = options.implementation[0]
         sys.implementation._mpy = int(options.implementation[1])
-    wire = Wire(options)
+    if options.uart:
+        receive.FileTarget.write = write_slowly(receive.FileTarget.write)
+    with own_port() as (master, path):
+        answer(Wire(options, master), path, options.stock)
+
+
+def answer(wire: Wire, path: str, stock: bool) -> None:
+    """Be the board at `path`, which is told to whoever started this."""
     flash = NorPartition(64)
     StandInLine.wire = wire
     receive.open_line = StandInLine
-    if options.uart:
-        receive.FileTarget.write = write_slowly(receive.FileTarget.write)
     receive.IDLE_MS, receive.GAP_MS = 6000, 300
-    install_modules(flash, options.stock)
-    print(wire.path, flush=True)
+    install_modules(flash, stock)
+    print(path, flush=True)
     Repl(wire).run()
 
 

@@ -20,10 +20,11 @@ import os
 import struct
 import sys
 import time
-import tty
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+from own_port import own_port
 
 FLASH_BYTES = 8 * 1024 * 1024
 FLASH_ID = 0x1740EF  # Winbond, 8 MB
@@ -241,10 +242,9 @@ def main() -> None:
     parser.add_argument("--bad-flash", action="store_true", help="a bit of each block is lost")
     parser.add_argument("--locked", action="store_true", help="secure download mode")
     options = parser.parse_args()
-    master, slave = os.openpty()  # the slave stays open: else the PTY ends when the host closes it
-    tty.setraw(slave)
-    print(os.ttyname(slave), flush=True)
-    Rom(options, master).serve()
+    with own_port() as (master, path):
+        print(path, flush=True)
+        Rom(options, master).serve()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ ROM's boot loader (stand_in_esp_rom.py). No real chip was ever flashed by this."
 
 from __future__ import annotations
 
-import subprocess
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +12,7 @@ from pathlib import Path
 import esp_files
 import pytest
 import serial
+from own_port import StandIn
 from sparsetune import board as board_module
 from sparsetune import cli, esptool_run
 from sparsetune import flash as flash_module
@@ -20,7 +21,6 @@ from sparsetune.boardspec import BoardSpec, load_spec
 from sparsetune.errors import SparsetuneError
 from sparsetune.flash import Job, flash
 
-TESTS = Path(__file__).parent
 SMALL = 0x20000  # where files of the board begin in these tests: behind what the firmware takes
 
 
@@ -37,20 +37,15 @@ def firmware(tmp_path: Path) -> Path:
 @pytest.fixture
 def rom(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Start stand-ins for a chip in its boot loader; returns their port."""
-    processes = []
+    with contextlib.ExitStack() as running:
 
-    def start(*arguments: object) -> str:
-        files = "--flash", tmp_path / "flash", "--log", tmp_path / "commands"
-        command = [sys.executable, TESTS / "stand_in_esp_rom.py", *files, *arguments]
-        process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        assert process.stdout is not None
-        return process.stdout.readline().strip()
+        def start(*arguments: object) -> str:
+            files = "--flash", tmp_path / "flash", "--log", tmp_path / "commands"
+            stand_in = StandIn("stand_in_esp_rom.py", *files, *arguments)
+            running.callback(stand_in.kill)
+            return stand_in.port
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
+        yield start
 
 
 @pytest.fixture(autouse=True)
