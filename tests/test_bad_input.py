@@ -186,6 +186,7 @@ BAD_SAMPLES = {
 def test_bad_samples(message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = samples(tmp_path / "s.npz", **BAD_SAMPLES[message])
     assert message in refused(capsys, "tune", runs.DIGITS, path, "--twin")
+    assert message in refused(capsys, "tune", runs.DIGITS, path, "--twin", "--classes", "10")
     image = tmp_path / "digits.img"
     assert cli.main(["build", str(runs.DIGITS), "-o", str(image)]) == 0
     assert message in refused(capsys, "push", image, "--data", path, "--port", "/dev/null")
@@ -196,7 +197,8 @@ def test_bad_samples(message: str, tmp_path: Path, capsys: pytest.CaptureFixture
     [
         ((3, 6, 8), "channels last, x.transpose(0, 2, 3, 1)"),
         ((8, 6, 3), "resize them"),
-        ((6, 8), "give them so"),
+        ((6, 8), 'photo.convert("RGB")'),
+        ((6, 8, 1), 'photo.convert("RGB")'),
         ((144,), "give them so"),
     ],
 )
@@ -208,6 +210,16 @@ def test_what_to_do_with_another_shape(shape: tuple[int, ...], advice: str) -> N
     data = Dataset(np.zeros((4, *shape), np.int8), np.zeros(4, np.uint8))
     with pytest.raises(SparsetuneError, match=f"takes .*: .*{re.escape(advice)}"):
         fit_dataset(data, input_of(graph), task_of(graph))
+
+
+@pytest.mark.parametrize("also", [(), ("--classes", "3")])
+def test_photos_in_colour_for_a_model_of_grey_ones(
+    also: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = np.zeros((20, 16, 16, 3), np.uint8)
+    path = samples(tmp_path / "s.npz", x=photos, y=np.zeros(20, np.uint8))
+    line = refused(capsys, "tune", runs.DIGITS, path, "--twin", *also)
+    assert line.endswith('takes [16, 16, 1]: make them grey, photo.convert("L")')
 
 
 def test_no_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

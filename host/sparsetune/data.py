@@ -102,13 +102,7 @@ def fit_dataset(data: Dataset, source: Input, task: Task) -> Dataset:
     shape = source.shape
     if not 0 < len(data) <= MAX_SAMPLES:
         raise SparsetuneError(f"{len(data)} samples: give 1 to {MAX_SAMPLES:,}")
-    if data.x.ndim < 2:
-        raise SparsetuneError("x is no list of samples: give it as [N, height, width, channels]")
-    if data.x[0].size != int(np.prod(shape)) or not same_but_ones(data.x.shape[1:], shape):
-        raise SparsetuneError(
-            f"samples have shape {list(data.x.shape[1:])}, the model takes {list(shape[1:])}: "
-            + _how_to_fit(data.x.shape[1:], shape[1:])
-        )
+    check_shape(data.x, shape[1:])
     fitted = Dataset(source.stored(data.x), data.y)
     if task.loss == "autoencoder":
         return fitted
@@ -128,9 +122,26 @@ def same_but_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return [n for n in a if n != 1] == [n for n in b if n != 1]
 
 
+def check_shape(x: Array, wanted: tuple[int, ...]) -> None:
+    """Raises SparsetuneError where x is not [N, *wanted], what a model takes; axes of size 1 are no
+    matter."""
+    given = x.shape[1:]
+    if x.ndim < 2:
+        raise SparsetuneError("x is no list of samples: give it as [N, height, width, channels]")
+    if not same_but_ones(given, wanted):
+        raise SparsetuneError(
+            f"samples have shape {list(given)}, the model takes {list(wanted)}: "
+            + _how_to_fit(given, wanted)
+        )
+
+
 def _how_to_fit(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     if len(given) == 3 and (*given[1:], given[0]) == wanted:
         return "put channels last, x.transpose(0, 2, 3, 1)"
+    if given == (*wanted[:2], 3) and wanted[2:] == (1,):
+        return 'make them grey, photo.convert("L")'
+    if given in (wanted[:2], (*wanted[:2], 1)) and wanted[2:] == (3,):
+        return 'make them coloured, photo.convert("RGB")'
     if len(given) == 3 and given[2] == wanted[-1]:
         return "resize them"
     return "give them so"

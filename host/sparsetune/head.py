@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .data import check_shape
 from .errors import SparsetuneError
 from .graph import Array, Graph, Operator
 from .inputs import as_file_takes, input_of
@@ -81,13 +82,10 @@ def _head_of(graph: Graph) -> Operator:
 def _energy(graph: Graph, model: bytes, tensor: int, x: Array | None) -> float:
     """Mean of sum(x^2) of the features in real units."""
     t = graph.tensor(tensor)
-    if x is None:
+    if x is None or not np.size(x):
         return float(t.size * (TYPICAL * 255 * t.scale) ** 2)
     source = input_of(graph)
-    if x[:1].size != np.prod(source.shape):
-        raise SparsetuneError(
-            f"samples have shape {list(x.shape[1:])}, the model takes {list(source.shape[1:])}"
-        )
+    check_shape(x, source.shape[1:])
     fed = as_file_takes(graph, source.stored(x[:SAMPLES]))
     values = [v[0] for v in activations(model, fed, [tensor])]
     stored = np.stack(values).astype(np.float64) - graph.shift(tensor)
