@@ -386,7 +386,7 @@ def test_emulated_attach_does_not_disturb(emulated_pico) -> None:
     """A run started by someone else goes on, before, while and after it is watched."""
     port = str(emulated_pico.port_link)
     with serial.Serial(port, timeout=0.1) as raw:
-        raw.write(b"import time\rfor i in range(60): print('n', i); time.sleep(0.1)\r\r\r")
+        raw.write(b"import time\rfor i in range(600): print('n', i); time.sleep(0.1)\r\r\r")
         assert b"n 3" in read_for(raw, 3)
     seen: list[int] = []
 
