@@ -447,6 +447,27 @@ def test_resuming_within_a_group_equals_an_unbroken_run(standardise: str) -> Non
         assert twin.train(print, resume=True, steps=40) == unbroken
 
 
+@pytest.mark.parametrize(
+    "before", [{"momentum": "0.9"}, {"accumulate": 4}, {"accumulate": 4, "standardise": "0.1"}]
+)
+def test_what_a_resumed_run_does_without_is_over(before: dict[str, Any]) -> None:
+    """Broken off within a group, or with momentum: the velocities move the weights once more, and
+    then each step is one by itself."""
+    none = {"momentum": "0", "accumulate": 1, "standardise": "0"}
+    task = task_with(policy="static", schedule="constant", **before)
+    machine = Machine(task.graph, replace(default_plan(task.graph, 6, 0.5), velocity=True))
+    layers, weights, left = machine.program.layers, [], []
+    with runs.Twin(task.image.data, task.samples) as twin:
+        for steps, more in ((22, {}), (40, {"resume": True, **none})):
+            checkpoint = twin.train(print, **{**task.options, **more, "steps": steps})
+            machine.state[:] = checkpoint[32 : 32 + task.image.state_bytes]
+            at = [(32 + of.weights_at, of.weights_bytes) for of in task.image.layers]
+            weights.append([checkpoint[start : start + size] for start, size in at])
+            left.append([np.abs(velocity_of(machine, layer)).max() for layer in layers])
+    assert all(left[0]) and not any(left[1])
+    assert all(a != b for a, b in zip(*weights, strict=True))
+
+
 def test_layers_in_flash_have_velocities_too() -> None:
     """Their columns move as the weights of layers in RAM do."""
     task = runs.digits_task(steps=1)

@@ -11,11 +11,12 @@ left out, because it moves the weights; the others' gradients count as zeros.
 
 import struct
 
+from .engine import RATE, UPDATE
 from .schedule import parse_rate
 from .telemetry import event_line
 
 # Byte offsets in the control block.
-RATE, NORM, UPDATE, EFFORT, RULE = 12, 24, 28, 36, 40
+NORM, EFFORT, RULE = 24, 36, 40
 WAITS = 1  # a group of steps goes on (momentum.py)
 FORGET = 10  # 2^-10 of the largest norm is forgotten in each step; TinyProp's never decays
 CARRY = 20  # bits: counts of more than 30 would be objects

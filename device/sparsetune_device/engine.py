@@ -12,7 +12,7 @@ HAS_HEAP = hasattr(gc, "mem_free")  # MicroPython; CPython looks after itself
 CORES = {1: 0, 2: 1}
 
 # Byte offsets in the control block, the first bytes of the state buffer (st_control_t).
-LABEL, LOSS, PREDICTED, RATE, SEED = 0, 4, 8, 12, 20
+LABEL, LOSS, PREDICTED, RATE, SEED, UPDATE = 0, 4, 8, 12, 20, 28
 
 
 def collect():

@@ -4,6 +4,7 @@ Everything it says goes through `out`, one line at a time (telemetry.py).
 """
 
 import gc
+import struct
 
 if hasattr(gc, "threshold"):  # MicroPython
     # Else what imports leave behind parts a heap of hundreds of KB, and no large buffer fits.
@@ -17,7 +18,7 @@ try:
     from .checkpoint import OLD, Keeper, is_pulled, load, settings_of
     from .clock import now_us, since_us
     from .data import Order, Samples, forget
-    from .engine import HAS_HEAP, Engine, collect
+    from .engine import HAS_HEAP, UPDATE, Engine, collect
     from .image import open_image
     from .schedule import Schedule, parse_rate, rate_text
     from .telemetry import event_line, hex_events, parse, step_line
@@ -382,6 +383,8 @@ def open_groups(engine, settings):
     names = "accumulate", "momentum", "standardise"
     asked = [settings[name] for name in names]
     if asked[0] == 1 and not any(parse_rate(asked[i], names[i])[0] for i in (1, 2)):
+        # A checkpoint may hold those of a run that had some; its velocities move weights once.
+        struct.pack_into("<2I", engine.state, UPDATE, 0, 0)
         return None
     from .momentum import Groups
 

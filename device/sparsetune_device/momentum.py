@@ -8,10 +8,10 @@ square, at the run's full learning rate.
 import struct
 
 from .channels import EPOCH
+from .engine import UPDATE
 from .schedule import parse_rate
 
-UPDATE = 28  # byte offset in the control block, of two words (st_control_t)
-GAIN = 48
+GAIN = 48  # byte offset in the control block (st_control_t)
 WAITS, STANDARD = 1, 2
 MOST = 4096  # samples of a group
 GROUPS_HELD = 16  # with momentum: channels that change take their velocity with them
