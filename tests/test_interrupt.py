@@ -176,6 +176,7 @@ RULES: list[dict[str, Any]] = [
     {"skip": "0.1"},
     {"decay": "0.1"},
     {"effort": 60, "decay": "0.1", "accumulate": 4},
+    {"policy": "importance"},
 ]
 
 
@@ -228,7 +229,9 @@ def test_at_whatever_branch_it_is_heard(rule: dict[str, Any], step: int) -> None
     is done and all that belongs to it, or it never was. Step 15 is one behind which weights decay.
     """
     task = runs.digits_task()
-    plan = replace(default_plan(task.graph, 6), velocity="accumulate" in rule)
+    plan = replace(
+        default_plan(task.graph, 6), velocity="accumulate" in rule, scores="policy" in rule
+    )
     image = parse_image(compile_image(task.graph, plan).image)
     task = replace(task, image=image, options={**task.options, "steps": 19, **rule})
     unbroken = runs.twin_train(task)[1]

@@ -56,8 +56,8 @@ class Importance:
     def choose(self, number, state):
         if struct.unpack_from("<I", state, CHOICE)[0] == number + 1:
             return  # also behind a checkpoint in the middle of a hold: scores have changed since
-        struct.pack_into("<I", state, CHOICE, number + 1)
         for layer in self.layers:
             seed = kernels.random(self.seed + layer.operator, number)
             kernels.draw(state, layer.scores_at, layer.count, layer.channels_at, layer.chosen,
                          self.tree, seed)
+        struct.pack_into("<I", state, CHOICE, number + 1)  # last: Ctrl-C may come between layers
