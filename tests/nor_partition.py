@@ -13,8 +13,11 @@ class PowerCut(Exception):
 class NorPartition:
     """Has the methods of rp2.Flash, and notes what was done in which order.
 
-    power: pages and blocks that can still be written or erased before the power goes.
+    power: pages and blocks that can still be written or erased before the power goes. worn: bytes
+    that cannot be written any more.
     """
+
+    worn: tuple[int, ...] = ()
 
     def __init__(self, blocks: int, data: bytes = b"", power: int | None = None) -> None:
         self.blocks = blocks
@@ -54,6 +57,8 @@ class NorPartition:
         old = int.from_bytes(self.data[at : at + 256], "little")
         both = old & int.from_bytes(page, "little")
         self.data[at : at + 256] = both.to_bytes(256, "little")
+        for each in self.worn:
+            self.data[each] = 0xFF
 
     def _use_power(self) -> None:
         if self.power is not None:

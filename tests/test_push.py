@@ -5,11 +5,13 @@ The tests on the stand-in inject faults; those on the emulated Pico prove the re
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import hashlib
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -168,6 +170,62 @@ def test_rom_power_cut_anywhere_leaves_no_half_image() -> None:
         assert not mounts or is_old or is_new, power
         power += 1
     assert power > 300
+
+
+class Wire:
+    """A host's frames of a file's data, as a board's Line reads them; then it is quiet."""
+
+    def __init__(self, data: bytes) -> None:
+        self.frames, self.said, self.is_closed = b"", list[str](), False
+        for number, at in enumerate(range(0, len(data), BLOCK)):
+            part = data[at : at + BLOCK]
+            numbers = struct.pack("<HH", number, len(part))
+            crc = struct.pack("<I", binascii.crc32(part, binascii.crc32(numbers)))
+            self.frames += receive.MAGIC + numbers + crc + part
+
+    def readinto(self, view: memoryview, ms: int) -> bool:
+        there, self.frames = self.frames[: len(view)], self.frames[len(view) :]
+        view[: len(there)] = there
+        return len(there) == len(view)
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("worn", [300, 5 * BLOCK + 7])
+def test_rom_that_reads_back_differently_does_not_mount(worn: int) -> None:
+    """Its first block is there by then."""
+    image = build_romfs({"model.img": bytes(40_000)})
+    flash, wire = NorPartition(40), Wire(image[BLOCK:] + image[:BLOCK])
+    flash.worn = (worn,)
+    digest = hashlib.sha256(image).hexdigest()
+    receive.receive(wire, lambda: receive.RomTarget(len(image), flash), len(image), digest)
+    assert wire.said[-1].startswith("!the flash reads back differently")
+    assert flash.data[:300] == b"\xff" * 300
+
+
+def test_a_file_that_cannot_be_closed_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host goes away, and what the file system has still to write has no room."""
+
+    class Full:
+        def __init__(self, *how: object) -> None:
+            (tmp_path / "train.dat.part").touch()
+
+        def write(self, view: memoryview) -> None: ...
+
+        def close(self) -> None:
+            raise OSError(28)
+
+    monkeypatch.setattr(receive, "open", Full, raising=False)
+    wire, path = Wire(noise(BLOCK)), str(tmp_path / "train.dat")
+    receive.receive(wire, lambda: receive.FileTarget(path, 9 * BLOCK), 9 * BLOCK, "")
+    assert wire.said[-1] == "!file system error 28" and wire.is_closed
+    assert list(tmp_path.iterdir()) == []
 
 
 # On the stand-in --------------------------------------------------------------------

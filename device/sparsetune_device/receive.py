@@ -200,8 +200,10 @@ class FileTarget:
 
     def abort(self):
         """Leave no trace."""
-        self._file.close()
-        _remove(self.part)
+        try:
+            self._file.close()  # on a full file system what is still to be written has no room
+        finally:
+            _remove(self.part)
 
 
 class RomTarget:
@@ -221,6 +223,9 @@ class RomTarget:
         self._group, self._gathered = _group_buffer()
         self._old = bytearray(CHUNK)
         _unmount_rom()
+        self._erase_first()
+
+    def _erase_first(self):
         for block in range(self._unit):
             self._device.ioctl(6, block)
 
@@ -260,7 +265,8 @@ class RomTarget:
         _mount_rom(self._device)
 
     def abort(self):
-        """Nothing to do: without its first block the image does not mount."""
+        """Without its first block the image does not mount, and it may be there already."""
+        self._erase_first()
 
 
 def _group_buffer():
@@ -456,9 +462,13 @@ def receive(line, make_target, size, digest):
     except KeyboardInterrupt:
         pass
     finally:
-        if target is not None:
-            target.abort()
-        line.close()
+        try:
+            if target is not None:
+                target.abort()
+        except OSError as error:
+            end = f"!file system error {error}"
+        finally:
+            line.close()
     line.say(end)
 
 
