@@ -1,4 +1,4 @@
-// A program of operators, compiled by the host and run here over three buffers. docs/FORMAT.md
+// A program of operators, compiled by the host and run here over ST_BUFFERS buffers. docs/FORMAT.md
 // gives every word; this header is its C side.
 #ifndef ST_PROGRAM_H
 #define ST_PROGRAM_H

@@ -17,7 +17,7 @@
 typedef struct st_update {
     const int8_t *kept;       // activations of the chosen channels, those of a position and group
     int32_t kept_step;        // so many apart: n_channels, or a multiple of 4 with zeros behind
-    const uint16_t *channels; // the chosen input channels, ascending, n_channels of them
+    const uint16_t *channels; // the chosen input channels, in any order, n_channels
     int32_t n_channels;       // 0: only the bias is updated
     int8_t *weights;          // NULL where columns are given
     const st_columns_t *columns;
